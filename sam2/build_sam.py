@@ -1,0 +1,131 @@
+"""Build SAM 2 models from a configuration and a checkpoint, with the entry points of facebookresearch/sam2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from sam2.config import apply_overrides, load_config
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.weights import config_for, load_into
+
+Model = TypeVar("Model", bound=SAM2Base)
+
+# Hugging Face repository → config, checkpoint file in the repository
+HF_MODELS = {
+    f"facebook/{family}-hiera-{size}": (
+        f"configs/{family}/{family}_hiera_{letter}.yaml",
+        f"{family}_hiera_{size.replace('-', '_')}.pt",
+    )
+    for family in ("sam2", "sam2.1")
+    for size, letter in (("tiny", "t"), ("small", "s"), ("base-plus", "b+"), ("large", "l"))
+}
+
+# What `apply_postprocessing` turns on: ambiguous single masks are replaced by the best of three.
+_IMAGE_POSTPROCESSING = ("++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",)
+# In videos the mask seen on a prompted frame also enters memory as it is shown, and small holes are filled.
+_VIDEO_POSTPROCESSING = (
+    *_IMAGE_POSTPROCESSING,
+    "++model.binarize_mask_from_pts_for_mem_enc=true",
+    "++model.fill_hole_area=8",
+)
+
+
+def build_sam2(
+    config_file: str | Path | None = None,
+    ckpt_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> SAM2Base:
+    """Build a model for images (see `SAM2ImagePredictor`).
+
+    Args:
+        config_file: an upstream config name (`"configs/sam2.1/sam2.1_hiera_l.yaml"`), a short name
+            (`"sam2.1-large"`) or a YAML file; None works the architecture out from the checkpoint.
+        ckpt_path: official `.pt` file or Hugging Face folder; None gives random weights.
+        device: where the model goes; None takes a GPU if there is one.
+        mode: `"eval"`, or anything else for training mode.
+        hydra_overrides_extra: assignments such as `"++model.fill_hole_area=0"`.
+        apply_postprocessing: replace unstable single masks by the best of three.
+        dtype: precision of weights and computation.
+
+    Raises:
+        FileNotFoundError: no such config or checkpoint.
+        ValueError: neither config nor checkpoint given, an unknown setting, or weights that do not fit.
+    """
+    overrides = [*(_IMAGE_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
+    return _build(SAM2Base, config_file, ckpt_path, device, mode, overrides, dtype)
+
+
+def build_sam2_video_predictor(
+    config_file: str | Path | None = None,
+    ckpt_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    vos_optimized: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> SAM2VideoPredictor:
+    """Build a model for videos; arguments and errors as in `build_sam2`.
+
+    With `vos_optimized` the image encoder, memory attention, memory encoder and mask decoder are compiled with
+    `torch.compile`: the first frames are slow, the others faster.
+    """
+    overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
+    predictor = _build(SAM2VideoPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
+    if vos_optimized:
+        for part in ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder"):
+            getattr(predictor, part).compile()
+    return predictor
+
+
+def build_sam2_hf(model_id: str, **kwargs: object) -> SAM2Base:
+    """`build_sam2` with a checkpoint of the Hugging Face hub (`"facebook/sam2.1-hiera-large"`) or a local folder."""
+    return build_sam2(*_files_of(model_id), **kwargs)  # type: ignore[arg-type]
+
+
+def build_sam2_video_predictor_hf(model_id: str, **kwargs: object) -> SAM2VideoPredictor:
+    """`build_sam2_video_predictor` with a checkpoint of the Hugging Face hub or a local folder."""
+    return build_sam2_video_predictor(*_files_of(model_id), **kwargs)  # type: ignore[arg-type]
+
+
+def _files_of(model_id: str) -> tuple[str | None, str]:
+    if Path(model_id).is_dir():
+        return None, model_id
+    if model_id not in HF_MODELS:
+        raise ValueError(f"{model_id!r} is neither a folder nor one of: {', '.join(HF_MODELS)}")
+    from huggingface_hub import hf_hub_download
+
+    config_file, checkpoint = HF_MODELS[model_id]
+    return config_file, hf_hub_download(repo_id=model_id, filename=checkpoint)
+
+
+def _build(
+    model_class: type[Model],
+    config_file: str | Path | None,
+    ckpt_path: str | Path | None,
+    device: str | torch.device | None,
+    mode: str,
+    overrides: Sequence[str],
+    dtype: torch.dtype,
+) -> Model:
+    if config_file is not None:
+        config = load_config(config_file, overrides)
+    elif ckpt_path is not None:
+        config = apply_overrides(config_for(ckpt_path), overrides)
+    else:
+        raise ValueError("give a config_file, a ckpt_path, or both")
+    model = model_class(config)
+    if ckpt_path is not None:
+        load_into(model, ckpt_path)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device, dtype).train(mode != "eval")

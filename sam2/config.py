@@ -1,0 +1,230 @@
+"""The architecture and behaviour of one SAM 2 model, read from a name, one of our YAML files or an upstream hydra YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG_ROOT = Path(__file__).parent
+
+CONFIG_FILES = {
+    "sam2.1-tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "sam2.1-small": "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "sam2.1-base-plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
+    "sam2.1-large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+    "sam2.1-nano": "configs/sam2.1/sam2.1_hiera_nano.yaml",
+    "sam2-tiny": "configs/sam2/sam2_hiera_t.yaml",
+    "sam2-small": "configs/sam2/sam2_hiera_s.yaml",
+    "sam2-base-plus": "configs/sam2/sam2_hiera_b+.yaml",
+    "sam2-large": "configs/sam2/sam2_hiera_l.yaml",
+}
+
+
+@dataclass(frozen=True)
+class SAM2Config:
+    """Every number and switch that tells one SAM 2 model from another; the defaults are SAM 2.1 tiny.
+
+    The first three groups fix the shapes of the weights, the rest how the model is run. Names are those of
+    the official configuration files; `dynamic_multimask_*` are their `sam_mask_decoder_extra_args`.
+    """
+
+    image_size: int = 1024  # side of the square the model sees, pixels
+
+    # image encoder: Hiera trunk and FPN neck
+    embed_dim: int = 96
+    num_heads: int = 1
+    stages: tuple[int, ...] = (1, 2, 7, 2)
+    global_att_blocks: tuple[int, ...] = (5, 7, 9)
+    window_spec: tuple[int, ...] = (8, 4, 14, 7)
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    fpn_top_down_levels: tuple[int, ...] = (2, 3)
+    scalp: int = 1  # coarsest levels of the neck that nothing reads
+
+    # widths behind the image encoder
+    d_model: int = 256
+    mem_dim: int = 64
+    decoder_mlp_dim: int = 2048
+    memory_attention_layers: int = 4
+    memory_attention_mlp_dim: int = 2048
+    rope_theta: float = 10000.0
+    num_maskmem: int = 7
+
+    # parts that a family has or lacks
+    use_high_res_features_in_sam: bool = True
+    pred_obj_scores: bool = True
+    pred_obj_scores_mlp: bool = True
+    use_obj_ptrs_in_encoder: bool = True
+    use_mlp_for_obj_ptr_proj: bool = True
+    proj_tpos_enc_in_obj_ptrs: bool = True
+    no_obj_embed_spatial: bool = True
+
+    # behaviour
+    sigmoid_scale_for_mem_enc: float = 20.0
+    sigmoid_bias_for_mem_enc: float = -10.0
+    directly_add_no_mem_embed: bool = True
+    use_mask_input_as_output_without_sam: bool = True
+    multimask_output_in_sam: bool = True
+    multimask_output_for_tracking: bool = True
+    multimask_min_pt_num: int = 0
+    multimask_max_pt_num: int = 1
+    use_multimask_token_for_obj_ptr: bool = True
+    iou_prediction_use_sigmoid: bool = True
+    fixed_no_obj_ptr: bool = True
+    soft_no_obj_ptr: bool = False
+    max_obj_ptrs_in_encoder: int = 16
+    only_obj_ptrs_in_the_past_for_eval: bool = True
+    add_tpos_enc_to_obj_ptrs: bool = True
+    use_signed_tpos_enc_to_obj_ptrs: bool = True
+    max_cond_frames_in_attn: int = -1  # -1: all conditioning frames are read
+    memory_temporal_stride_for_eval: int = 1
+    non_overlap_masks_for_mem_enc: bool = False
+    binarize_mask_from_pts_for_mem_enc: bool = False
+
+    # post-processing
+    dynamic_multimask_via_stability: bool = False
+    dynamic_multimask_stability_delta: float = 0.05
+    dynamic_multimask_stability_thresh: float = 0.98
+    fill_hole_area: int = 0  # pixels of the model's low-resolution mask
+    non_overlap_masks: bool = False
+    clear_non_cond_mem_around_input: bool = False
+    add_all_frames_to_correct_as_cond: bool = False
+
+    @property
+    def backbone_channels(self) -> tuple[int, ...]:
+        """Channels of the trunk's four levels, finest first."""
+        return tuple(self.embed_dim * 2**level for level in range(len(self.stages)))
+
+
+# Where the official files (hydra trees of constructor arguments) hold what SAM2Config holds flat.
+_UPSTREAM_FIELDS = {
+    "image_encoder.scalp": "scalp",
+    "image_encoder.neck.d_model": "d_model",
+    "image_encoder.neck.fpn_top_down_levels": "fpn_top_down_levels",
+    "memory_attention.layer.dim_feedforward": "memory_attention_mlp_dim",
+    "memory_attention.layer.self_attention.rope_theta": "rope_theta",
+    "memory_attention.num_layers": "memory_attention_layers",
+    "memory_encoder.out_dim": "mem_dim",
+}
+_UPSTREAM_PREFIXES = ("image_encoder.trunk.", "sam_mask_decoder_extra_args.", "")
+
+# Arguments of the official files that no official file varies, or that follow from the fields above.
+_UPSTREAM_FIXED: dict[str, Any] = {
+    "image_encoder.trunk.drop_path_rate": 0.0,
+    "image_encoder.neck.fpn_interp_model": "nearest",
+    "image_encoder.neck.fuse_type": "sum",
+    "memory_attention.pos_enc_at_input": True,
+    "memory_attention.layer.activation": "relu",
+    "memory_attention.layer.pos_enc_at_attn": False,
+    "memory_attention.layer.pos_enc_at_cross_attn_keys": True,
+    "memory_attention.layer.pos_enc_at_cross_attn_queries": False,
+    "memory_attention.layer.cross_attention.rope_k_repeat": True,
+    "memory_encoder.mask_downsampler.kernel_size": 3,
+    "memory_encoder.mask_downsampler.stride": 2,
+    "memory_encoder.mask_downsampler.padding": 1,
+    "memory_encoder.fuser.layer.kernel_size": 7,
+    "memory_encoder.fuser.layer.padding": 3,
+    "memory_encoder.fuser.layer.use_dwconv": True,
+    "memory_encoder.fuser.num_layers": 2,
+}
+_UPSTREAM_IGNORED = (
+    "_target_",
+    "compile_image_encoder",
+    "backbone_channel_list",
+    "feat_sizes",
+    "dropout",
+    "embedding_dim",
+    "downsample_rate",
+    "kv_in_dim",
+    "layer_scale_init_value",
+    "num_pos_feats",
+    "normalize",
+    "scale",
+    "temperature",
+    "memory_attention.d_model",
+    "memory_attention.layer.d_model",
+    "memory_attention.layer.self_attention.num_heads",
+    "memory_attention.layer.cross_attention.num_heads",
+    "memory_attention.layer.cross_attention.rope_theta",
+    "memory_encoder.fuser.layer.dim",
+)
+
+
+def find_config(name_or_path: str | Path) -> Path:
+    """Path of a configuration file, from a short name, an upstream spelling or a path.
+
+    Args:
+        name_or_path: `"sam2.1-large"`, `"configs/sam2.1/sam2.1_hiera_l.yaml"`, `"sam2_hiera_l.yaml"`, or any file.
+
+    Raises:
+        FileNotFoundError: no such file, with the names that exist.
+    """
+    name = str(name_or_path)
+    candidates = [Path(name), CONFIG_ROOT / CONFIG_FILES.get(name, name)]
+    bare_name = name.removesuffix(".yaml")
+    candidates += [CONFIG_ROOT / file for file in CONFIG_FILES.values() if Path(file).stem == bare_name]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"no SAM 2 config {name!r}; give a YAML file or one of: {', '.join(CONFIG_FILES)}")
+
+
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SAM2Config:
+    """Read a configuration and apply overrides.
+
+    Args:
+        name_or_path: see `find_config`. The file holds either our flat fields or upstream's tree under `model:`.
+        overrides: hydra-style assignments, `"++model.fill_hole_area=8"` or `"fill_hole_area=8"`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a key that is not a field of `SAM2Config`, or an upstream argument this package does not vary.
+    """
+    path = find_config(name_or_path)
+    with open(path, encoding="utf-8") as file:
+        tree = yaml.safe_load(file)
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{path} is not a SAM 2 config: expected a mapping, found {type(tree).__name__}")
+    values: dict[str, Any] = {}
+    entries = _flatten(tree["model"]) if "model" in tree else tree.items()
+    for key, value in entries:
+        values.update(_field_of(key, value, str(path)))
+    return apply_overrides(replace(SAM2Config(), **values), overrides)
+
+
+def apply_overrides(config: SAM2Config, overrides: Sequence[str]) -> SAM2Config:
+    """`config` with hydra-style assignments applied; see `load_config`."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, separator, text = override.lstrip("+").partition("=")
+        if not separator:
+            raise ValueError(f"override {override!r} is not of the form key=value")
+        values.update(_field_of(key.removeprefix("model."), yaml.safe_load(text), f"override {override!r}"))
+    return replace(config, **values)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _field_of(key: str, value: Any, source: str) -> dict[str, Any]:
+    """The field a key sets, as a dictionary of at most one entry."""
+    known = {field.name: field.type for field in fields(SAM2Config)}
+    names = [_UPSTREAM_FIELDS.get(key, "")] + [key.removeprefix(prefix) for prefix in _UPSTREAM_PREFIXES]
+    for name in names:
+        if name in known:
+            return {name: tuple(value) if isinstance(value, list) else value}
+    if key in _UPSTREAM_FIXED:
+        if value != _UPSTREAM_FIXED[key]:
+            raise ValueError(f"{source}: {key}={value!r} is not supported, only {_UPSTREAM_FIXED[key]!r}")
+        return {}
+    if key in _UPSTREAM_IGNORED or key.rpartition(".")[2] in _UPSTREAM_IGNORED:
+        return {}
+    raise ValueError(f"{source}: unknown SAM 2 setting {key!r}")

@@ -1,0 +1,56 @@
+"""Image encoder: the Hiera trunk and the feature pyramid that brings its levels to one width."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2.config import SAM2Config
+from sam2.modeling.hiera import Hiera
+
+
+class FpnNeck(nn.Module):
+    """1×1 convolutions to `d_model` channels; at some levels the coarser level is added (Lin et al., 2017)."""
+
+    def __init__(self, d_model: int, backbone_channels: tuple[int, ...], top_down_levels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()  # coarsest level first
+        for channels in reversed(backbone_channels):
+            lateral = nn.Sequential()
+            lateral.add_module("conv", nn.Conv2d(channels, d_model, kernel_size=1))
+            self.convs.append(lateral)
+        self.top_down_levels = top_down_levels
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """Trunk levels → pyramid levels (B, d_model, H, W), both finest first."""
+        pyramid: list[Tensor] = []
+        coarser = None
+        for i in reversed(range(len(levels))):
+            level = self.convs[len(levels) - 1 - i](levels[i])
+            if coarser is not None and i in self.top_down_levels:
+                level = level + F.interpolate(coarser.float(), scale_factor=2.0, mode="nearest").to(level.dtype)
+            coarser = level
+            pyramid.insert(0, level)
+        return pyramid
+
+
+class ImageEncoder(nn.Module):
+    """Image → pyramid at strides 4, 8 and 16 (the coarsest `scalp` levels only feed the others)."""
+
+    def __init__(self, config: SAM2Config) -> None:
+        super().__init__()
+        self.scalp = config.scalp
+        self.trunk = Hiera(
+            config.embed_dim,
+            config.num_heads,
+            config.stages,
+            config.global_att_blocks,
+            config.window_spec,
+            config.window_pos_embed_bkg_spatial_size,
+        )
+        self.neck = FpnNeck(config.d_model, config.backbone_channels, config.fpn_top_down_levels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) normalised → pyramid levels (B, d_model, H, W), finest first."""
+        pyramid = self.neck(self.trunk(images))
+        return pyramid[: len(pyramid) - self.scalp]
