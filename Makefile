@@ -1,0 +1,79 @@
+# Every target does its own set-up from a bare clone; it needs python3 (3.10 or newer) and nothing else.
+# pip reads its usual environment (PIP_INDEX_URL, PIP_CERT, pip.conf, ...), so a mirror needs no edit here.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+IMAGE ?= grounded-sam2
+# what to run in the container: make run SCRIPT=grounded_sam2_tracking_demo.py ARGS='--text-prompt "dog."'
+SCRIPT ?= grounded_sam2_tracking_demo.py
+ARGS ?=
+GPU_FLAGS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo --gpus all)
+
+REFERENCES := .references/sam2
+
+.PHONY: help install demo test test-all slow lint format references build-image run clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make install      create $(VENV) with everything the scripts and tests need"
+	@echo "make demo         run the bundled demos; look in outputs/"
+	@echo "make test         lint, type check and the fast tests"
+	@echo "make test-all     the same and the slow tests"
+	@echo "make lint         ruff and mypy only"
+	@echo "make format       let ruff rewrite what it can"
+	@echo "make build-image  build the Docker image"
+	@echo "make run          run SCRIPT in the image (a GPU is used when there is one)"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --editable ".[dev]"
+	@touch $@
+
+demo: install
+	$(PY) grounded_sam2_hf_model_demo.py
+	$(PY) grounded_sam2_tracking_demo.py
+	@echo "Done. Look at outputs/grounded_sam2_hf_model_demo and outputs/grounded_sam2_tracking_demo."
+
+lint: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: install
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# The published implementation, as an oracle for the parity tests: in a folder of its own, with its extension not built.
+references: $(REFERENCES)/.installed
+
+$(REFERENCES)/.installed: | install
+	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-deps --no-build-isolation --target $(REFERENCES) --upgrade \
+		sam2==1.1.0 "hydra-core>=1.3.2,<2" "omegaconf>=2.2,<3" "antlr4-python3-runtime==4.9.*" "iopath>=0.1.10" portalocker
+	@touch $@
+
+test: lint references
+	$(PY) -m pytest -m "not slow and not network"
+
+test-all: lint references
+	$(PY) -m pytest -m "not network"
+
+slow: references
+	$(PY) -m pytest -m "slow and not network"
+
+build-image:
+	docker build --tag $(IMAGE) .
+
+run: build-image
+	mkdir -p outputs
+	docker run --rm $(GPU_FLAGS) --user "$$(id -u):$$(id -g)" \
+		--volume "$(CURDIR)/outputs:/app/outputs" \
+		--volume "$(CURDIR)/checkpoints:/app/checkpoints:ro" \
+		--volume "$(CURDIR)/gdino_checkpoints:/app/gdino_checkpoints:ro" \
+		--volume "$(CURDIR)/assets:/app/assets:ro" \
+		$(IMAGE) $(SCRIPT) $(ARGS)
+
+clean:
+	rm -rf $(VENV) .references build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
