@@ -55,8 +55,8 @@ class PositionEmbeddingRandom(nn.Module):
     def encode(self, xy: Tensor) -> Tensor:
         """(..., 2) positions in [0, 1], x first → (..., 2 · num_features)."""
         matrix = self.positional_encoding_gaussian_matrix
-        projected = (2 * xy - 1).to(matrix.dtype) @ matrix * (2 * math.pi)
-        return torch.cat((projected.sin(), projected.cos()), dim=-1)
+        angle = (2 * xy.float() - 1) @ matrix.float() * (2 * math.pi)
+        return torch.cat((angle.sin(), angle.cos()), dim=-1).to(matrix.dtype)
 
     def grid(self, height: int, width: int) -> Tensor:
         """Encoding of the centres of a grid's cells, (1, 2 · num_features, height, width)."""

@@ -208,8 +208,6 @@ class SAM2Base(nn.Module):
             (N, mem_dim, h, w).
         """
         config = self.config
-        if config.non_overlap_masks_for_mem_enc and not self.training:
-            high_res_masks = non_overlapping(high_res_masks)
         if config.binarize_mask_from_pts_for_mem_enc and is_mask_from_points and not self.training:
             masks = (high_res_masks > 0).float()
         else:

@@ -1,0 +1,558 @@
+"""Follow prompted objects through a video, or through a stream that is still going on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2.mask_ops import fill_holes
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures, SAM2Base, SamOutput, non_overlapping
+from sam2.video_frames import LazyFrames, RGBFrames, open_rgb_frames, to_model_input
+from sam2.video_state import FrameOutput, History, InferenceState, ObjectState
+
+MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
+
+
+class SAM2VideoPredictor(SAM2Base):
+    """The public methods of facebookresearch/sam2 (release of 2024-12), and streams.
+
+    All objects of a frame go through memory attention, mask decoder and memory encoder together; none reads
+    another's memory, so objects may be added, refined and removed on any frame without a change to the others.
+
+    A stream: `state = init_stream()`, then for every image `append_frame(state, image)`, prompts on that frame if
+    there are any, and `step(state)` for the masks. Offline propagation runs the same step.
+    """
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: object) -> SAM2VideoPredictor:
+        """Build from a Hugging Face hub name (`"facebook/sam2.1-hiera-large"`) or a local folder."""
+        from sam2.build_sam import build_sam2_video_predictor_hf
+
+        return build_sam2_video_predictor_hf(model_id, **kwargs)
+
+    # ---- sessions ----
+
+    def init_state(
+        self,
+        video_path: str | Path | RGBFrames,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+        history: History = "recent",
+    ) -> InferenceState:
+        """Open a video.
+
+        Args:
+            video_path: a video file, a folder of images, or a sequence of RGB uint8 (H, W, 3) arrays.
+            offload_video_to_cpu: accepted for compatibility; frames are decoded when needed and never all kept.
+            offload_state_to_cpu: keep masks and spatial memories in main memory instead of the GPU's.
+            async_loading_frames: accepted for compatibility; the next frames are always prepared in the background.
+            history: `"recent"` keeps what tracking from here, or from any prompted frame, can read; a frame further
+                away is prompted afresh. `"all"` keeps every frame's output, so that any frame can be refined.
+
+        Raises:
+            FileNotFoundError: no such file or folder.
+            ValueError: no frames in it.
+        """
+        images = LazyFrames(open_rgb_frames(video_path), self.image_size)
+        storage = torch.device("cpu") if offload_state_to_cpu else self.device
+        return InferenceState(images, len(images), images.height, images.width, storage, history)
+
+    def init_stream(self, num_frames: int | None = None, offload_state_to_cpu: bool = False) -> InferenceState:
+        """Open a stream with no frame yet.
+
+        Args:
+            num_frames: the length, if known. It only matters below `max_obj_ptrs_in_encoder` (16) frames, where the
+                model measures time in video lengths; with it, streaming and offline masks are equal there too.
+            offload_state_to_cpu: see `init_state`.
+        """
+        storage = torch.device("cpu") if offload_state_to_cpu else self.device
+        return InferenceState(None, num_frames, 0, 0, storage, "recent")
+
+    @torch.inference_mode()
+    def append_frame(self, inference_state: InferenceState, image: np.ndarray) -> int:
+        """Make `image` (RGB uint8 (H, W, 3)) the stream's newest frame and return its index.
+
+        Prompts on the frame before enter memory now; prompts are taken on the newest frame only.
+
+        Raises:
+            RuntimeError: the state is a video's.
+            ValueError: not an RGB uint8 image, or of another size than the frames before.
+        """
+        state = inference_state
+        if not state.is_stream:
+            raise RuntimeError("append_frame needs a state from init_stream(); this one came from init_state()")
+        frame = to_model_input(image, self.image_size)
+        height, width = image.shape[:2]
+        if state.newest_frame is None:
+            state.video_height, state.video_width = height, width
+        elif (height, width) != (state.video_height, state.video_width):
+            raise ValueError(
+                f"the new frame is {width}x{height} pixels, the stream {state.video_width}x{state.video_height}"
+            )
+        self._encode_pending(state)
+        state.newest_frame, state.newest_frame_idx = frame, state.newest_frame_idx + 1
+        return state.newest_frame_idx
+
+    @torch.inference_mode()
+    def step(self, inference_state: InferenceState) -> tuple[list[int], Tensor]:
+        """Masks of all objects on the stream's newest frame.
+
+        Returns:
+            Object ids and (N, 1, H, W) float32 logits at the stream's resolution; N = 0 is fine.
+
+        Raises:
+            RuntimeError: no frame has been appended.
+        """
+        state = inference_state
+        if state.newest_frame is None:
+            raise RuntimeError("the stream has no frame yet; call append_frame(state, image) first")
+        self._encode_pending(state)
+        return state.obj_ids, self._step(state, state.newest_frame_idx, reverse=False)
+
+    @torch.inference_mode()
+    def reset_state(self, inference_state: InferenceState) -> None:
+        """Forget all objects and prompts; the video, or the stream's newest frame, stays."""
+        inference_state.objects.clear()
+
+    # ---- prompts ----
+
+    @torch.inference_mode()
+    def add_new_points_or_box(
+        self,
+        inference_state: InferenceState,
+        frame_idx: int,
+        obj_id: int,
+        points: np.ndarray | Tensor | Sequence[Sequence[float]] | None = None,
+        labels: np.ndarray | Tensor | Sequence[int] | None = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: np.ndarray | Tensor | Sequence[float] | None = None,
+    ) -> tuple[int, list[int], Tensor]:
+        """Prompt an object, new or known, on one frame.
+
+        On a frame that tracking has not passed, the mask comes from the prompts alone; on one that it has, they
+        correct the tracked mask.
+
+        Args:
+            points: (P, 2) xy in pixels of the video, or in [0, 1] when `normalize_coords` is False.
+            labels: (P,) 1 foreground, 0 background.
+            clear_old_points: forget earlier points of this object on this frame.
+            box: xyxy, in the same unit as the points.
+
+        Returns:
+            frame_idx, object ids, and (N, 1, H, W) float32 logits of all objects on this frame.
+
+        Raises:
+            ValueError: points without labels or the reverse, neither points nor box, wrong shapes, a box added
+                to old points, or a frame outside the video.
+        """
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        if (points is None) != (labels is None):
+            raise ValueError("points and labels must be given together")
+        if points is None and box is None:
+            raise ValueError("give points with labels, a box, or both")
+        if box is not None and not clear_old_points:
+            raise ValueError("a box comes before any point: use clear_old_points=True, and give the points again")
+        coords = torch.as_tensor([] if points is None else points, dtype=torch.float32).reshape(1, -1, 2)
+        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.int32).reshape(1, -1)
+        if coords.shape[1] != kinds.shape[1]:
+            raise ValueError(f"{coords.shape[1]} points but {kinds.shape[1]} labels")
+        if box is not None:
+            corners = torch.as_tensor(box, dtype=torch.float32)
+            if corners.numel() != 4:
+                raise ValueError(f"a box has 4 numbers (xyxy), got shape {tuple(corners.shape)}")
+            coords = torch.cat((corners.reshape(1, 2, 2).to(coords.device), coords), dim=1)
+            kinds = torch.cat((torch.tensor([[2, 3]], dtype=torch.int32, device=kinds.device), kinds), dim=1)
+        if normalize_coords:
+            coords = coords / coords.new_tensor([state.video_width, state.video_height])
+        coords, kinds = (coords * self.image_size).to(self.device), kinds.to(self.device)
+
+        obj = state.objects.setdefault(obj_id, ObjectState())
+        if not clear_old_points and frame_idx in obj.points:
+            old_coords, old_kinds = obj.points[frame_idx]
+            coords, kinds = torch.cat((old_coords, coords), dim=1), torch.cat((old_kinds, kinds), dim=1)
+        obj.points[frame_idx] = (coords, kinds)
+        obj.masks.pop(frame_idx, None)
+
+        previous = obj.output_at(frame_idx)
+        prior = None if previous is None else previous.low_res_masks.to(self.device).clamp(-32.0, 32.0)
+        is_init_cond_frame = previous is None or previous.reverse is None
+        features = self._features(state, frame_idx)
+        if is_init_cond_frame:
+            vision = self.add_no_memory(features.vision)
+        else:
+            vision = self._read_memory(state, [obj], frame_idx, bool(previous and previous.reverse), features)
+        multimask = self.uses_multimask(is_init_cond_frame, kinds.shape[1])
+        output = self.sam_heads(vision, features.high_res, (coords, kinds), prior, multimask)
+        self._set_pending(state, obj, frame_idx, output, is_init_cond_frame)
+        return frame_idx, state.obj_ids, self._masks_on(state, frame_idx)
+
+    def add_new_points(self, *args, **kwargs) -> tuple[int, list[int], Tensor]:  # type: ignore[no-untyped-def]
+        """The older name of `add_new_points_or_box`."""
+        return self.add_new_points_or_box(*args, **kwargs)
+
+    @torch.inference_mode()
+    def add_new_mask(
+        self, inference_state: InferenceState, frame_idx: int, obj_id: int, mask: np.ndarray | Tensor
+    ) -> tuple[int, list[int], Tensor]:
+        """Give an object's mask (H, W) on one frame; returns and errors as in `add_new_points_or_box`."""
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        prompt = torch.as_tensor(mask)
+        if prompt.ndim != 2:
+            raise ValueError(f"a mask prompt has shape (H, W), got {tuple(prompt.shape)}")
+        prompt = (prompt != 0).float()[None, None].to(self.device)
+        if prompt.shape[-2:] != (self.image_size, self.image_size):
+            prompt = F.interpolate(prompt, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
+            prompt = (prompt >= 0.5).float()
+
+        obj = state.objects.setdefault(obj_id, ObjectState())
+        obj.masks[frame_idx] = prompt
+        obj.points.pop(frame_idx, None)
+        previous = obj.output_at(frame_idx)
+        is_init_cond_frame = previous is None or previous.reverse is None
+        features = self._features(state, frame_idx)
+        if self.config.use_mask_input_as_output_without_sam:
+            output = self.use_mask_as_output(features, prompt)
+        else:
+            if is_init_cond_frame:
+                vision = self.add_no_memory(features.vision)
+            else:
+                vision = self._read_memory(state, [obj], frame_idx, bool(previous and previous.reverse), features)
+            multimask = self.uses_multimask(is_init_cond_frame, 0)
+            output = self.sam_heads(vision, features.high_res, None, prompt, multimask)
+        self._set_pending(state, obj, frame_idx, output, is_init_cond_frame)
+        return frame_idx, state.obj_ids, self._masks_on(state, frame_idx)
+
+    @torch.inference_mode()
+    def clear_all_prompts_in_frame(
+        self, inference_state: InferenceState, frame_idx: int, obj_id: int, need_output: bool = True
+    ) -> tuple[int, list[int], Tensor] | None:
+        """Take back an object's prompts on a frame; its mask there, if any, stays as an ordinary tracked one."""
+        obj = inference_state.objects.setdefault(obj_id, ObjectState())
+        obj.points.pop(frame_idx, None)
+        obj.masks.pop(frame_idx, None)
+        obj.pending.pop(frame_idx, None)
+        output = obj.cond.pop(frame_idx, None)
+        if output is not None:
+            output.reverse = None
+            obj.non_cond[frame_idx] = output
+        if not need_output:
+            return None
+        return frame_idx, inference_state.obj_ids, self._masks_on(inference_state, frame_idx)
+
+    @torch.inference_mode()
+    def remove_object(
+        self, inference_state: InferenceState, obj_id: int, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[int], list[tuple[int, Tensor]]]:
+        """Forget one object.
+
+        Returns:
+            The remaining ids, and (frame_idx, (N, 1, H, W) logits) of the frames the object was prompted on.
+
+        Raises:
+            RuntimeError: no such object and `strict`.
+        """
+        state = inference_state
+        if obj_id not in state.objects:
+            if strict:
+                raise RuntimeError(f"cannot remove object {obj_id}: the objects are {state.obj_ids}")
+            return state.obj_ids, []
+        removed = state.objects.pop(obj_id)
+        updated: list[tuple[int, Tensor]] = []
+        if need_output and state.objects:
+            prompted = sorted({*removed.points, *removed.masks})
+            updated = [(frame_idx, self._masks_on(state, frame_idx)) for frame_idx in prompted]
+        return state.obj_ids, updated
+
+    # ---- tracking ----
+
+    @torch.inference_mode()
+    def propagate_in_video_preflight(self, inference_state: InferenceState) -> None:
+        """Encode the prompts given since the last propagation into memory.
+
+        Raises:
+            RuntimeError: no object, or an object without a prompted frame.
+        """
+        state = inference_state
+        if not state.objects:
+            raise RuntimeError("no object to track; call add_new_points_or_box or add_new_mask first")
+        self._encode_pending(state)
+        for obj_id, obj in state.objects.items():
+            if not obj.cond:
+                raise RuntimeError(f"object {obj_id} has no prompt; call add_new_points_or_box or add_new_mask first")
+
+    @torch.inference_mode()
+    def propagate_in_video(
+        self,
+        inference_state: InferenceState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[tuple[int, list[int], Tensor]]:
+        """Track all objects from frame to frame.
+
+        Args:
+            start_frame_idx: first frame; None starts on the earliest prompted one.
+            max_frame_num_to_track: how many frames beyond the first; None goes to the end of the video.
+            reverse: towards frame 0. Starting on frame 0 then yields nothing.
+
+        Yields:
+            frame_idx, object ids, and (N, 1, H, W) float32 logits at the video's resolution.
+
+        Raises:
+            RuntimeError: nothing to track, or the state is a stream's.
+        """
+        state = inference_state
+        if state.num_frames is None or state.is_stream:
+            raise RuntimeError("a stream is tracked with append_frame(state, image) and step(state)")
+        self.propagate_in_video_preflight(state)
+        if start_frame_idx is None:
+            start_frame_idx = min(frame_idx for obj in state.objects.values() for frame_idx in obj.cond)
+        count = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
+        if reverse:
+            stop = max(start_frame_idx - count, 0) - 1 if start_frame_idx > 0 else 0
+            order = range(start_frame_idx, stop, -1)
+        else:
+            order = range(start_frame_idx, min(start_frame_idx + count, state.num_frames - 1) + 1)
+        for frame_idx in order:
+            self._encode_pending(state)  # prompts given between two frames
+            yield frame_idx, state.obj_ids, self._step(state, frame_idx, reverse)
+
+    def frame_scores(self, inference_state: InferenceState, frame_idx: int) -> dict[int, tuple[float, float]]:
+        """Per object id on a frame just tracked or prompted: predicted mask quality (0 to 1) and presence logit."""
+        scores = {}
+        for obj_id, obj in inference_state.objects.items():
+            output = obj.output_at(frame_idx)
+            if output is not None:
+                scores[obj_id] = (output.mask_score.item(), output.object_score_logits.item())
+        return scores
+
+    def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
+        """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
+        to_track = [obj for obj in state.objects.values() if frame_idx not in obj.cond and obj.cond]
+        if to_track:
+            self._track(state, to_track, frame_idx, reverse)
+        config = self.config
+        spatial_reach = (config.num_maskmem - 1) * config.memory_temporal_stride_for_eval
+        for obj in state.objects.values():
+            if frame_idx in obj.cond:
+                obj.cond[frame_idx].reverse = reverse
+                if config.clear_non_cond_mem_around_input:
+                    self._clear_around(obj, frame_idx)
+            if state.history == "recent":
+                obj.forget(frame_idx, spatial_reach, config.max_obj_ptrs_in_encoder - 1, not state.is_stream)
+        return self._masks_on(state, frame_idx)
+
+    def _track(self, state: InferenceState, objects: list[ObjectState], frame_idx: int, reverse: bool) -> None:
+        features = self._features(state, frame_idx)
+        multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
+        outputs: dict[int, tuple[SamOutput, int]] = {}  # position in `objects` → batch and row in it
+        for batch in self._same_shaped(state, objects, frame_idx, reverse):
+            vision = self._read_memory(state, [objects[i] for i in batch], frame_idx, reverse, features)
+            output = self.sam_heads(vision, features.high_res, multimask_output=multimask)
+            outputs.update({i: (output, row) for row, i in enumerate(batch)})
+
+        in_order = [outputs[i] for i in range(len(objects))]
+        masks = torch.cat([output.low_res_masks[row : row + 1] for output, row in in_order])
+        scores = torch.cat([output.object_score_logits[row : row + 1] for output, row in in_order])
+        high_res_masks = self.upscale(masks)
+        if self.config.non_overlap_masks_for_mem_enc:
+            high_res_masks = non_overlapping(high_res_masks)
+        stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
+        for start in range(0, len(objects), MAX_BATCH):
+            rows = slice(start, start + MAX_BATCH)
+            maskmem = self.encode_memory(features.vision, high_res_masks[rows], scores[rows], False)
+            for i, memory in enumerate(maskmem.to(state.storage_device, torch.bfloat16).split(1), start):
+                output, row = outputs[i]
+                frame_output = self._frame_output(state, output, row, stored_masks[i : i + 1])
+                frame_output.maskmem, frame_output.reverse = memory.clone(), reverse
+                objects[i].non_cond[frame_idx] = frame_output
+
+    def _same_shaped(
+        self, state: InferenceState, objects: list[ObjectState], frame_idx: int, reverse: bool
+    ) -> list[list[int]]:
+        """Positions of the objects whose memories hold as much, in batches of at most `MAX_BATCH`."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, obj in enumerate(objects):
+            spatial, pointers = self._readable(state, obj, frame_idx, reverse)
+            groups[len(spatial), len(pointers)].append(i)
+        return [group[i : i + MAX_BATCH] for group in groups.values() for i in range(0, len(group), MAX_BATCH)]
+
+    def _readable(
+        self, state: InferenceState, obj: ObjectState, frame_idx: int, reverse: bool
+    ) -> tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]:
+        """The memories an object's tracking on `frame_idx` reads (Ravi et al., 2024, section 4, memory bank).
+
+        Returns:
+            Spatial memories with their age (0 for a conditioning frame, else 1 to `num_maskmem` - 1), and object
+            pointers with the frames between them and now.
+        """
+        config = self.config
+        forward = -1 if reverse else 1
+        selected, unselected = self._closest_cond_frames(obj, frame_idx)
+        spatial = [(0, output.maskmem) for output in selected.values() if output.maskmem is not None]
+        stride = config.memory_temporal_stride_for_eval
+        for age in range(config.num_maskmem - 1, 0, -1):
+            if age == 1:
+                t = frame_idx - forward
+            else:  # frames on the grid of the stride, the first of them at least two frames back
+                t = forward * ((forward * frame_idx - 2) // stride * stride - (age - 2) * stride)
+            output = obj.non_cond.get(t) or unselected.get(t)
+            if output is not None and output.maskmem is not None:
+                spatial.append((age, output.maskmem))
+
+        if not config.use_obj_ptrs_in_encoder:
+            return spatial, []
+        pointers = []
+        for t, output in selected.items():
+            elapsed = (frame_idx - t) * forward
+            if elapsed >= 0 or not config.only_obj_ptrs_in_the_past_for_eval:
+                pointers.append((elapsed if config.use_signed_tpos_enc_to_obj_ptrs else abs(elapsed), output.obj_ptr))
+        for elapsed in range(1, self._pointer_span(state)):
+            output = obj.non_cond.get(frame_idx - forward * elapsed) or unselected.get(frame_idx - forward * elapsed)
+            if output is not None:
+                pointers.append((elapsed, output.obj_ptr))
+        return spatial, pointers
+
+    def _pointer_span(self, state: InferenceState) -> int:
+        limit = self.config.max_obj_ptrs_in_encoder
+        return limit if state.num_frames is None else min(state.num_frames, limit)
+
+    def _closest_cond_frames(
+        self, obj: ObjectState, frame_idx: int
+    ) -> tuple[dict[int, FrameOutput], dict[int, FrameOutput]]:
+        """Conditioning frames that are read as such, and the others: the nearest on each side, then by distance."""
+        limit = self.config.max_cond_frames_in_attn
+        if limit == -1 or len(obj.cond) <= limit:
+            return obj.cond, {}
+        before = [t for t in obj.cond if t < frame_idx]
+        after = [t for t in obj.cond if t >= frame_idx]
+        nearest = ([max(before)] if before else []) + ([min(after)] if after else [])
+        others = sorted((t for t in obj.cond if t not in nearest), key=lambda t: abs(t - frame_idx))
+        chosen = {*nearest, *others[: limit - len(nearest)]}
+        selected = {t: output for t, output in obj.cond.items() if t in chosen}
+        return selected, {t: output for t, output in obj.cond.items() if t not in chosen}
+
+    def _read_memory(
+        self,
+        state: InferenceState,
+        objects: list[ObjectState],
+        frame_idx: int,
+        reverse: bool,
+        features: ImageFeatures,
+    ) -> Tensor:
+        """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much."""
+        readable = [self._readable(state, obj, frame_idx, reverse) for obj in objects]
+        if not readable[0][0]:
+            return self.add_no_memory(features.vision).expand(len(objects), -1, -1, -1)
+        device = self.device
+        spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+        ages = torch.tensor([[age for age, _ in memories] for memories, _ in readable], device=device)
+        if readable[0][1]:
+            pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
+        else:
+            pointers = torch.zeros(len(objects), 0, self.config.d_model, device=device, dtype=self.dtype)
+        elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
+        times = elapsed / max(self._pointer_span(state) - 1, 1)
+        memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, ages, pointers, times)
+        return self.condition_on_memory(features.vision, memory, memory_pe, num_pointer_tokens)
+
+    def _encode_pending(self, state: InferenceState) -> None:
+        """Turn the outputs of prompts into memory; objects prompted on one frame go together."""
+        by_frame: dict[int, list[ObjectState]] = defaultdict(list)
+        for obj in state.objects.values():
+            for frame_idx in obj.pending:
+                by_frame[frame_idx].append(obj)
+        for frame_idx, objects in by_frame.items():
+            vision = self._features(state, frame_idx).vision
+            for start in range(0, len(objects), MAX_BATCH):
+                self._encode_prompted(state, objects[start : start + MAX_BATCH], frame_idx, vision)
+
+    def _encode_prompted(
+        self, state: InferenceState, objects: list[ObjectState], frame_idx: int, vision: Tensor
+    ) -> None:
+        prompted = [obj.pending.pop(frame_idx) for obj in objects]
+        masks = torch.cat([output.low_res_masks for output, _ in prompted]).to(self.device)
+        scores = torch.cat([output.object_score_logits for output, _ in prompted])
+        maskmem = self.encode_memory(vision, self.upscale(masks), scores, is_mask_from_points=True)
+        memories = maskmem.to(state.storage_device, torch.bfloat16).split(1)
+        for obj, memory, (output, is_cond) in zip(objects, memories, prompted, strict=True):
+            output.maskmem = memory.clone()
+            if self.config.clear_non_cond_mem_around_input:
+                self._clear_around(obj, frame_idx)
+            if is_cond:
+                obj.non_cond.pop(frame_idx, None)
+                obj.cond[frame_idx] = output
+            else:
+                obj.non_cond[frame_idx] = output
+
+    def _clear_around(self, obj: ObjectState, frame_idx: int) -> None:
+        reach = self.config.memory_temporal_stride_for_eval * self.config.num_maskmem
+        for t in range(frame_idx - reach, frame_idx + reach + 1):
+            obj.non_cond.pop(t, None)
+
+    # ---- frames and outputs ----
+
+    def _check_frame(self, state: InferenceState, frame_idx: int) -> None:
+        if state.is_stream:
+            if frame_idx != state.newest_frame_idx or frame_idx < 0:
+                raise ValueError(
+                    f"a stream is prompted on its newest frame ({state.newest_frame_idx}), not on frame {frame_idx}"
+                )
+        elif not 0 <= frame_idx < (state.num_frames or 0):
+            raise ValueError(f"frame {frame_idx} is outside the video's {state.num_frames} frames")
+
+    def _features(self, state: InferenceState, frame_idx: int) -> ImageFeatures:
+        if state.features is None or state.features[0] != frame_idx:
+            frame = state.newest_frame if state.images is None else state.images[frame_idx]
+            assert frame is not None
+            state.features = (frame_idx, self.forward_image(frame.unsqueeze(0)))
+        return state.features[1]
+
+    def _set_pending(
+        self,
+        state: InferenceState,
+        obj: ObjectState,
+        frame_idx: int,
+        output: SamOutput,
+        is_init_cond_frame: bool,
+    ) -> None:
+        is_cond = is_init_cond_frame or frame_idx in obj.cond or self.config.add_all_frames_to_correct_as_cond
+        masks = output.low_res_masks
+        if self.config.fill_hole_area > 0:
+            masks = fill_holes(masks, self.config.fill_hole_area)
+        previous = obj.output_at(frame_idx)
+        frame_output = self._frame_output(state, output, 0, masks)
+        frame_output.reverse = None if previous is None else previous.reverse
+        obj.pending[frame_idx] = (frame_output, is_cond)
+
+    def _frame_output(self, state: InferenceState, output: SamOutput, row: int, masks: Tensor) -> FrameOutput:
+        """One object's part of a batch, copied so that it does not keep the batch alive."""
+        rows = slice(row, row + 1)
+        return FrameOutput(
+            low_res_masks=masks.to(state.storage_device).clone(),
+            obj_ptr=output.obj_ptr[rows].clone(),
+            object_score_logits=output.object_score_logits[rows].clone(),
+            mask_score=output.ious[rows].amax(dim=1),
+        )
+
+    def _masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
+        """Newest masks of all objects on a frame, (N, 1, H, W) float32 logits; `NO_OBJ_SCORE` where there is none."""
+        side = self.image_size // 4
+        nothing = torch.full((1, 1, side, side), NO_OBJ_SCORE, device=self.device)
+        outputs = [obj.output_at(frame_idx) for obj in state.objects.values()]
+        masks = [nothing if output is None else output.low_res_masks.to(self.device) for output in outputs]
+        size = (state.video_height, state.video_width)
+        if not masks:
+            return torch.zeros(0, 1, *size, device=self.device)
+        video_res = F.interpolate(torch.cat(masks), size=size, mode="bilinear", align_corners=False)
+        return non_overlapping(video_res) if self.config.non_overlap_masks else video_res
