@@ -1,0 +1,1 @@
+"""How the bundled nano models are made: artwork, procedural scenes with ground truth, and the training recipes."""
