@@ -1,0 +1,308 @@
+"""Train the bundled nano detector: a small Grounding DINO, from random weights, on procedural scenes.
+
+    python -m training.detector                                  # trains, resumes after an interruption, exports
+    python -m training.detector --export-only                    # write the folder from the latest checkpoint
+    python -m training.detector --dense-minutes 4 --full-minutes 20     # a data-centre GPU
+
+Two stages. In the dense stage only the backbones and the proposal head learn: every position of the feature maps is
+scored against every noun (focal loss, several positions per object), and each assigned region is contrasted with all
+nouns. In the full stage the whole model learns: prompts of present and absent phrases, Hungarian matching, a loss
+after each decoder layer, the dense loss kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessor,
+    GroundingDinoProcessor,
+    PreTrainedTokenizerBase,
+)
+
+from training.detector_batches import SceneBatches
+from training.detector_losses import assign_positions, grounding_loss, match_queries
+from training.detector_model import (
+    STRIDES,
+    build_training_model,
+    dense_forward,
+    model_config,
+    pin_bias_channel,
+    start_decoder_from_proposals,
+)
+from training.detector_prompts import MEANINGS
+from training.tokenizer import build_tokenizer
+
+logger = logging.getLogger(__name__)
+
+LossFunction = Callable[[GroundingDinoForObjectDetection, dict[str, Tensor]], dict[str, Tensor]]
+
+DENSE_LEARNING_RATE = 2e-3
+FULL_LEARNING_RATE = 1e-3
+WARMUP_STEPS = 200
+WEIGHT_DECAY = 0.02
+EMA_DECAY = 0.992  # per update of the average
+EMA_EVERY = 4  # steps
+POSITIONS_PER_OBJECT = 5
+FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant for; each coarser level twice it
+SAVE_SECONDS = 90.0
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SHORTEST_EDGE, LONGEST_EDGE = 208, 384  # pixels, what the exported image processor resizes to
+
+
+# ---- losses of the two stages ----
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 RGB to (B, 3, H, W) float32 as the exported image processor does it."""
+    mean, std = images.new_tensor(IMAGE_MEAN, dtype=torch.float32), images.new_tensor(IMAGE_STD, dtype=torch.float32)
+    pixel_values = (images.float() / 255 - mean) / std
+    return pixel_values.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def dense_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The dense stage's losses: "grounding", and "naming", the cross-entropy of each assigned region over all nouns."""
+    pixel_values = normalise(batch["image"])
+    logits, boxes, shapes = dense_forward(model, pixel_values, batch["input_ids"])
+    assigned = assign(logits, boxes, shapes, pixel_values, batch)
+    image_idx, position_idx, object_idx = assigned
+    grounding = grounding_loss(logits, boxes, batch["token_mask"], batch["object_tokens"], batch["boxes"], assigned)
+    spans = batch["noun_spans"]
+    token_idx = torch.arange(logits.shape[-1], device=logits.device)
+    inside = ((token_idx >= spans[:, :1]) & (token_idx < spans[:, 1:])).float()  # (nouns, T)
+    noun_logits = logits[image_idx, position_idx] @ (inside / inside.sum(-1, keepdim=True)).T
+    naming = nn.functional.cross_entropy(noun_logits.float(), batch["nouns"][image_idx, object_idx])
+    return {"grounding": grounding, "naming": naming}
+
+
+def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The full stage's losses: "decoder0" and "decoder1" with one query per object, "dense" with several positions."""
+    pixel_values = normalise(batch["image"])
+    named = {**batch, "valid": batch["object_tokens"].any(-1)}
+    core = model.model
+    outputs = core(pixel_values=pixel_values, input_ids=batch["input_ids"], attention_mask=batch["token_mask"].long())
+    text, mask = outputs.encoder_last_hidden_state_text, batch["token_mask"]
+    length = text.shape[1]
+    targets = (mask, batch["object_tokens"], batch["boxes"])
+    dense_logits = outputs.enc_outputs_class[..., :length].masked_fill(~mask[:, None], -30.0)
+    dense_boxes = outputs.enc_outputs_coord_logits.sigmoid()
+    shapes = [
+        (math.ceil(pixel_values.shape[2] / stride), math.ceil(pixel_values.shape[3] / stride)) for stride in STRIDES
+    ]
+    assigned = assign(dense_logits, dense_boxes, shapes, pixel_values, named)
+    losses = {"dense": grounding_loss(dense_logits, dense_boxes, *targets, assigned)}
+    reference = outputs.init_reference_points
+    for level in range(len(core.decoder.layers)):
+        hidden = outputs.intermediate_hidden_states[:, level]
+        logits = (hidden @ text.transpose(1, 2)).masked_fill(~mask[:, None], -30.0)
+        boxes = (model.bbox_embed[level](hidden) + torch.special.logit(reference, eps=1e-5)).sigmoid()
+        matches = match_queries(
+            logits.detach().float(),
+            boxes.detach().float(),
+            batch["object_tokens"].float(),
+            batch["boxes"],
+            named["valid"],
+        )
+        losses[f"decoder{level}"] = grounding_loss(logits, boxes, *targets, matches)
+        reference = outputs.intermediate_reference_points[:, level]
+    return losses
+
+
+def position_grid(shapes: list[tuple[int, int]], size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(S, 2) centres of all levels' positions and (S, 2) sizes of the objects their levels are meant for, normalised."""
+    centres, sizes = [], []
+    for level, (height, width) in enumerate(shapes):
+        rows, columns = torch.meshgrid(
+            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        )
+        centres.append(torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], -1).view(-1, 2))
+        natural = torch.tensor([1 / size[1], 1 / size[0]], device=device) * FINEST_OBJECT * 2**level
+        sizes.append(natural.expand(height * width, 2))
+    return torch.cat(centres), torch.cat(sizes)
+
+
+@torch.no_grad()
+def assign(
+    logits: Tensor, boxes: Tensor, shapes: list[tuple[int, int]], pixel_values: Tensor, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Dense assignment of a batch; see `assign_positions`."""
+    centres, sizes = position_grid(shapes, (pixel_values.shape[2], pixel_values.shape[3]), logits.device)
+    share = batch["object_tokens"].float()
+    share = share / share.sum(-1, keepdim=True).clamp(min=1)
+    object_logits = torch.einsum("bst,bgt->bgs", logits.float(), share)
+    return assign_positions(
+        centres, sizes, boxes.float(), object_logits, batch["boxes"], batch["valid"], POSITIONS_PER_OBJECT
+    )
+
+
+# ---- training ----
+
+
+class Trainer:
+    """Model, running average of its weights, optimiser and clock; all of it survives an interruption."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, work_folder: Path, device: torch.device) -> None:
+        self.tokenizer = tokenizer
+        self.checkpoint_path = work_folder / "detector.pt"
+        self.device = device
+        self.model = build_training_model(model_config(len(tokenizer))).to(device)
+        self.model.model.backbone.to(memory_format=torch.channels_last)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        decayed = [parameter for parameter in self.model.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in self.model.parameters() if parameter.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
+        self.step = 0
+        self.stage_steps = 0
+        self.seconds = 0.0
+        self.stage = "dense"
+        if self.checkpoint_path.exists():
+            self.restore()
+
+    def restore(self) -> None:
+        state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.step, self.stage_steps = state["step"], state["stage_steps"]
+        self.seconds, self.stage = state["seconds"], state["stage"]
+        logger.info("resumed at step %d of the %s stage, %.1f minutes", self.step, self.stage, self.seconds / 60)
+
+    def save(self) -> None:
+        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint_path.with_suffix(".part")
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "stage_steps": self.stage_steps,
+            "seconds": self.seconds,
+            "stage": self.stage,
+        }
+        torch.save(state, partial)
+        partial.replace(self.checkpoint_path)
+
+    def train(self, dense_minutes: float, full_minutes: float, num_workers: int) -> None:
+        """Run both stages up to their times, counted over all interruptions."""
+        if self.stage == "dense":
+            self._run_stage(dense_loss, 0.0, dense_minutes * 60, DENSE_LEARNING_RATE, num_workers)
+            start_decoder_from_proposals(self.model)
+            self.stage, self.stage_steps = "full", 0
+            self.save()
+        self._run_stage(
+            full_loss, dense_minutes * 60, (dense_minutes + full_minutes) * 60, FULL_LEARNING_RATE, num_workers
+        )
+        self.save()
+
+    def _run_stage(
+        self,
+        loss_function: LossFunction,
+        first_second: float,
+        last_second: float,
+        learning_rate: float,
+        num_workers: int,
+    ) -> None:
+        batches = SceneBatches(self.tokenizer, self.stage == "dense", self.step, num_steps=10**9)
+        loader = DataLoader(batches, batch_size=None, sampler=range(10**9), num_workers=num_workers)
+        self.model.train()
+        last_save = clock = time.monotonic()
+        logged: dict[str, float] = {}
+        for batch in loader:
+            progress = (self.seconds - first_second) / (last_second - first_second)
+            if progress >= 1:
+                break
+            warmup = min(1.0, (self.stage_steps + 1) / WARMUP_STEPS)
+            rate = learning_rate * warmup * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * progress)))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            losses = self._update(
+                {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}, loss_function
+            )
+            for name, loss in losses.items():
+                logged[name] = 0.98 * logged.get(name, float(loss)) + 0.02 * float(loss)
+            self.step += 1
+            self.stage_steps += 1
+            now = time.monotonic()
+            self.seconds += now - clock
+            clock = now
+            if self.step % 50 == 0:
+                shown = " ".join(f"{name} {value:.3f}" for name, value in logged.items())
+                logger.info("%s %6d  %5.1f min  lr %.1e  %s", self.stage, self.step, self.seconds / 60, rate, shown)
+            if now - last_save > SAVE_SECONDS:
+                self.save()
+                last_save = now
+
+    def _update(self, batch: dict[str, Tensor], loss_function: LossFunction) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            losses = loss_function(self.model, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+        self.optimizer.step()
+        pin_bias_channel(self.model)
+        if self.step % EMA_EVERY == 0:
+            self._update_average()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(EMA_DECAY, (10 + self.step) / (100 + self.step))
+        for name, tensor in self.model.state_dict().items():
+            average = self.average[name]
+            if tensor.is_floating_point():
+                average.lerp_(tensor, 1 - decay)
+            else:
+                average.copy_(tensor)
+
+
+def export(trainer: Trainer, folder: Path) -> None:
+    """Write the averaged weights in half precision, the processor and the tokenizer as a Hugging Face folder."""
+    model = GroundingDinoForObjectDetection(model_config(len(trainer.tokenizer)))
+    weights = {name: tensor for name, tensor in trainer.average.items() if "num_batches_tracked" not in name}
+    model.load_state_dict(weights)
+    model.half().save_pretrained(folder)
+    image_processor = GroundingDinoImageProcessor(size={"shortest_edge": SHORTEST_EDGE, "longest_edge": LONGEST_EDGE})
+    GroundingDinoProcessor(image_processor=image_processor, tokenizer=trainer.tokenizer).save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--work-folder", type=Path, default=Path("outputs/training"), help="where the checkpoint is kept"
+    )
+    parser.add_argument("--output-folder", type=Path, default=Path("gdino_checkpoints/nano"), help="the exported model")
+    parser.add_argument("--dense-minutes", type=float, default=45.0)
+    parser.add_argument("--full-minutes", type=float, default=55.0)
+    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of the training step")
+    parser.add_argument(
+        "--num-workers", type=int, help="processes that compose scenes; default 0 on a CPU, 12 with a GPU"
+    )
+    parser.add_argument("--export-only", action="store_true", help="write the folder from the latest checkpoint")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(arguments.num_threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = build_tokenizer(tuple(MEANINGS), arguments.work_folder / "tokenizer")
+    trainer = Trainer(tokenizer, arguments.work_folder, device)
+    if not arguments.export_only:
+        default_workers = 12 if device.type == "cuda" else 0
+        num_workers = default_workers if arguments.num_workers is None else arguments.num_workers
+        trainer.train(arguments.dense_minutes, arguments.full_minutes, num_workers)
+    export(trainer, arguments.output_folder)
+
+
+if __name__ == "__main__":
+    main()
