@@ -32,19 +32,19 @@ class Attention(nn.Module):
 
 
 class RoPEAttention(Attention):
-    """Attention whose queries and keys are cells of a square grid, or several such grids after another, turned by
-    their position; a tail of keys (object pointers) has no position."""
+    """Attention with one head whose queries and keys are cells of a square grid, or several such grids one after
+    another, turned by their position; a tail of keys (object pointers) has no position."""
 
-    def __init__(self, dim: int, num_heads: int, theta: float, kv_dim: int | None = None) -> None:
-        super().__init__(dim, num_heads, kv_dim=kv_dim)
+    def __init__(self, dim: int, theta: float, kv_dim: int | None = None) -> None:
+        super().__init__(dim, num_heads=1, kv_dim=kv_dim)
         self.theta = theta
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_keys_without_position: int = 0) -> Tensor:
-        q, k, v = self.split_heads(self.q_proj(q)), self.split_heads(self.k_proj(k)), self.split_heads(self.v_proj(v))
-        side = math.isqrt(q.shape[-2])
-        rotations = rope_rotations(q.shape[-1], side, side, self.theta, q.device)
-        num_turned = k.shape[-2] - num_keys_without_position
-        k_turned = rotate(k[:, :, :num_turned], rotations.repeat(num_turned // len(rotations), 1))
-        k = k_turned if num_keys_without_position == 0 else torch.cat((k_turned, k[:, :, num_turned:]), dim=2)
-        out = F.scaled_dot_product_attention(rotate(q, rotations), k, v)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
+        q, k = self.q_proj(q), self.k_proj(k)
+        side = math.isqrt(q.shape[1])
+        rotations = rope_rotations(q.shape[2], side, side, self.theta, q.device)
+        q = rotate(q, rotations)
+        num_turned = k.shape[1] - num_keys_without_position
+        turned = rotate(k[:, :num_turned], rotations.repeat(num_turned // len(rotations), 1))
+        k = turned if num_keys_without_position == 0 else torch.cat((turned, k[:, num_turned:]), dim=1)
+        return self.out_proj(F.scaled_dot_product_attention(q, k, self.v_proj(v)))

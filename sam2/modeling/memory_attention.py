@@ -14,8 +14,8 @@ class MemoryAttentionLayer(nn.Module):
 
     def __init__(self, dim: int, mem_dim: int, mlp_dim: int, rope_theta: float) -> None:
         super().__init__()
-        self.self_attn = RoPEAttention(dim, num_heads=1, theta=rope_theta)
-        self.cross_attn_image = RoPEAttention(dim, num_heads=1, theta=rope_theta, kv_dim=mem_dim)
+        self.self_attn = RoPEAttention(dim, theta=rope_theta)
+        self.cross_attn_image = RoPEAttention(dim, theta=rope_theta, kv_dim=mem_dim)
         self.linear1 = nn.Linear(dim, mlp_dim)
         self.linear2 = nn.Linear(mlp_dim, dim)
         self.norm1 = nn.LayerNorm(dim)
