@@ -1,4 +1,4 @@
-"""The architecture and behaviour of one SAM 2 model, read from a name, one of our YAML files or an upstream hydra YAML."""
+"""Architecture and behaviour of one SAM 2 model, read from a name, one of our YAML files or an upstream hydra YAML."""
 
 from __future__ import annotations
 

@@ -103,9 +103,7 @@ def test_batched_objects_equal_one_at_a_time(predictor: SAM2VideoPredictor, clip
 
 
 @pytest.mark.parametrize("history", ["recent", "all"])
-def test_adding_an_object_changes_no_other(
-    predictor: SAM2VideoPredictor, clip: list[np.ndarray], history: str
-) -> None:
+def test_adding_an_object_changes_no_other(predictor: SAM2VideoPredictor, clip: list[np.ndarray], history: str) -> None:
     without = track(predictor, clip, 1)
     state = predictor.init_state(clip, history=history)  # type: ignore[arg-type]
     prompt(predictor, state, 0, 1)
@@ -130,9 +128,7 @@ def test_removing_an_object_changes_no_other(predictor: SAM2VideoPredictor, clip
         predictor.remove_object(state, 9, strict=True)
 
 
-def test_recent_history_reads_as_much_as_the_full_one(
-    predictor: SAM2VideoPredictor, clip: list[np.ndarray]
-) -> None:
+def test_recent_history_reads_as_much_as_the_full_one(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
     """Also for a way back after a way forth: outputs around the prompted frame are kept."""
     runs = []
     for history in ("recent", "all"):

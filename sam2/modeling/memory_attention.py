@@ -22,11 +22,10 @@ class MemoryAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def attend_to_frame(self, frame: Tensor) -> Tensor:
+    def forward(self, frame: Tensor, keys: Tensor, memory: Tensor, num_pointer_tokens: int) -> Tensor:
+        """Frame (1 or N, h·w, C), keys and memory (N, L, mem_dim) → (N, h·w, C)."""
         q = self.norm1(frame)
-        return frame + self.self_attn(q, q, q)
-
-    def attend_to_memory(self, frame: Tensor, keys: Tensor, memory: Tensor, num_pointer_tokens: int) -> Tensor:
+        frame = (frame + self.self_attn(q, q, q)).expand(len(memory), -1, -1)
         frame = frame + self.cross_attn_image(self.norm2(frame), keys, memory, num_pointer_tokens)
         return frame + self.linear2(F.relu(self.linear1(self.norm3(frame))))
 
@@ -61,6 +60,5 @@ class MemoryAttention(nn.Module):
         x = frame + 0.1 * frame_pe
         keys = memory + memory_pe
         for layer in self.layers:
-            x = layer.attend_to_frame(x)
-            x = layer.attend_to_memory(x.expand(len(memory), -1, -1), keys, memory, num_pointer_tokens)
+            x = layer(x, keys, memory, num_pointer_tokens)
         return self.norm(x)

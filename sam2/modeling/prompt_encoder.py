@@ -49,7 +49,7 @@ class PromptEncoder(nn.Module):
         coords = torch.cat((coords + 0.5, coords.new_zeros(len(coords), 1, 2)), dim=1)  # pixel centres
         labels = torch.cat((labels, -labels.new_ones(len(labels), 1)), dim=1)
         encoded = self.pe_layer.encode(coords / self.image_size)
-        kinds = torch.cat([self.not_a_point_embed.weight] + [e.weight for e in self.point_embeddings])
+        kinds = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         is_point = (labels >= 0).unsqueeze(-1)
         return torch.where(is_point, encoded, torch.zeros_like(encoded)) + kinds[labels.long() + 1]
 

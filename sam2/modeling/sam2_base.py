@@ -255,9 +255,7 @@ class SAM2Base(nn.Module):
         encoding = torch.cat((encoding, time.repeat_interleave(pieces, dim=1)), dim=1)
         return torch.cat((tokens, pointer_tokens.to(self.dtype)), dim=1), encoding, pointer_tokens.shape[1]
 
-    def condition_on_memory(
-        self, vision: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int
-    ) -> Tensor:
+    def condition_on_memory(self, vision: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int) -> Tensor:
         """Features (1 or N, C, h, w) after reading the memories (N, L, mem_dim) of N objects: (N, C, h, w)."""
         height, width = vision.shape[-2:]
         frame = vision.flatten(2).transpose(1, 2)
