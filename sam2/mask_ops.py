@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 # A mask with fewer pixels than this to each change along its rows is looked at pixel by pixel at once.
 _PIXELS_PER_EDGE = 100
 
@@ -156,14 +155,12 @@ def mask_to_box_xyxy(masks: Tensor) -> Tensor:
         (…, 4) int64: first and last column and row that the mask touches, x0, y0, x1, y1, the last ones included;
         zeros for an empty mask.
     """
-    columns, rows = masks.any(dim=-2), masks.any(dim=-1)  # (…, W), (…, H)
     corners = []
-    for line in (columns, rows):
-        index = torch.arange(line.shape[-1], device=masks.device)
-        touched = torch.where(line, index, -1)
-        last = touched.amax(dim=-1) if line.shape[-1] else touched.sum(dim=-1)
-        first = torch.where(line, index, last.unsqueeze(-1)).amin(dim=-1) if line.shape[-1] else last
-        corners.append((first.clamp(min=0), last.clamp(min=0)))
+    for touched in (masks.any(dim=-2), masks.any(dim=-1)):  # (…, W) columns, (…, H) rows
+        index = torch.arange(touched.shape[-1], device=masks.device)
+        last = torch.where(touched, index, 0).amax(dim=-1)
+        first = torch.where(touched, index, last.unsqueeze(-1)).amin(dim=-1)
+        corners.append((first, last))
     (x0, x1), (y0, y1) = corners
     return torch.stack((x0, y0, x1, y1), dim=-1)
 
