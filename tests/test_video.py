@@ -297,7 +297,7 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
 
 def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(ValueError, match="holds no images.*found 1 other files"):
+    with pytest.raises(ValueError, match=r"holds no images.*found 1 other files"):
         open_frames(tmp_path)
 
 
@@ -536,7 +536,7 @@ def test_wrong_frames_and_wrong_calls(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="is closed"):
         writer.write(picture(0))
     writer.close()
-    with pytest.raises(ValueError, match="expected one of .*got '.avi'"):
+    with pytest.raises(ValueError, match=r"expected one of .*got '\.avi'"):
         VideoWriter(tmp_path / "a.avi", 25)
     with pytest.raises(ValueError, match="expected more than 0 frames per second"):
         VideoWriter(tmp_path / "b.mp4", 0)
@@ -545,7 +545,7 @@ def test_wrong_frames_and_wrong_calls(tmp_path: Path) -> None:
 
 def test_outputs_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write .*out.mp4"):
+    with pytest.raises(OSError, match=r"cannot write .*out\.mp4"):
         VideoWriter(tmp_path / "file" / "out.mp4", 25)
     path = old_output(tmp_path)
     monkeypatch.setattr("os.access", lambda target, mode: Path(target) != path)
