@@ -95,7 +95,7 @@ def test_streaming_equals_offline(predictor: SAM2VideoPredictor, clip: list[np.n
 
 
 def test_batched_objects_equal_one_at_a_time(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
-    """To 1e-4: memories are kept in bfloat16, whose rounding makes 1e-5 of a last-bit difference in a matrix product."""
+    """To 1e-4: memories are kept in bfloat16, whose rounding makes 1e-5 of a last bit in a matrix product."""
     together = track(predictor, clip, 1, 2, 3)
     for position, obj_id in enumerate((1, 2, 3)):
         alone = track(predictor, clip, obj_id)
