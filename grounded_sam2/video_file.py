@@ -56,12 +56,12 @@ def decoded(container: av.container.InputContainer, from_pts: int | None = None)
             key frame comes, there are no frames.
     """
     stream = container.streams.video[0]
-    packets = container.demux(stream)
+    packets = _packets(container)
     packet: av.Packet | None
     while True:
         try:
             packet = next(packets, None)
-        except av.FFmpegError as error:
+        except _EndedEarlyError as error:
             logger.debug("reading stopped early: %s", error)
             packet = None
         if from_pts is not None:
@@ -71,13 +71,27 @@ def decoded(container: av.container.InputContainer, from_pts: int | None = None)
                 continue
             from_pts = None
         try:
-            frames = stream.decode(packet)
+            frames = stream.decode(packet)  # None asks for the frames that the decoder still holds
         except av.FFmpegError as error:
             logger.debug("a packet does not decode: %s", error)
             frames = []
         yield from frames
         if packet is None:
             return
+
+
+class _EndedEarlyError(Exception):
+    """A file cannot be read to its end."""
+
+
+def _packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
+    """The packets of the video stream; empty ones, which mean end of stream to a decoder, are left out."""
+    try:
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size:
+                yield packet
+    except (av.FFmpegError, IndexError) as error:  # IndexError: PyAV, when a damaged file shows another stream late
+        raise _EndedEarlyError(str(error)) from error
 
 
 def stream_fps(stream: av.VideoStream) -> Fraction:
@@ -297,9 +311,7 @@ class VideoFile(IndexedFrameSource):
             if stream.codec_context.name not in ONE_FRAME_PER_PACKET:
                 return None
             try:
-                for packet in container.demux(stream):
-                    if packet.size == 0:  # marks the end
-                        continue
+                for packet in _packets(container):
                     if packet.pts is None or packet.is_corrupt or (num_packets == 0 and not packet.is_keyframe):
                         return None
                     num_packets += 1
@@ -307,7 +319,7 @@ class VideoFile(IndexedFrameSource):
                         keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
                     if not packet.is_discard:
                         times.append(packet.pts)
-            except av.FFmpegError:
+            except _EndedEarlyError:
                 return None
         times.sort()
         keyframes.sort()
@@ -343,9 +355,9 @@ class VideoFile(IndexedFrameSource):
         keyframes = []
         with open_container(self.name) as container:
             try:
-                for packet in container.demux(container.streams.video[0]):
-                    if packet.size and packet.is_keyframe and packet.pts in times:
+                for packet in _packets(container):
+                    if packet.is_keyframe and packet.pts in times:
                         keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-            except av.FFmpegError as error:
+            except _EndedEarlyError as error:
                 logger.debug("%s: reading stopped early: %s", self.name, error)
         return sorted(keyframes)

@@ -73,9 +73,8 @@ class VideoWriter:
         self._crf = crf
         self._target = check_writable(path)
         self._temporary = temporary_beside(self._target)
-        self._container: av.container.OutputContainer | None = av.open(
-            str(self._temporary), "w", options={"movflags": "+faststart"}
-        )
+        index_first = {} if self.path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
+        self._container: av.container.OutputContainer | None = av.open(str(self._temporary), "w", options=index_first)
         self._stream: av.VideoStream | None = None
 
     @property
