@@ -174,6 +174,7 @@ class VideoFile(IndexedFrameSource):
         self._cursor_idx = 0
         self._cursor_is_prefetched = False
         self._last_idx = -1
+        self._has_warned = False
 
     def __len__(self) -> int:
         return self._index.count
@@ -213,19 +214,24 @@ class VideoFile(IndexedFrameSource):
         elif frame_idx == self._last_idx + 1 and not self._cursor_is_prefetched:
             self._cursor = prefetched(self._cursor)
             self._cursor_is_prefetched = True
+        try:
+            self._read_cursor(self._cursor, frame_idx, keep_from)
+        except BaseException:  # also Ctrl-C: a reader that was stopped midway cannot be gone on with
+            self._close_cursor()
+            raise
+        while len(self._cache) > self._cache_capacity:
+            self._cache.popitem(last=False)
+
+    def _read_cursor(self, cursor: Iterator[av.VideoFrame], frame_idx: int, keep_from: int) -> None:
+        """Read up to and with `frame_idx`; frames from `keep_from` on go into the cache."""
         while self._cursor_idx <= frame_idx:
-            frame = next(self._cursor, None)
+            frame = next(cursor, None)
             if frame is None:
-                self._close_cursor()
-                raise RuntimeError(
-                    f"{self.name} ended before frame {frame_idx}: it changed; call open_frames(...) again"
-                )
+                raise RuntimeError(f"{self.name} changed while being read: call open_frames(...) again")
             if self._cursor_idx >= keep_from:
                 self._cache[self._cursor_idx] = self._to_rgb(frame)
                 self._cache.move_to_end(self._cursor_idx)
             self._cursor_idx += 1
-        while len(self._cache) > self._cache_capacity:
-            self._cache.popitem(last=False)
 
     def _close_cursor(self) -> None:
         close = getattr(self._cursor, "close", None)
@@ -291,7 +297,9 @@ class VideoFile(IndexedFrameSource):
             yield from decoded(container, from_pts=pts)
 
     def _warn_of_gap(self, frame_idx: int) -> None:
-        logger.warning("%s: frame %d is damaged; the frame before it is shown instead", self.name, frame_idx)
+        level = logging.DEBUG if self._has_warned else logging.WARNING
+        logger.log(level, "%s: frame %d is damaged; the frame before it is shown instead", self.name, frame_idx)
+        self._has_warned = True
 
     # -- the index --
 
