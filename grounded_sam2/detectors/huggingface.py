@@ -1,0 +1,285 @@
+"""Any zero-shot detector of transformers that takes text, from a model id or a local folder.
+
+Grounding DINO and MM Grounding DINO score boxes against the tokens of one text; their labels are worked out here from
+each phrase's own tokens. OWL-ViT, OWLv2 and OmDet-Turbo score boxes against a list of phrases, which is simple.
+"""
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+import torch
+from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from grounded_sam2.detectors.base import Image, as_image_list, check_threshold, make_detections
+from grounded_sam2.prompts import encoder_phrase, parse_prompt, score_phrases, split_passes
+
+logger = logging.getLogger(__name__)
+
+# Model types whose logits are per token of one text; all others score a list of phrases.
+_TOKEN_SCORING = ("grounding-dino", "mm-grounding-dino")
+# A more elongated image is padded to this ratio: resized as it is, its short side would leave the backbone nothing.
+_MAX_ASPECT_RATIO = 6
+
+
+@dataclass(frozen=True)
+class _RawBoxes:
+    """Boxes of one image in one pass: xyxy (N, 4) pixels, confidence (N,), class_id (N,) index in the whole prompt."""
+
+    xyxy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.int64]
+
+
+class HuggingFaceDetector:
+    """A `Detector` over ``AutoModelForZeroShotObjectDetection``.
+
+    Args:
+        model_id: a local folder (read with no network access at all) or a model id of the hub.
+        device: where the model runs.
+        dtype: the precision the model is built with.
+        nms_threshold: of two boxes that overlap by a higher IoU, whatever their phrases, only the more confident is
+            kept, also when they come from two passes over a long prompt; None keeps all.
+        batch_size: how many images of one size go through the model together.
+
+    Raises:
+        FileNotFoundError: when the folder, or the model on the hub, is not there; names the command that brings it.
+        ValueError: when it is there but holds no zero-shot detector, or not all of its weights.
+    """
+
+    def __init__(
+        self,
+        model_id: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        nms_threshold: float | None = 0.7,
+        batch_size: int = 4,
+    ) -> None:
+        if nms_threshold is not None:
+            check_threshold("nms_threshold", nms_threshold)
+        if batch_size < 1:
+            raise ValueError(f"expected a batch_size of at least 1, got {batch_size}")
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.nms_threshold = nms_threshold
+        self.batch_size = batch_size
+        self.model, self.processor = _load(model_id, dtype)
+        self.model.to(self.device).eval()
+        self.scores_tokens = self.model.config.model_type in _TOKEN_SCORING
+
+    @torch.inference_mode()
+    def detect(
+        self,
+        images: Image | Sequence[Image],
+        text_prompt: str | Sequence[str],
+        *,
+        box_threshold: float = 0.35,
+        text_threshold: float = 0.25,
+    ) -> list[sv.Detections]:
+        """Find the prompt's phrases; see `Detector.detect`.
+
+        With a token-scoring model a box is kept when the phrase chosen for it reaches `box_threshold`, and a phrase can
+        be chosen when its best token reaches `text_threshold` (`grounded_sam2.prompts.score_phrases`). With the other
+        models each phrase has one score, which `box_threshold` alone judges. Phrases beyond what the text encoder holds
+        are looked for in further passes over the image.
+        """
+        phrases = parse_prompt(text_prompt)
+        image_list = as_image_list(images)
+        check_threshold("box_threshold", box_threshold)
+        check_threshold("text_threshold", text_threshold)
+
+        find = self._find_by_tokens if self.scores_tokens else self._find_by_phrases
+        raw_boxes: list[list[_RawBoxes]] = [[] for _ in image_list]
+        for indices in self._same_size_batches(image_list):
+            batch = [_pad_elongated(image_list[index]) for index in indices]
+            for pass_boxes in find(batch, phrases, box_threshold, text_threshold):
+                for index, boxes in zip(indices, pass_boxes, strict=True):
+                    raw_boxes[index].append(boxes)
+        return [
+            make_detections(
+                np.concatenate([boxes.xyxy for boxes in passes]),
+                np.concatenate([boxes.confidence for boxes in passes]),
+                np.concatenate([boxes.class_id for boxes in passes]),
+                phrases,
+                image_size=(image.shape[1], image.shape[0]),
+                nms_threshold=self.nms_threshold,
+            )
+            for image, passes in zip(image_list, raw_boxes, strict=True)
+        ]
+
+    def _same_size_batches(self, image_list: Sequence[Image]) -> Iterator[list[int]]:
+        """Yield indices of images of one size; padding one to another's size would change its boxes."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(image_list):
+            by_shape.setdefault(image.shape, []).append(index)
+        for indices in by_shape.values():
+            for start in range(0, len(indices), self.batch_size):
+                yield indices[start : start + self.batch_size]
+
+    def _pixels(self, batch: Sequence[Image]) -> dict[str, torch.Tensor]:
+        # the axes are named because a 3-pixel-high image could be read as channels first
+        pixels = self.processor.image_processor(
+            images=list(batch), input_data_format="channels_last", return_tensors="pt"
+        )
+        return {
+            name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in pixels.items()
+        }
+
+    def _find_by_tokens(
+        self, batch: Sequence[Image], phrases: Sequence[str], box_threshold: float, text_threshold: float
+    ) -> Iterator[list[_RawBoxes]]:
+        tokenizer = self.processor.tokenizer
+        words = [tokenizer(encoder_phrase(phrase), add_special_tokens=False)["input_ids"] for phrase in phrases]
+        mark = tokenizer(".", add_special_tokens=False)["input_ids"]
+        capacity = self._text_capacity() - 2  # [CLS] and [SEP]
+        pixels = self._pixels(batch)
+
+        for pass_indices in split_passes([len(word_ids) + len(mark) for word_ids in words], capacity):
+            token_ids, spans = [tokenizer.cls_token_id], []
+            for phrase_index in pass_indices:
+                spans.append((len(token_ids), len(token_ids) + len(words[phrase_index])))
+                token_ids += words[phrase_index] + mark
+            token_ids.append(tokenizer.sep_token_id)
+
+            input_ids = torch.tensor([token_ids] * len(batch), device=self.device)
+            output = self.model(
+                **pixels,
+                input_ids=input_ids,
+                token_type_ids=torch.zeros_like(input_ids),
+                attention_mask=torch.ones_like(input_ids),
+            )
+            token_scores = output.logits[..., : len(token_ids)].float().sigmoid().cpu().numpy()  # (B, Q, T)
+            boxes_cxcywh = output.pred_boxes.float().cpu().numpy()  # (B, Q, 4) in [0, 1]
+            yield [
+                self._keep(scores, boxes, image, pass_indices, spans, box_threshold, text_threshold)
+                for scores, boxes, image in zip(token_scores, boxes_cxcywh, batch, strict=True)
+            ]
+
+    @staticmethod
+    def _keep(
+        token_scores: npt.NDArray[np.float32],
+        boxes_cxcywh: npt.NDArray[np.float32],
+        image: Image,
+        pass_indices: range,
+        spans: Sequence[tuple[int, int]],
+        box_threshold: float,
+        text_threshold: float,
+    ) -> _RawBoxes:
+        phrase_index, confidence = score_phrases(token_scores, spans, text_threshold)
+        kept = (confidence >= box_threshold) & (confidence > 0)
+        center, half = boxes_cxcywh[kept, :2], boxes_cxcywh[kept, 2:] / 2
+        height, width = image.shape[:2]
+        xyxy = np.concatenate([center - half, center + half], axis=1) * np.array([width, height] * 2, np.float32)
+        return _RawBoxes(xyxy, confidence[kept], phrase_index[kept] + pass_indices.start)
+
+    def _find_by_phrases(
+        self, batch: Sequence[Image], phrases: Sequence[str], box_threshold: float, text_threshold: float
+    ) -> Iterator[list[_RawBoxes]]:
+        text = [list(phrases)] * len(batch)
+        encoded = self.processor(
+            images=list(batch), text=text, input_data_format="channels_last", truncation=True, return_tensors="pt"
+        )
+        inputs = {
+            name: tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in encoded.items()
+        }
+        output = self.model(**inputs)
+        scored = self.processor.post_process_grounded_object_detection(
+            output, threshold=box_threshold, target_sizes=[image.shape[:2] for image in batch], text_labels=text
+        )
+        yield [
+            _RawBoxes(
+                boxes["boxes"].float().cpu().numpy().reshape(-1, 4),
+                boxes["scores"].float().cpu().numpy(),
+                np.asarray(boxes["labels"].cpu(), dtype=np.int64),
+            )
+            for boxes in scored
+        ]
+
+    def _text_capacity(self) -> int:
+        config = self.model.config
+        return min(config.max_text_len, config.text_config.max_position_embeddings)
+
+
+def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Build the model and its processor from a folder, or from the hub's cache or the hub itself."""
+    name = os.fspath(model_id)
+    is_folder = Path(name).is_dir()
+    if not is_folder and _reads_as_path(name):
+        raise FileNotFoundError(
+            f"the detector folder {name} is missing; get a detector with: "
+            f"hf download IDEA-Research/grounding-dino-tiny --local-dir {name}"
+        )
+    if is_folder and not (Path(name) / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{name} holds no config.json; a detector folder has config.json, model.safetensors, "
+            "preprocessor_config.json and the tokenizer's files"
+        )
+    try:
+        config = AutoConfig.from_pretrained(name, local_files_only=is_folder)
+        if config.model_type not in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
+            legal = ", ".join(sorted(MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES))
+            raise ValueError(f"{name} holds a model of type {config.model_type!r}, expected a detector: {legal}")
+        with _quiet() if is_folder else contextlib.nullcontext():
+            model, loading = AutoModelForZeroShotObjectDetection.from_pretrained(
+                name, config=config, dtype=dtype, local_files_only=is_folder, output_loading_info=True
+            )
+        processor = AutoProcessor.from_pretrained(name, local_files_only=is_folder)
+    except OSError as problem:
+        if is_folder:
+            raise FileNotFoundError(f"{name} is not a complete detector folder: {_first_line(problem)}") from problem
+        raise FileNotFoundError(
+            f"the detector {name!r} is no local folder and could not be read from the hub ({_first_line(problem)}); "
+            f"where there is a network, run: hf download {name} --local-dir gdino_checkpoints/{Path(name).name}"
+        ) from problem
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ValueError(f"the weights in {name} lack {len(missing)} tensors of the model: {', '.join(missing[:8])} …")
+    if loading["unexpected_keys"]:
+        logger.info("unused tensors in %s: %s", name, ", ".join(sorted(loading["unexpected_keys"])))
+    return model, processor
+
+
+def _pad_elongated(image: Image) -> Image:
+    """Pad an (H, W, 3) image with black at the right or bottom up to `_MAX_ASPECT_RATIO`; most stay as they are."""
+    height, width = image.shape[:2]
+    missing_height = max(0, math.ceil(width / _MAX_ASPECT_RATIO) - height)
+    missing_width = max(0, math.ceil(height / _MAX_ASPECT_RATIO) - width)
+    if not missing_height and not missing_width:
+        return image
+    return np.pad(image, ((0, missing_height), (0, missing_width), (0, 0)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which a folder read in a second does not need."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _reads_as_path(name: str) -> bool:
+    """Whether a name that is no folder was meant as one: a hub id is `owner/name`, its owner no folder here."""
+    parts = Path(name).parts
+    return name.startswith((".", "/", "~")) or name.endswith("/") or len(parts) > 2 or Path(parts[0]).is_dir()
+
+
+def _first_line(problem: BaseException) -> str:
+    lines = str(problem).strip().splitlines()
+    return lines[0] if lines else type(problem).__name__

@@ -1,0 +1,119 @@
+"""What a script needs around its models: a device, a precision, and one clear line when the input is bad."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+TRACEBACK_VARIABLE = "GROUNDED_SAM2_TRACEBACK"
+_NANO_NAME = "nano"
+_BUNDLED_FOOTAGE = Path(__file__).resolve().parent.parent / "assets"
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Choose the device that models run on.
+
+    Args:
+        name: "auto" takes the first of CUDA, Apple's MPS and the CPU that is there; otherwise a torch device name.
+
+    Raises:
+        ValueError: when `name` is no device name, or names a device this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f'expected a device such as "auto", "cpu", "cuda" or "cuda:1", got {name!r}') from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {name!r} was asked for, but MPS is not available")
+    return device
+
+
+def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
+    """Choose the precision models are built with.
+
+    Args:
+        device: where they will run.
+        name: "float32", "float16" or "bfloat16"; "auto" is bfloat16 on a CUDA device that computes in it, else float32.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name == "auto":
+        in_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if in_bfloat16 else torch.float32
+    if name not in _DTYPES:
+        raise ValueError(f"expected a dtype of auto, {', '.join(_DTYPES)}, got {name!r}")
+    return _DTYPES[name]
+
+
+def note_nano_models(source: object, *weights: str | Path) -> None:
+    """Say once, as a warning, that the bundled nano models are being run on footage they were not made for.
+
+    The nano pair knows the drawn objects of the bundled footage. On anything else it finds little, and the user should
+    know which flags and which download bring the real models.
+
+    Args:
+        source: the image, video or folder that is read, as the script's setting names it.
+        weights: checkpoint paths and model folders the script uses.
+    """
+    nano = [str(path) for path in weights if _NANO_NAME in Path(path).stem.split("_") + [Path(path).name]]
+    if not nano:
+        return
+    if isinstance(source, (str, Path)) and _BUNDLED_FOOTAGE in Path(source).resolve().parents:
+        return
+    logger.warning(
+        "Note: %s %s a nano model that only knows the drawn objects of the bundled footage. For real footage get the "
+        "real models: python -m grounded_sam2.download sam2.1-large, then pass --sam2-checkpoint "
+        "checkpoints/sam2.1_hiera_large.pt --gdino-model-id IDEA-Research/grounding-dino-tiny",
+        " and ".join(nano),
+        "is" if len(nano) == 1 else "are each",
+    )
+
+
+@contextlib.contextmanager
+def script_errors(program: str) -> Iterator[None]:
+    """Turn what a user can put right into one line on stderr and exit status 2.
+
+    ValueError and OSError (no such file, no permission, a full disk) are taken as bad input, being out of memory on the
+    accelerator as a too large model; anything else is a bug and keeps its traceback. Set the environment variable
+    GROUNDED_SAM2_TRACEBACK=1 to see the traceback of bad input too.
+
+    Args:
+        program: name the line starts with.
+
+    Raises:
+        SystemExit: status 2 for bad input, 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)
+        sys.exit(130)
+    except torch.cuda.OutOfMemoryError:
+        print(f"{program}: out of GPU memory; use a smaller model, or --device cpu", file=sys.stderr)
+        sys.exit(2)
+    except (ValueError, OSError) as problem:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        print(f"{program}: {' '.join(str(problem).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's `main` under `script_errors`, with the library's warnings shown on stderr."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    with script_errors(Path(sys.argv[0]).name):
+        main()

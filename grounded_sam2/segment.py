@@ -1,0 +1,64 @@
+"""From boxes to masks, and from masks to points, with SAM 2's image predictor."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from scipy import ndimage
+
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+
+def segment(predictor: SAM2ImagePredictor, image: npt.NDArray[np.uint8], detections: sv.Detections) -> sv.Detections:
+    """Find the mask of each detected box.
+
+    Args:
+        predictor: encodes `image` anew; with N = 0 it is not used.
+        image: (H, W, 3) uint8 RGB.
+        detections: N ≥ 0 boxes in pixels of `image`; not changed.
+
+    Returns:
+        The same detections with `mask` (N, H, W) bool and `data["mask_score"]` (N,) float32, the IoU that SAM 2 predicts.
+
+    Raises:
+        ValueError: `image` is not an RGB image.
+    """
+    height, width = image.shape[:2]
+    if len(detections) == 0:
+        masks, mask_score = np.zeros((0, height, width), dtype=bool), np.zeros(0, dtype=np.float32)
+    else:
+        predictor.set_image(image)
+        masks, mask_score, _ = predictor.predict(box=detections.xyxy, multimask_output=False)
+    return replace(
+        detections,
+        mask=masks.reshape(-1, height, width).astype(bool),
+        data={**detections.data, "mask_score": mask_score.reshape(-1).astype(np.float32)},
+    )
+
+
+def points_in_mask(mask: npt.NDArray[np.bool_], num_points: int) -> npt.NDArray[np.float32]:
+    """Choose points well inside a mask and far from each other, the same ones every time.
+
+    Each next point is the pixel that is farthest from the mask's outline and the points chosen before it.
+
+    Args:
+        mask: (H, W) bool.
+        num_points: how many; a mask of fewer pixels gives fewer.
+
+    Returns:
+        (P, 2) float32 xy in pixels, P ≤ num_points; P = 0 for an empty mask.
+    """
+    ys, xs = np.nonzero(mask)
+    if len(xs) == 0:
+        return np.zeros((0, 2), dtype=np.float32)
+    top, left = ys.min(), xs.min()
+    crop = np.pad(mask[top : ys.max() + 1, left : xs.max() + 1], 1)  # the frame's border is an outline too
+    depth = ndimage.distance_transform_edt(crop)
+    rows, columns = np.indices(crop.shape)
+    points: list[tuple[float, float]] = []
+    while len(points) < num_points and depth.max() > 0:
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        points.append((float(column) + left - 1, float(row) + top - 1))
+        depth = np.minimum(depth, np.hypot(rows - row, columns - column))
+    return np.array(points, dtype=np.float32)

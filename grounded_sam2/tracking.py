@@ -1,0 +1,160 @@
+"""Follow detected objects through a video with SAM 2: one id per detection, one `sv.Detections` per frame."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+
+from grounded_sam2.export import decode_rle, encode_rle
+from grounded_sam2.segment import points_in_mask
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.video_state import InferenceState
+
+PromptType = Literal["box", "point", "mask"]
+
+
+def prompt_objects(
+    predictor: SAM2VideoPredictor,
+    inference_state: InferenceState,
+    frame_idx: int,
+    detections: sv.Detections,
+    prompt_type: PromptType = "box",
+    num_points: int = 10,
+) -> sv.Detections:
+    """Make each detection of one frame an object of the video.
+
+    Args:
+        predictor: whose state `inference_state` is.
+        frame_idx: 0-based frame the detections lie on.
+        detections: N ≥ 0 boxes; "point" and "mask" also need masks (N, H, W).
+        prompt_type: what the video predictor is told about an object: its box, points inside its mask, or its mask.
+        num_points: points per object for "point".
+
+    Returns:
+        The detections with `tracker_id` 1 … N, those being the object ids in `inference_state`. Where masks are needed,
+        detections with an empty one are left out.
+
+    Raises:
+        ValueError: for another prompt type, or masks are needed and not there.
+    """
+    if prompt_type not in get_args(PromptType):
+        raise ValueError(f"expected a prompt type of {', '.join(get_args(PromptType))}, got {prompt_type!r}")
+    kept = np.arange(len(detections))
+    masks = None if detections.mask is None else np.asarray(detections.mask)
+    if prompt_type != "box" and len(detections) > 0:
+        if masks is None:
+            raise ValueError(f"{prompt_type!r} prompts need masks, the detections have none: call segment(...) first")
+        kept = np.flatnonzero(masks.any(axis=(1, 2)))
+
+    for obj_id, index in enumerate(kept, start=1):
+        if prompt_type == "box" or masks is None:
+            predictor.add_new_points_or_box(inference_state, frame_idx, obj_id, box=detections.xyxy[index])
+        elif prompt_type == "point":
+            points = points_in_mask(masks[index], num_points)
+            point_labels = np.ones(len(points), dtype=np.int32)
+            predictor.add_new_points_or_box(inference_state, frame_idx, obj_id, points=points, labels=point_labels)
+        else:
+            predictor.add_new_mask(inference_state, frame_idx, obj_id, masks[index])
+    objects = detections[kept]
+    objects.tracker_id = np.arange(1, len(kept) + 1)
+    return objects
+
+
+def track(
+    predictor: SAM2VideoPredictor, inference_state: InferenceState, frame_idx: int, objects: sv.Detections
+) -> Iterator[tuple[int, sv.Detections]]:
+    """Follow prompted objects from one frame to both ends of the video, and yield all frames from first to last.
+
+    The frames before `frame_idx` are tracked first, backwards; only their masks' run-length encoding is kept until they
+    are yielded in order. The frames after it are yielded as they are tracked.
+
+    Args:
+        frame_idx: 0-based frame the objects were prompted on.
+        objects: what `prompt_objects` returned; N = 0 yields every frame with nothing on it.
+
+    Yields:
+        The 0-based frame index, and the objects whose mask is not empty on that frame, as `frame_detections` has them.
+    """
+    if len(objects) == 0:
+        assert inference_state.num_frames is not None
+        for index in range(inference_state.num_frames):
+            yield index, _nothing(inference_state.video_height, inference_state.video_width)
+        return
+
+    before: list[tuple[int, sv.Detections, list[dict[str, Any]]]] = []
+    if frame_idx > 0:
+        for index, obj_ids, mask_logits in predictor.propagate_in_video(
+            inference_state, start_frame_idx=frame_idx, reverse=True
+        ):
+            if index < frame_idx:
+                masks = (mask_logits[:, 0] > 0).cpu().numpy()
+                detections = frame_detections(obj_ids, masks, predictor.frame_scores(inference_state, index), objects)
+                before.append((index, detections, encode_rle(np.asarray(detections.mask))))
+                detections.mask = None
+    while before:
+        index, detections, segmentations = before.pop()
+        detections.mask = decode_rle(segmentations) if segmentations else None
+        yield index, detections
+
+    for index, obj_ids, mask_logits in predictor.propagate_in_video(inference_state, start_frame_idx=frame_idx):
+        masks = (mask_logits[:, 0] > 0).cpu().numpy()
+        yield index, frame_detections(obj_ids, masks, predictor.frame_scores(inference_state, index), objects)
+
+
+def frame_detections(
+    obj_ids: list[int],
+    masks: npt.NDArray[np.bool_],
+    scores: dict[int, tuple[float, float]],
+    objects: sv.Detections,
+) -> sv.Detections:
+    """Put one frame's masks in the common currency.
+
+    Args:
+        obj_ids: M object ids.
+        masks: (M, H, W) bool, in the same order.
+        scores: object id → predicted IoU of its mask and presence logit.
+        objects: the detections the objects were made from; each lends its object its class and confidence.
+
+    Returns:
+        The objects with a mask on this frame: `mask` (N, H, W), `xyxy` (N, 4) float32 around it, `tracker_id` the object
+        id, `class_id` and `confidence` of the detection, `data` with `class_name`, `mask_score` and `object_score`.
+    """
+    assert objects.tracker_id is not None and objects.confidence is not None and objects.class_id is not None
+    seen = np.flatnonzero(masks.any(axis=(1, 2)))
+    if len(seen) == 0:
+        return _nothing(*masks.shape[1:])
+    masks, obj_ids = masks[seen], [obj_ids[index] for index in seen]
+    row_of = {obj_id: row for row, obj_id in enumerate(objects.tracker_id.tolist())}
+    rows = np.array([row_of[obj_id] for obj_id in obj_ids])
+    xyxy = sv.mask_to_xyxy(masks).astype(np.float32)
+    xyxy[:, 2:] += 1  # the last row and column are inside the box
+    return sv.Detections(
+        xyxy=xyxy,
+        mask=masks,
+        confidence=objects.confidence[rows],
+        class_id=objects.class_id[rows],
+        tracker_id=np.array(obj_ids),
+        data={
+            "class_name": np.asarray(objects.data["class_name"])[rows],
+            "mask_score": np.array([scores[obj_id][0] for obj_id in obj_ids], dtype=np.float32),
+            "object_score": np.array([scores[obj_id][1] for obj_id in obj_ids], dtype=np.float32),
+        },
+    )
+
+
+def _nothing(height: int, width: int) -> sv.Detections:
+    """A frame with no object on it, with the fields of one that has some."""
+    return sv.Detections(
+        xyxy=np.zeros((0, 4), dtype=np.float32),
+        mask=np.zeros((0, height, width), dtype=bool),
+        confidence=np.zeros(0, dtype=np.float32),
+        class_id=np.zeros(0, dtype=np.int64),
+        tracker_id=np.zeros(0, dtype=np.int64),
+        data={
+            "class_name": np.array([], dtype=np.str_),
+            "mask_score": np.zeros(0, dtype=np.float32),
+            "object_score": np.zeros(0, dtype=np.float32),
+        },
+    )

@@ -1,0 +1,90 @@
+"""Tiny random detectors in the real file formats, and the scripts of the repository as modules."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+# No test may reach a model hub by accident; read by huggingface_hub when it is first imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_WORDS = ("a", "red", "green", "apple", "dog", "car", "tire", "the", "cat", "st", "bernard", "straße", "3", "5")
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    """Three (H, W, 3) uint8 images, two of one size."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, size, dtype=np.uint8) for size in ((60, 80, 3), (80, 60, 3), (60, 80, 3))]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a BERT tokenizer of a few words and all letters, with the special ids Grounding DINO counts on."""
+    vocabulary = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1010: ",", 1012: ".", 1029: "?"}
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    for index, token in enumerate(letters + ["##" + letter for letter in letters] + list(_WORDS)):
+        vocabulary[1100 + index] = token
+    size = max(vocabulary) + 1
+    lines = [vocabulary.get(index, f"[unused{index}]") for index in range(size)]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Grounding DINO of a few hundred thousand parameters that scores boxes around 0.5."""
+    from transformers import (
+        BertConfig,
+        BertTokenizer,
+        GroundingDinoConfig,
+        GroundingDinoForObjectDetection,
+        GroundingDinoImageProcessor,
+        GroundingDinoProcessor,
+        SwinConfig,
+    )  # fmt: skip
+
+    folder = tmp_path_factory.mktemp("tiny-grounding-dino")
+    write_tokenizer(folder)
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    config = GroundingDinoConfig(
+        backbone_config=SwinConfig(
+            image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2], window_size=4,
+            out_indices=[2, 3, 4],
+        ),
+        text_config=BertConfig(
+            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=32, max_position_embeddings=64,
+        ),
+        d_model=32, num_queries=20, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+        encoder_attention_heads=4, decoder_attention_heads=4, max_text_len=48, disable_custom_kernels=True,
+    )  # fmt: skip
+    model = GroundingDinoForObjectDetection(config)
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    image_processor = GroundingDinoImageProcessor(size={"shortest_edge": 128, "longest_edge": 192})
+    GroundingDinoProcessor(image_processor, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load_script() -> object:
+    """A function that imports a script of the repository by its file name, whatever dots that has."""
+
+    def load(file_name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(Path(file_name).stem.replace(".", "_"), REPOSITORY / file_name)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,0 +1,126 @@
+"""Settings of a script become typed flags; wrong values end with one line and status 2."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grounded_sam2.flags import override_from_flags, setting_comments
+
+SCRIPT = '''
+"""Count sheep.
+
+    python sheep.py --text-prompt "sheep."
+"""
+from pathlib import Path
+from typing import Literal
+
+# ---- settings ----
+TEXT_PROMPT = "dog. red apple."   # phrases, each ended by "."
+THRESHOLD = 0.35                  # 100% sure is 1.0
+COUNT: int = 3
+KIND: Literal["box", "point"] = "box"  # how objects are prompted
+SAVE = True
+SIZE: tuple[int, int] | None = None    # width and height
+NAMES: list[str] = ["a"]
+FRAME: int | None = 5
+OUT = Path("outputs")
+DEVICE: str | int = "cpu"
+LONG = (
+    "two lines"  # its comment
+)
+lower = 1
+'''
+
+
+@pytest.fixture
+def namespace(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "sheep.py"
+    path.write_text(textwrap.dedent(SCRIPT).lstrip(), encoding="utf-8")
+    scope: dict[str, Any] = {"__name__": "sheep", "__file__": str(path)}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
+    return scope
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        ([], "TEXT_PROMPT", "dog. red apple."),
+        (["--text-prompt", "cat."], "TEXT_PROMPT", "cat."),
+        (["--text_prompt", "cat."], "TEXT_PROMPT", "cat."),
+        (["--text-prompt=-x"], "TEXT_PROMPT", "-x"),
+        (["--threshold", "1"], "THRESHOLD", 1.0),
+        (["--count", "-4"], "COUNT", -4),
+        (["--kind", "point"], "KIND", "point"),
+        (["--save", "false"], "SAVE", False),
+        (["--no-save"], "SAVE", False),
+        (["--save"], "SAVE", True),
+        (["--size", "640", "360"], "SIZE", (640, 360)),
+        (["--size", "640,360"], "SIZE", (640, 360)),
+        (["--size", "none"], "SIZE", None),
+        (["--names", "a", "b"], "NAMES", ["a", "b"]),
+        (["--frame", "none"], "FRAME", None),
+        (["--frame", "0"], "FRAME", 0),
+        (["--out", "here"], "OUT", Path("here")),
+        (["--device", "1"], "DEVICE", "1"),
+        (["--long", "none"], "LONG", "none"),
+    ],
+)
+def test_flag_sets_typed_value(namespace: dict[str, Any], flags: list[str], name: str, value: Any) -> None:
+    override_from_flags(namespace, flags)
+    assert namespace[name] == value
+    assert type(namespace[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--count", "two"], "expected a whole number, got 'two'"),
+        (["--threshold", "high"], "expected a number, got 'high'"),
+        (["--kind", "mask"], "expected one of box, point, got 'mask'"),
+        (["--save", "maybe"], "expected true or false"),
+        (["--size", "1"], "expected 2 values, got 1"),
+        (["--size", "1,b"], "expected a whole number, got 'b'"),
+        (["--unknown", "1"], "--unknown"),
+        (["--text", "cat"], "--text"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_flag_is_one_line_and_status_2(
+    namespace: dict[str, Any], capsys: pytest.CaptureFixture[str], flags: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        override_from_flags(namespace, flags)
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.startswith("sheep.py: ")
+    assert message.count("\n") == 1
+
+
+def test_help_shows_docstring_settings_comments_and_defaults(
+    namespace: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        override_from_flags(namespace, ["--help"])
+    assert exit_info.value.code == 0
+    shown = capsys.readouterr().out
+    for expected in ("Count sheep.", "--text-prompt", 'phrases, each ended by "."', "100% sure", "box|point", "0.35"):
+        assert expected in shown
+
+
+def test_comments_follow_the_file() -> None:
+    comments = setting_comments(SCRIPT)
+    assert list(comments) == [
+        "TEXT_PROMPT", "THRESHOLD", "COUNT", "KIND", "SAVE", "SIZE", "NAMES", "FRAME", "OUT", "DEVICE", "LONG",
+    ]  # fmt: skip
+    assert comments["COUNT"] == ""
+    assert comments["LONG"] == "its comment"
+
+
+def test_unsupported_setting_type_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text("TABLE = {1: 2}\n", encoding="utf-8")
+    with pytest.raises(TypeError, match="dict"):
+        override_from_flags({"__name__": "odd", "__file__": str(path), "TABLE": {1: 2}}, [])
