@@ -89,6 +89,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(transfer, "FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr(transfer, "CHUNK_BYTES", 10_000)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the hub asked here is on loopback
     for variable in (download_module.MIRROR_VARIABLE, *download_module.OFFLINE_VARIABLES):
         monkeypatch.delenv(variable, raising=False)
     server = Server()
