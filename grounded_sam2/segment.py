@@ -19,7 +19,7 @@ def segment(predictor: SAM2ImagePredictor, image: npt.NDArray[np.uint8], detecti
         detections: N ≥ 0 boxes in pixels of `image`; not changed.
 
     Returns:
-        The same detections with `mask` (N, H, W) bool and `data["mask_score"]` (N,) float32, the IoU that SAM 2 predicts.
+        The same detections with `mask` (N, H, W) bool and `data["mask_score"]` (N,) float32, the predicted IoU.
 
     Raises:
         ValueError: `image` is not an RGB image.

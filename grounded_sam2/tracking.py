@@ -1,18 +1,36 @@
 """Follow detected objects through a video with SAM 2: one id per detection, one `sv.Detections` per frame."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
+from torch import Tensor
 
 from grounded_sam2.export import decode_rle, encode_rle
+from grounded_sam2.frame_source import FrameSource, IndexedFrameSource
 from grounded_sam2.segment import points_in_mask
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 
 PromptType = Literal["box", "point", "mask"]
+
+
+def frame_at(frames: FrameSource, frame_idx: int) -> npt.NDArray[np.uint8]:
+    """Read one frame of a video whose frames can be read in any order.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: `frame_idx` (0-based) is outside the video, or `frames` can only be read once, from the start.
+    """
+    if not isinstance(frames, IndexedFrameSource):
+        raise ValueError(f"{frames.name} can only be read once, from its start: expected a video file or image folder")
+    if not 0 <= frame_idx < len(frames):
+        raise ValueError(f"expected a frame index from 0 to {len(frames) - 1} in {frames.name}, got {frame_idx}")
+    return frames[frame_idx]
 
 
 def prompt_objects(
@@ -57,7 +75,7 @@ def prompt_objects(
             predictor.add_new_points_or_box(inference_state, frame_idx, obj_id, points=points, labels=point_labels)
         else:
             predictor.add_new_mask(inference_state, frame_idx, obj_id, masks[index])
-    objects = detections[kept]
+    objects = cast(sv.Detections, detections[kept])
     objects.tracker_id = np.arange(1, len(kept) + 1)
     return objects
 
@@ -80,7 +98,7 @@ def track(
     if len(objects) == 0:
         assert inference_state.num_frames is not None
         for index in range(inference_state.num_frames):
-            yield index, _nothing(inference_state.video_height, inference_state.video_width)
+            yield index, no_objects((inference_state.video_width, inference_state.video_height))
         return
 
     before: list[tuple[int, sv.Detections, list[dict[str, Any]]]] = []
@@ -89,8 +107,7 @@ def track(
             inference_state, start_frame_idx=frame_idx, reverse=True
         ):
             if index < frame_idx:
-                masks = (mask_logits[:, 0] > 0).cpu().numpy()
-                detections = frame_detections(obj_ids, masks, predictor.frame_scores(inference_state, index), objects)
+                detections = _detections_on(predictor, inference_state, index, obj_ids, mask_logits, objects)
                 before.append((index, detections, encode_rle(np.asarray(detections.mask))))
                 detections.mask = None
     while before:
@@ -99,8 +116,38 @@ def track(
         yield index, detections
 
     for index, obj_ids, mask_logits in predictor.propagate_in_video(inference_state, start_frame_idx=frame_idx):
-        masks = (mask_logits[:, 0] > 0).cpu().numpy()
-        yield index, frame_detections(obj_ids, masks, predictor.frame_scores(inference_state, index), objects)
+        yield index, _detections_on(predictor, inference_state, index, obj_ids, mask_logits, objects)
+
+
+def track_frame(
+    predictor: SAM2VideoPredictor, inference_state: InferenceState, frame_idx: int, objects: sv.Detections
+) -> sv.Detections:
+    """Follow prompted objects onto the newest frame of a stream.
+
+    Args:
+        inference_state: from ``init_stream``, after ``append_frame`` and any prompts on that frame.
+        frame_idx: what ``append_frame`` returned.
+        objects: what `prompt_objects` returned; with N = 0 nothing is tracked.
+
+    Returns:
+        As `frame_detections`.
+    """
+    if len(objects) == 0:
+        return no_objects((inference_state.video_width, inference_state.video_height))
+    obj_ids, mask_logits = predictor.step(inference_state)
+    return _detections_on(predictor, inference_state, frame_idx, obj_ids, mask_logits, objects)
+
+
+def _detections_on(
+    predictor: SAM2VideoPredictor,
+    inference_state: InferenceState,
+    frame_idx: int,
+    obj_ids: list[int],
+    mask_logits: Tensor,
+    objects: sv.Detections,
+) -> sv.Detections:
+    masks = (mask_logits[:, 0] > 0).cpu().numpy()  # (N, 1, H, W) → (N, H, W)
+    return frame_detections(obj_ids, masks, predictor.frame_scores(inference_state, frame_idx), objects)
 
 
 def frame_detections(
@@ -118,13 +165,14 @@ def frame_detections(
         objects: the detections the objects were made from; each lends its object its class and confidence.
 
     Returns:
-        The objects with a mask on this frame: `mask` (N, H, W), `xyxy` (N, 4) float32 around it, `tracker_id` the object
-        id, `class_id` and `confidence` of the detection, `data` with `class_name`, `mask_score` and `object_score`.
+        The objects with a mask on this frame: `mask` (N, H, W), `xyxy` (N, 4) float32 around it, `tracker_id`, that is
+        the object id, `class_id` and `confidence` of the detection, `data` with `class_name`, `mask_score` and
+        `object_score`.
     """
     assert objects.tracker_id is not None and objects.confidence is not None and objects.class_id is not None
     seen = np.flatnonzero(masks.any(axis=(1, 2)))
     if len(seen) == 0:
-        return _nothing(*masks.shape[1:])
+        return no_objects((masks.shape[2], masks.shape[1]))
     masks, obj_ids = masks[seen], [obj_ids[index] for index in seen]
     row_of = {obj_id: row for row, obj_id in enumerate(objects.tracker_id.tolist())}
     rows = np.array([row_of[obj_id] for obj_id in obj_ids])
@@ -144,8 +192,9 @@ def frame_detections(
     )
 
 
-def _nothing(height: int, width: int) -> sv.Detections:
-    """A frame with no object on it, with the fields of one that has some."""
+def no_objects(size: tuple[int, int]) -> sv.Detections:
+    """A frame of (width, height) pixels with no object on it, with the fields of one that has some."""
+    width, height = size
     return sv.Detections(
         xyxy=np.zeros((0, 4), dtype=np.float32),
         mask=np.zeros((0, height, width), dtype=bool),
