@@ -43,7 +43,7 @@ def small_components(masks: Tensor, max_area: float) -> Tensor:
     """
     if max_area <= 0 or masks.numel() == 0:
         return torch.zeros_like(masks)
-    planes = masks.detach().cpu().contiguous().view(torch.uint8).flatten(end_dim=-3).numpy()
+    planes = masks.detach().cpu().contiguous().view(torch.uint8).reshape(-1, *masks.shape[-2:]).numpy()
     small = np.zeros(planes.shape, dtype=bool)
     for plane, marked in zip(planes, small, strict=True):
         _mark_small_components(plane, max_area, marked)

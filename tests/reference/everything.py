@@ -1,0 +1,80 @@
+"""Run the automatic mask generator of whichever `sam2` is importable and write its records; see `reference.run`.
+
+    python -m reference.everything --package reference --work W
+
+Random weights put nearly the same box around every mask, so non-maximum suppression is off where records are to
+be compared in number; `suppressed` has it on. They also reach the edges of every crop, where masks are dropped but
+near the image's edges: `crops` is run on a small image.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from reference.clip import read_frame, write_clip
+from reference.run import CLIP_SIZE, build, make_weights
+
+SMALL_IMAGE = slice(30), slice(36)
+CONFIG, IMAGE_SIZE = "sam2.1_hiera_t", 128
+LOOSE = {"points_per_side": 4, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.3}
+ALL = {**LOOSE, "box_nms_thresh": 1.0, "crop_nms_thresh": 1.0}
+CASES: dict[str, dict[str, Any]] = {
+    "plain": ALL,
+    "suppressed": {**LOOSE, "box_nms_thresh": 0.9},
+    "strict": {**ALL, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.6, "stability_score_offset": 0.7},
+    "crops": {**ALL, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2, "mask_threshold": 0.2},
+    "refined": {**ALL, "use_m2m": True, "points_per_batch": 5},
+    "cleaned": {**ALL, "min_mask_region_area": 25},
+    "single": {**ALL, "multimask_output": False, "point_grids": [np.array([[0.2, 0.3], [0.5, 0.5], [0.9, 0.1]])],
+               "points_per_side": None},
+}  # fmt: skip
+
+
+def components_on_cpu(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stands in for the reference's CUDA kernel: labels and areas of (N, 1, H, W) components, zeros elsewhere."""
+    labels, areas = torch.zeros_like(masks, dtype=torch.int32), torch.zeros_like(masks, dtype=torch.int32)
+    for i, mask in enumerate(masks.numpy().astype(np.uint8)):
+        _, components, statistics, _ = cv2.connectedComponentsWithStats(mask[0], connectivity=8)
+        of_component = statistics[:, cv2.CC_STAT_AREA]
+        of_component[0] = 0
+        labels[i, 0], areas[i, 0] = torch.from_numpy(components), torch.from_numpy(of_component[components])
+    return labels, areas
+
+
+def main() -> None:
+    """Parse the command line, make weights if there are none, run every case."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--package", choices=("reference", "ours"), required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    work: Path = arguments.work
+    clip, weights = work / "clip", work / "weights.pt"
+    write_clip(clip, 10, CLIP_SIZE)
+    if not weights.exists():
+        make_weights(CONFIG, IMAGE_SIZE, clip, weights)
+    model = build(CONFIG, IMAGE_SIZE, weights, video=False, postprocessing=True)
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    arrays: dict[str, np.ndarray] = {}
+    for name, settings in CASES.items():
+        generator = SAM2AutomaticMaskGenerator(model, **settings)
+        if arguments.package == "reference":
+            from sam2.utils import misc
+
+            misc.get_connected_components = components_on_cpu
+            generator.predictor._bb_feat_sizes = [(IMAGE_SIZE // stride,) * 2 for stride in (4, 8, 16)]
+        image = read_frame(clip, 0)
+        records = generator.generate(image[SMALL_IMAGE] if name == "crops" else image)
+        for key in records[0]:
+            arrays[f"{name}.{key}"] = np.array([record[key] for record in records])
+    np.savez_compressed(work / f"{arguments.package}.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main()
