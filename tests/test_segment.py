@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import supervision as sv
+from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.segment import points_in_mask, segment
 from sam2.sam2_image_predictor import SAM2ImagePredictor
-from tests.tiny_sam2 import make_image, make_tiny_model
 
 BOXES = np.array([[4, 4, 40, 30], [10, 8, 20, 18], [0, 0, 80, 60]], np.float32)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import supervision as sv
 import torch
+from tiny_sam2 import TINY, make_image
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.tracking import PromptType, frame_at, frame_detections, prompt_objects, track, track_frame
 from grounded_sam2.video import open_frames
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from tests.tiny_sam2 import TINY, make_image
 
 FRAMES = [make_image(60, 80, seed) for seed in range(6)]
 

@@ -1,11 +1,14 @@
 """Measure how far two runs of `reference.run` are apart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Arrays = Mapping[str, NDArray[Any]]
 NO_OBJECT = -1000.0  # mask logits below this say that the object is absent (the models put out -1024)
 
 
@@ -41,20 +44,24 @@ def relative_error(ours: NDArray[np.floating], reference: NDArray[np.floating]) 
     return float((difference / np.maximum(scale, 1.0)).max())
 
 
-def compare_runs(ours: Path, reference: Path) -> Difference:
-    """Compare two `.npz` files of one scenario; arrays named `in.…` are inputs and left out.
+def compare_arrays(ours: Arrays, reference: Arrays) -> Difference:
+    """Compare what one scenario returned in both packages; arrays named `in.…` are inputs and left out.
 
     Raises:
         ValueError: the runs did not return the same set of arrays.
     """
-    with np.load(ours) as our_arrays, np.load(reference) as reference_arrays:
-        names = sorted(name for name in reference_arrays.files if not name.startswith("in."))
-        if names != sorted(our_arrays.files):
-            odd = sorted(set(names) ^ set(our_arrays.files))
-            raise ValueError(f"{ours} and {reference} differ in what they contain: {', '.join(odd[:5])}")
-        errors = {name: relative_error(our_arrays[name], reference_arrays[name]) for name in names}
+    names = sorted(name for name in reference if not name.startswith("in."))
+    if names != sorted(ours):
+        odd = sorted(set(names) ^ set(ours))
+        raise ValueError(f"only one of the two runs has {', '.join(odd[:5])}")
+    errors = {name: relative_error(ours[name], reference[name]) for name in names}
     worst = max(errors, key=lambda name: errors[name])
     return Difference(errors[worst], worst, len(errors))
+
+
+def compare_runs(ours: Path, reference: Path) -> Difference:
+    """`compare_arrays` for two `.npz` files."""
+    return compare_arrays(dict(np.load(ours)), dict(np.load(reference)))
 
 
 def share_of_absent(run: Path) -> float:

@@ -1,0 +1,110 @@
+"""Device, precision, the note about the nano models, and one line for bad input."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, script_errors
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def test_choose_device() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else choose_device().type)
+    with pytest.raises(ValueError, match="expected a device such as"):
+        choose_device("gpu?")
+    with pytest.raises(ValueError, match="torch sees"):
+        choose_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("auto", torch.float32), ("float16", torch.float16), ("bfloat16", torch.bfloat16)]
+)
+def test_choose_dtype_on_a_cpu(name: str, dtype: torch.dtype) -> None:
+    assert choose_dtype(torch.device("cpu"), name) == dtype
+
+
+def test_wrong_dtype_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="expected a dtype of auto, float32, float16, bfloat16, got 'int8'"):
+        choose_dtype(torch.device("cpu"), "int8")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_auto_on_a_gpu() -> None:
+    device = choose_device()
+    assert device.type == "cuda"
+    in_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    assert choose_dtype(device) == (torch.bfloat16 if in_bfloat16 else torch.float32)
+
+
+NANO = ("gdino_checkpoints/nano", "checkpoints/sam2.1_hiera_nano.pt")
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "is_noted"),
+    [
+        (REPOSITORY / "assets" / "scene.jpg", NANO, False),
+        ("my.mp4", NANO, True),
+        ("0", NANO, True),
+        ("my.mp4", ("IDEA-Research/grounding-dino-tiny", "checkpoints/sam2.1_hiera_large.pt"), False),
+        ("my.mp4", ("IDEA-Research/grounding-dino-tiny", "checkpoints/sam2.1_hiera_nano.pt"), True),
+        ("nano.mp4", ("owner/banano", "nanometres.pt"), False),
+    ],
+)
+def test_note_about_nano_models(
+    caplog: pytest.LogCaptureFixture, source: str | Path, weights: tuple[str, str], is_noted: bool
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        note_nano_models(source, *weights)
+    assert len(caplog.records) == is_noted
+    if is_noted:
+        assert "python -m grounded_sam2.download sam2.1-large" in caplog.text
+        assert "--sam2-checkpoint" in caplog.text and "--gdino-model-id" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "line"),
+    [
+        (ValueError("expected 3, got 4"), 2, "demo.py: expected 3, got 4\n"),
+        (ValueError("two\n  lines"), 2, "demo.py: two lines\n"),
+        (FileNotFoundError("no such file: x"), 2, "demo.py: no such file: x\n"),
+        (PermissionError(13, "Permission denied", "out"), 2, "demo.py: [Errno 13] Permission denied: 'out'\n"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), 2, "demo.py: out of GPU memory"),
+        (KeyboardInterrupt(), 130, "demo.py: stopped\n"),
+    ],
+)
+def test_bad_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], problem: BaseException, status: int, line: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_info, script_errors("demo.py"):
+        raise problem
+    assert exit_info.value.code == status
+    shown = capsys.readouterr().err
+    assert shown.startswith(line) and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("bug"), TypeError("bug"), IndexError("bug")])
+def test_bugs_keep_their_traceback(problem: Exception) -> None:
+    with pytest.raises(type(problem)), script_errors("demo.py"):
+        raise problem
+
+
+def test_traceback_of_bad_input_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDED_SAM2_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="bad"), script_errors("demo.py"):
+        raise ValueError("bad")
+
+
+def test_run_names_the_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(sys, "argv", ["some/folder/demo.py"])
+    with pytest.raises(SystemExit):
+        run(main)
+    assert capsys.readouterr().err == "demo.py: no\n"

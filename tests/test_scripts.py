@@ -1,0 +1,151 @@
+"""Every script, end to end through its `main()`, on the bundled models and footage."""
+
+import ast
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import av
+import numpy as np
+import pytest
+
+from grounded_sam2.export import read_frame_annotations, read_json
+from grounded_sam2.images import read_image
+from grounded_sam2.video import open_frames
+from grounded_sam2.video_writer import VideoWriter
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+IMAGE_SCRIPT = "grounded_sam2_hf_model_demo.py"
+TRACKING_SCRIPT = "grounded_sam2_tracking_demo.py"
+CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_hf_model.py"
+SCRIPTS = [IMAGE_SCRIPT, TRACKING_SCRIPT, CUSTOM_SCRIPT]
+NUM_FRAMES = 6
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture(autouse=True)
+def _at_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts name their files from the repository's root."""
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first frames of the bundled clip."""
+    path = tmp_path_factory.mktemp("clip") / "short.mp4"
+    frames = open_frames(REPOSITORY / "assets" / "parade.mp4")
+    with VideoWriter(path, frames.fps) as writer:
+        for frame_idx in range(NUM_FRAMES):
+            writer.write(frames[frame_idx])
+    return path
+
+
+def written_video(path: Path) -> tuple[str, str, int, float]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        count = sum(1 for _ in container.decode(stream))
+        return stream.codec_context.name, stream.codec_context.pix_fmt, count, float(stream.average_rate)
+
+
+def test_image_script(load_script: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = load_script(IMAGE_SCRIPT)
+    script.OUTPUT_DIR = tmp_path
+    script.main()
+
+    image = read_image(script.IMAGE_PATH)
+    annotated = read_image(tmp_path / "scene_annotated.jpg")
+    assert annotated.shape == image.shape
+    assert np.abs(annotated.astype(int) - image).mean() > 1
+    entry = json.loads((tmp_path / "scene.json").read_text(encoding="utf-8"))
+    assert entry["image_path"] == script.IMAGE_PATH
+    assert (entry["box_format"], entry["img_width"], entry["img_height"]) == ("xyxy", *image.shape[1::-1])
+    phrases = {phrase.strip() for phrase in script.TEXT_PROMPT.split(".") if phrase.strip()}
+    assert {annotation["class_name"] for annotation in entry["annotations"]} == phrases
+    for annotation in entry["annotations"]:
+        assert set(annotation) == {"class_name", "bbox", "segmentation", "score", "mask_score"}
+        assert annotation["score"] >= script.BOX_THRESHOLD
+    detections = read_json(tmp_path / "scene.json").detections
+    for mask, (x1, y1, x2, y2) in zip(detections.mask, detections.xyxy.round().astype(int), strict=True):
+        assert mask[max(y1 - 3, 0) : y2 + 3, max(x1 - 3, 0) : x2 + 3].sum() > 0.9 * mask.sum() > 0
+    assert f"{len(detections)} objects" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("prompt_type", "start"), [("box", 0), ("point", 3), ("mask", NUM_FRAMES - 1)])
+def test_tracking_script(load_script: Load, tmp_path: Path, clip: Path, prompt_type: str, start: int) -> None:
+    script = load_script(TRACKING_SCRIPT)
+    script.VIDEO_PATH, script.OUTPUT_DIR = str(clip), tmp_path
+    script.PROMPT_TYPE_FOR_VIDEO, script.START_FRAME_IDX = prompt_type, start
+    script.main()
+
+    fps = float(open_frames(clip).fps)
+    assert written_video(tmp_path / "short.mp4") == ("h264", "yuv420p", NUM_FRAMES, pytest.approx(fps))
+    assert read_image(tmp_path / "short_start_frame.jpg").shape == open_frames(clip)[0].shape
+    objects = read_json(tmp_path / "short_start_frame.json").detections
+    assert len(objects) > 0
+    by_frame = list(read_frame_annotations(tmp_path / "short.jsonl"))
+    assert [frame.frame_idx for frame in by_frame] == list(range(NUM_FRAMES))
+    for frame in by_frame:
+        assert set(frame.detections.tracker_id) <= set(objects.tracker_id)
+        assert len(frame.detections) > 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "short.mp4", "short.jsonl", "short_start_frame.jpg", "short_start_frame.json",
+    }  # fmt: skip
+
+
+def test_custom_video_script(load_script: Load, tmp_path: Path, clip: Path) -> None:
+    script = load_script(CUSTOM_SCRIPT)
+    script.VIDEO_PATH, script.OUTPUT_DIR, script.MAX_FRAMES = str(clip), tmp_path, NUM_FRAMES - 2
+    script.TEXT_PROMPT = load_script(TRACKING_SCRIPT).TEXT_PROMPT
+    script.main()
+
+    fps = float(open_frames(clip).fps)
+    assert written_video(tmp_path / "short.mp4") == ("h264", "yuv420p", NUM_FRAMES - 2, pytest.approx(fps))
+    by_frame = list(read_frame_annotations(tmp_path / "short.jsonl"))
+    assert [frame.frame_idx for frame in by_frame] == list(range(NUM_FRAMES - 2))
+    assert all(len(frame.detections) > 0 for frame in by_frame)
+
+
+def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path, clip: Path) -> None:
+    for name in SCRIPTS:
+        script = load_script(name)
+        script.OUTPUT_DIR, script.BOX_THRESHOLD = tmp_path / name, 1.0
+        if name != IMAGE_SCRIPT:
+            script.VIDEO_PATH = str(clip)
+        script.main()
+    image_folder = tmp_path / IMAGE_SCRIPT
+    assert json.loads((image_folder / "scene.json").read_text(encoding="utf-8"))["annotations"] == []
+    assert (image_folder / "scene_annotated.jpg").is_file()
+    for name in (TRACKING_SCRIPT, CUSTOM_SCRIPT):
+        assert written_video(tmp_path / name / "short.mp4")[2] == NUM_FRAMES
+        by_frame = list(read_frame_annotations(tmp_path / name / "short.jsonl"))
+        assert [len(frame.detections) for frame in by_frame] == [0] * NUM_FRAMES
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_keep_the_house_style(name: str, load_script: Load) -> None:
+    """Under 100 lines, no function but `main`, a comment on every setting, commands in the docstring."""
+    from grounded_sam2.flags import setting_comments
+
+    source = (REPOSITORY / name).read_text(encoding="utf-8")
+    assert source.count("\n") < 100
+    tree = ast.parse(source)
+    assert [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] == ["main"]
+    comments = setting_comments(source)
+    assert comments and all(comments.values())
+    assert f"python {name}" in (ast.get_docstring(tree) or "")
+    steps = [line.strip() for line in source.splitlines() if line.strip().startswith("# Step ")]
+    assert [int(step.split()[2].rstrip(":")) for step in steps] == list(range(1, len(steps) + 1))
+
+
+def test_the_same_setting_has_the_same_default_everywhere(load_script: Load) -> None:
+    from grounded_sam2.flags import setting_comments
+
+    own = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH"}
+    seen: dict[str, object] = {}
+    for name in SCRIPTS:
+        script = load_script(name)
+        for setting in setting_comments((REPOSITORY / name).read_text(encoding="utf-8")):
+            if setting not in own:
+                assert seen.setdefault(setting, getattr(script, setting)) == getattr(script, setting)
