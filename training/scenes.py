@@ -1,7 +1,7 @@
 """Procedural scenes with exact ground truth: named sprites over photo-like backgrounds, as single images and as clips.
 
-Everything is a function of its seed. The held-out split draws from other seeds and from other ranges of the background's
-parameters, so nothing in it was ever trained on.
+Everything is a function of its seed. The held-out split draws from other seeds and from other ranges of the
+background's parameters, so nothing in it was ever trained on.
 
     scene = make_scene(7)                                        # one image
     for scene in make_clip(7, num_frames=40, kind="crossing"):   # frames of a clip, ids persistent
@@ -33,8 +33,10 @@ class Scene:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        masks: (N, H, W) bool, the visible part of each object; in a clip it is empty while the object is hidden or outside.
-        boxes_xyxy: (N, 4) float32 in pixels, tight around the mask (right and bottom edges exclusive); zeros for an empty mask.
+        masks: (N, H, W) bool, the visible part of each object; in a clip it is empty while the object is hidden or
+            outside.
+        boxes_xyxy: (N, 4) float32 in pixels, tight around the mask (right and bottom edges exclusive); zeros for an
+            empty mask.
         phrases: N nouns, each of `NOUNS`.
         ids: (N,) int64, at least 1, the same object's throughout a clip.
     """
@@ -74,29 +76,30 @@ def make_scene(
         size: (height, width) in pixels.
         split: "train" or "heldout".
         styles: the art styles that sprites are drawn from.
-        num_objects: fewest and most objects; one that ends up mostly hidden is not drawn, so there may be fewer. (0, 0) gives
-            an empty scene with arrays of length 0.
-        stretch: horizontal scale of the drawings, as when a wide photograph is squeezed into a square; None draws it at random.
+        num_objects: fewest and most objects; one that ends up mostly hidden is not drawn, so there may be fewer. (0,
+            0) gives an empty scene with arrays of length 0.
+        stretch: horizontal scale of the drawings, as when a wide photograph is squeezed into a square; None draws it
+            at random.
 
     Raises:
         ValueError: an unknown split or style, or `num_objects` not an ascending pair of non-negative numbers.
     """
     rng = _generator(seed, split, styles, num_objects, stream=0)
-    height, width = size
     count = int(rng.integers(num_objects[0], num_objects[1] + 1))
     stretch = _random_stretch(rng) if stretch is None else stretch
     largest = min(0.95, 1.5 / np.sqrt(max(count, 1)))
     actors: list[_Actor] = []
     for _ in range(count):
         extent = _random_extent(rng, 0.09, largest)
-        position = _free_position(rng, actors, extent, aspect=width / height)
-        phrase = actors[-1].phrase if actors and rng.random() < 0.12 else str(rng.choice(NOUNS))
+        position = _free_position(rng, actors, extent, _bounds(size))
+        repeated = actors[-1].phrase if actors and rng.random() < 0.12 else None
+        phrase = repeated or str(rng.choice(NOUNS))
         actors.append(
             _make_actor(rng, phrase, styles, position[None], np.array([extent]), _random_angle(rng), min(size))
         )
     if rng.random() < 0.15:
         actors.append(_make_occluder(rng, split, 1))
-    canvas = _background(rng, (height, width), split)
+    canvas = _background(rng, size, split)
     placed = [_place(actor, 0, size, stretch) for actor in actors]
     actors, placed = _drop_hidden(actors, placed, size, stretch)
     image, masks = _compose(canvas, actors, placed, _random_shadow(rng))
@@ -114,7 +117,8 @@ def make_clip(
     num_objects: tuple[int, int] = (2, 5),
     stretch: float | None = None,
 ) -> Iterator[Scene]:
-    """Yield the frames of one clip. All objects are in every frame's arrays; one that is hidden or outside has an empty mask.
+    """Yield the frames of one clip. All objects are in every frame's arrays; one that is hidden or outside has an
+    empty mask.
 
     Args:
         seed: any non-negative integer; the same arguments give the same clip.
@@ -122,9 +126,9 @@ def make_clip(
         size: (height, width) in pixels.
         split: "train" or "heldout".
         styles: the art styles that sprites are drawn from.
-        kind: "drift", objects wander and bounce; "crossing", the first two have different looks and pass over each other;
-            "twins", the same with equal looks; "occlusion", a panel hides the first for a while; "reentry", the first leaves the
-            frame and comes back; "mixed", some of everything.
+        kind: "drift", objects wander and bounce; "crossing", the first two have different looks and pass over each
+            other; "twins", the same with equal looks; "occlusion", a panel hides the first for a while; "reentry",
+            the first leaves the frame and comes back; "mixed", some of everything.
         num_objects: fewest and most objects; "crossing" and "twins" have at least two.
         stretch: horizontal scale of the drawings; None draws it at random.
 
@@ -185,6 +189,11 @@ def _generator(
 # ---- actors and their paths ----
 
 
+def _bounds(size: tuple[int, int]) -> np.ndarray:
+    """(2,) width and height of the frame in shorter sides."""
+    return np.array([size[1], size[0]]) / min(size)
+
+
 def _make_actor(
     rng: np.random.Generator,
     phrase: str,
@@ -233,7 +242,7 @@ def _cast(
     num_objects: tuple[int, int],
 ) -> list[_Actor]:
     """Choose a clip's sprites and lay out their paths."""
-    aspect, unit = size[1] / size[0], min(size)
+    bounds, unit = _bounds(size), min(size)
     count = int(rng.integers(num_objects[0], num_objects[1] + 1))
     if kind in ("crossing", "twins"):
         count = max(count, 2)
@@ -243,22 +252,22 @@ def _cast(
     actors: list[_Actor] = []
     for _ in range(count):
         extent = _random_extent(rng, 0.12, largest)
-        start = _free_position(rng, actors, extent, aspect)
+        start = _free_position(rng, actors, extent, bounds)
         taken = {actor.phrase for actor in actors}
         phrase = str(rng.choice([noun for noun in NOUNS if noun not in taken]))
-        positions = _drift_path(rng, num_frames, start, aspect)
+        positions = _drift_path(rng, num_frames, start, bounds)
         if kind == "mixed" and rng.random() < 0.3:
-            positions = _leave_and_return(rng, positions, extent, aspect)
+            positions = _leave_and_return(rng, positions, extent, bounds)
         sizes = extent * np.exp(_smooth_path(rng, num_frames, 0, 0.25 * rng.random())[:, 0])
         angles = _random_angle(rng)[0] + 40 * rng.random() * _smooth_path(rng, num_frames, 0, 1)[:, 0]
         actors.append(_make_actor(rng, phrase, styles, positions, sizes, angles, unit))
     if kind in ("crossing", "twins") or (kind == "mixed" and count >= 2 and rng.random() < 0.6):
-        _cross(rng, actors[0], actors[1], aspect)
+        _cross(rng, actors[0], actors[1], bounds)
         if kind == "twins" or (kind == "mixed" and rng.random() < 0.3):
             actors[1].phrase, actors[1].drawing = actors[0].phrase, actors[0].drawing
             actors[1].sizes = actors[0].sizes * float(rng.uniform(0.85, 1.15))
     if kind == "reentry":
-        actors[0].positions = _leave_and_return(rng, actors[0].positions, float(actors[0].sizes.max()), aspect)
+        actors[0].positions = _leave_and_return(rng, actors[0].positions, float(actors[0].sizes.max()), bounds)
     if kind == "occlusion" or (kind == "mixed" and count and rng.random() < 0.5):
         occluder = _make_occluder(rng, split, num_frames)
         _pass_behind(rng, actors[0], occluder)
@@ -266,14 +275,14 @@ def _cast(
     return actors
 
 
-def _drift_path(rng: np.random.Generator, num_frames: int, start: np.ndarray, aspect: float) -> np.ndarray:
+def _drift_path(rng: np.random.Generator, num_frames: int, start: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """(T, 2) wandering path that is reflected at the frame's edges."""
     speed = np.exp(rng.uniform(np.log(0.002), np.log(0.03)))
     heading = rng.uniform(0, 2 * np.pi)
     steps = np.arange(num_frames)[:, None] * speed * np.array([np.cos(heading), np.sin(heading)])
     path = start + steps + _smooth_path(rng, num_frames, 0, min(0.15, 8 * speed))
     path -= path[0] - start
-    low, high = np.array([0.02, 0.02]), np.array([aspect - 0.02, 0.98])
+    low, high = np.array([0.02, 0.02]), bounds - 0.02
     span = high - low
     folded = np.abs((path - low) % (2 * span))
     return low + np.where(folded > span, 2 * span - folded, folded)
@@ -286,11 +295,11 @@ def _smooth_path(rng: np.random.Generator, num_frames: int, centre: float, ampli
     return centre + amplitude * np.sin(2 * np.pi * rates * time + phases).mean(-1)
 
 
-def _cross(rng: np.random.Generator, one: _Actor, other: _Actor, aspect: float) -> None:
-    """Lead two actors along straight lines that meet around the middle of the clip, then bring both to a similar size."""
+def _cross(rng: np.random.Generator, one: _Actor, other: _Actor, bounds: np.ndarray) -> None:
+    """Lead two actors of similar size along straight lines that meet around the middle of the clip."""
     num_frames = len(one.positions)
     time = np.linspace(0, 1, num_frames)[:, None] - rng.uniform(0.4, 0.6)
-    meeting = np.array([aspect * rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6)])
+    meeting = bounds * rng.uniform(0.4, 0.6, 2)
     heading = rng.uniform(0, 2 * np.pi)
     turn = heading + np.pi + rng.normal(0, 0.5)
     scale = float(np.clip(other.sizes.mean() / one.sizes.mean(), 0.6, 1.6)) * one.sizes.mean() / other.sizes.mean()
@@ -304,15 +313,15 @@ def _cross(rng: np.random.Generator, one: _Actor, other: _Actor, aspect: float) 
         one.depth, other.depth = other.depth, one.depth
 
 
-def _leave_and_return(rng: np.random.Generator, path: np.ndarray, extent: float, aspect: float) -> np.ndarray:
-    """Push a path out over one edge of the frame for a part of the clip and bring it back over the same or another edge."""
+def _leave_and_return(rng: np.random.Generator, path: np.ndarray, extent: float, bounds: np.ndarray) -> np.ndarray:
+    """Push a path out over an edge of the frame for a part of the clip and bring it back over that or another edge."""
     time = np.linspace(0, 1, len(path))
     ramp = rng.uniform(0.12, 0.25)
     leave = rng.uniform(0.1, 0.4)
     back = rng.uniform(leave + ramp + 0.05, max(leave + ramp + 0.06, 0.95 - ramp))
     outside = np.where(time < back, (time - leave) / ramp, 1 - (time - back) / ramp).clip(0, 1)
     outside = outside * outside * (3 - 2 * outside)
-    exits = np.array([[-extent, np.nan], [aspect + extent, np.nan], [np.nan, -extent], [np.nan, 1 + extent]])
+    exits = np.array([[-extent, np.nan], [bounds[0] + extent, np.nan], [np.nan, -extent], [np.nan, bounds[1] + extent]])
     first, second = exits[rng.integers(4, size=2)]
     if rng.random() < 0.6:
         second = first
@@ -322,13 +331,17 @@ def _leave_and_return(rng: np.random.Generator, path: np.ndarray, extent: float,
 
 
 def _pass_behind(rng: np.random.Generator, actor: _Actor, occluder: _Actor) -> None:
-    """Stand the occluder on the actor's path, or move it across, so that it hides the actor around the middle of the clip."""
+    """Stand the occluder on the actor's path, or move it across, to hide the actor around the middle of the clip."""
     num_frames = len(actor.positions)
     meeting = actor.positions[int(num_frames * rng.uniform(0.35, 0.65))]
     heading = rng.uniform(0, 2 * np.pi)
     direction = np.array([np.cos(heading), np.sin(heading)])
     time = np.linspace(-0.5, 0.5, num_frames)[:, None]
-    occluder.sizes = np.full(num_frames, max(float(occluder.sizes[0]), 1.5 * float(actor.sizes.mean())))
+    needed = 1.5 * float(actor.sizes.mean())
+    if rng.random() < 0.6:  # wide enough to hide the actor altogether
+        height, width = occluder.drawing.shape[:2]
+        needed = min(needed * height / width * 0.75, 1.6)
+    occluder.sizes = np.full(num_frames, max(float(occluder.sizes[0]), needed))
     if rng.random() < 0.5:
         occluder.positions = meeting + time * rng.uniform(1.2, 2.2) * direction
     else:
@@ -355,10 +368,10 @@ def _random_stretch(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.4 else float(np.exp(rng.uniform(np.log(0.55), np.log(1.05))))
 
 
-def _free_position(rng: np.random.Generator, actors: Sequence[_Actor], extent: float, aspect: float) -> np.ndarray:
+def _free_position(rng: np.random.Generator, actors: Sequence[_Actor], extent: float, bounds: np.ndarray) -> np.ndarray:
     """(2,) the candidate that overlaps least with those already placed; now and then simply the first."""
     border = -0.15 * extent if rng.random() < 0.2 else min(0.45 * extent, 0.4)
-    candidates = rng.uniform([border, border], [aspect - border, 1 - border], (1 if rng.random() < 0.15 else 10, 2))
+    candidates = rng.uniform([border, border], bounds - border, (1 if rng.random() < 0.15 else 10, 2))
     if not actors:
         return candidates[0]
     centres = np.stack([actor.positions[0] for actor in actors])
@@ -371,7 +384,8 @@ def _free_position(rng: np.random.Generator, actors: Sequence[_Actor], extent: f
 
 
 def _premultiply(rgba: np.ndarray, longest: float) -> np.ndarray:
-    """Colours times alpha, (h, w, 4) float32 in 0..255, shrunk so that the longer side is at most about `longest` pixels.
+    """Colours times alpha, (h, w, 4) float32 in 0..255, shrunk so that the longer side is at most about `longest`
+    pixels.
 
     Shrinking averages areas: sampling a large sprite at few points would alias.
     """
@@ -548,7 +562,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int], split: str) -> 
 
 
 def _palette(rng: np.random.Generator, heldout: bool) -> np.ndarray:
-    """(K, 3) float32 RGB, dark to light, of neighbouring or opposite hues. The splits differ in hue spread and saturation."""
+    """(K, 3) float32 RGB, dark to light, of neighbouring or opposite hues; hue spread differs between the splits."""
     count = int(rng.integers(3, 6))
     spread = rng.uniform(25, 55) if heldout else rng.choice([8.0, 20.0, 70.0])
     hues = (rng.uniform(0, 180) + rng.normal(0, spread, count)) % 180

@@ -12,8 +12,8 @@ NEAR_REACH = 6  # cells of the mask grid around an object that count as its surr
 def mask_loss(mask_logits: Tensor, targets: Tensor) -> Tensor:
     """Class-balanced cross entropy plus soft Jaccard loss, per prompt and candidate.
 
-    The object, its surroundings and the rest of the image weigh the same whatever their areas. Plain or focal cross entropy lets a
-    model that starts from nothing collapse to empty masks.
+    The object, its surroundings and the rest of the image weigh the same whatever their areas. Plain or focal cross
+    entropy lets a model that starts from nothing collapse to empty masks.
 
     Args:
         mask_logits: (P, M, h, w), M candidates for each prompt.
@@ -39,7 +39,7 @@ def mask_loss(mask_logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def mask_iou(mask_logits: Tensor, targets: Tensor) -> Tensor:
-    """Intersection over union of thresholded (P, M, h, w) logits and (P, h, w) targets: (P, M); 1 where both are empty."""
+    """IoU of thresholded (P, M, h, w) logits and (P, h, w) targets: (P, M); 1 where both are empty."""
     predicted, target = mask_logits > 0, (targets > 0.5).unsqueeze(1)
     union = (predicted | target).sum((2, 3))
     return torch.where(union > 0, (predicted & target).sum((2, 3)) / union.clamp(min=1), 1.0)

@@ -1,0 +1,55 @@
+"""Make the demo footage under `assets/` from held-out scenes, and print what is to be seen in each file.
+
+    python -m training.make_assets
+
+The default prompts of the scripts:
+
+    assets/scene.jpg      "red apple. red car. blue book. dog. cow. cactus."
+    assets/parade.mp4     "owl. motorcycle. tiger. pizza. crown. camera."    # objects hide each other, leave and return
+    assets/crossing.mp4   "penguin. red car. pig."                           # the penguin passes in front of the car
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image
+
+from grounded_sam2.video import VideoWriter
+from training.scenes import Scene, make_clip, make_scene
+
+ASSETS = Path("assets")
+SIZE = (360, 640)  # height, width
+FPS = Fraction(24)
+
+
+def write_clip(path: Path, scenes: Iterable[Scene]) -> None:
+    """Write the frames of a clip as H.264 and print how often each object is seen."""
+    seen: dict[str, int] = {}
+    num_frames = 0
+    with VideoWriter(path, FPS, crf=27) as writer:
+        for scene in scenes:
+            writer.write(scene.image)
+            num_frames += 1
+            for phrase, mask in zip(scene.phrases, scene.masks, strict=True):
+                seen[phrase] = seen.get(phrase, 0) + int(mask.any())
+    visible = ", ".join(f"{phrase} {count}" for phrase, count in seen.items())
+    print(f"{path}: {num_frames} frames; frames in which each is visible: {visible}")
+
+
+def main() -> None:
+    """Write all files."""
+    ASSETS.mkdir(exist_ok=True)
+    scene = make_scene(5, SIZE, split="heldout", num_objects=(6, 8), stretch=1.0)
+    Image.fromarray(scene.image).save(ASSETS / "scene.jpg", quality=92)
+    print(f"{ASSETS / 'scene.jpg'}: {', '.join(scene.phrases)}")
+    parade = make_clip(31, 192, SIZE, split="heldout", kind="mixed", num_objects=(4, 6), stretch=1.0)
+    write_clip(ASSETS / "parade.mp4", parade)
+    crossing = make_clip(35, 144, SIZE, split="heldout", kind="crossing", num_objects=(3, 4), stretch=1.0)
+    write_clip(ASSETS / "crossing.mp4", crossing)
+
+
+if __name__ == "__main__":
+    main()
