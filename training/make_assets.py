@@ -4,7 +4,7 @@
 
 The default prompts of the scripts:
 
-    assets/scene.jpg      "red apple. red car. blue book. dog. cow. cactus."
+    assets/scene.jpg      "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."
     assets/parade.mp4     "owl. motorcycle. tiger. pizza. crown. camera."    # objects hide each other, leave and return
     assets/crossing.mp4   "penguin. red car. pig."                           # the penguin passes in front of the car
 """
@@ -42,7 +42,7 @@ def write_clip(path: Path, scenes: Iterable[Scene]) -> None:
 def main() -> None:
     """Write all files."""
     ASSETS.mkdir(exist_ok=True)
-    scene = make_scene(5, SIZE, split="heldout", num_objects=(6, 8), stretch=1.0)
+    scene = make_scene(524, SIZE, split="heldout", num_objects=(6, 8), stretch=1.0)
     Image.fromarray(scene.image).save(ASSETS / "scene.jpg", quality=92)
     print(f"{ASSETS / 'scene.jpg'}: {', '.join(scene.phrases)}")
     parade = make_clip(31, 192, SIZE, split="heldout", kind="mixed", num_objects=(4, 6), stretch=1.0)
