@@ -23,7 +23,7 @@ from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "dog. red apple."  # phrases, each ended by "."
+TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."
 VIDEO_PATH = "assets/parade.mp4"  # video file, folder of frames or URL of a video
 START_FRAME_IDX = 0  # 0-based frame the objects are looked for on; they are tracked from it both ways
 PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask

@@ -27,7 +27,7 @@ from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "dog. red apple."  # phrases, each ended by "."
+TEXT_PROMPT = "penguin. red car. pig."  # phrases, each ended by "."
 VIDEO_PATH = "assets/crossing.mp4"  # video file, folder of frames, URL or camera index
 MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
 PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask

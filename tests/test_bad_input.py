@@ -124,7 +124,7 @@ def test_start_frame_outside_the_video(ends: Ends, tmp_path: Path) -> None:
 def test_truncated_video_gives_the_frames_that_decode(ends: Ends, tmp_path: Path, name: str) -> None:
     whole = REPOSITORY / "assets" / "parade.mp4"
     path = tmp_path / "cut.mp4"
-    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 20])
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 12])
     expected = sum(1 for _ in open_frames(path))
     assert 0 < expected < len(open_frames(whole))
     ends(0, name, VIDEO_PATH=str(path), BOX_THRESHOLD=1.0)
