@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sam2.transforms import PIXEL_MEAN, PIXEL_STD
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 class RGBFrames(Protocol):
