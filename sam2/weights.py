@@ -241,7 +241,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 def _read_pt(file: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{file} cannot be read as a PyTorch file of weights; it may be cut off") from error
 
 
