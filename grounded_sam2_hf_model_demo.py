@@ -12,6 +12,7 @@ from grounded_sam2.export import write_json
 from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
+from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
 from grounded_sam2.segment import segment
@@ -33,7 +34,8 @@ DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
 
 
 def main() -> None:
-    # Step 1: read the image and make sure the outputs can be written
+    # Step 1: read the prompt and the image, and make sure the outputs can be written
+    phrases = parse_prompt(TEXT_PROMPT)
     image = read_image(IMAGE_PATH)
     height, width = image.shape[:2]
     annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_annotated.jpg")
@@ -47,7 +49,7 @@ def main() -> None:
     detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
 
     # Step 3: find the boxes that the prompt names
-    (detections,) = detector.detect(image, TEXT_PROMPT, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
+    (detections,) = detector.detect(image, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
 
     # Step 4: find the mask in each box
     detections = segment(predictor, image, detections)

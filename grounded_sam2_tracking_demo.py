@@ -13,6 +13,7 @@ from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.export import FrameAnnotationWriter, write_json
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import write_image
+from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
 from grounded_sam2.segment import segment
@@ -39,7 +40,8 @@ DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
 
 
 def main() -> None:
-    # Step 1: open the video
+    # Step 1: read the prompt and open the video
+    phrases = parse_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
     start_frame = frame_at(frames, START_FRAME_IDX)
     name = Path(VIDEO_PATH).stem
@@ -59,7 +61,7 @@ def main() -> None:
 
         # Step 3: find the objects on one frame
         (detections,) = detector.detect(
-            start_frame, TEXT_PROMPT, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD
+            start_frame, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD
         )
         detections = segment(image_predictor, start_frame, detections)
 

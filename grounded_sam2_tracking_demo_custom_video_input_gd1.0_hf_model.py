@@ -17,6 +17,7 @@ from tqdm import tqdm
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
+from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
 from grounded_sam2.segment import segment
@@ -43,7 +44,8 @@ DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
 
 
 def main() -> None:
-    # Step 1: open the source and make sure the outputs can be written
+    # Step 1: read the prompt and open the source
+    phrases = parse_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
     name = Path(VIDEO_PATH).stem
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
@@ -69,7 +71,7 @@ def main() -> None:
             # Step 3: until something is found, look for the objects; one object id per detection
             if len(objects) == 0:
                 (detections,) = detector.detect(
-                    image, TEXT_PROMPT, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD
+                    image, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD
                 )
                 detections = segment(image_predictor, image, detections)
                 objects = prompt_objects(video_predictor, inference_state, frame_idx, detections, PROMPT_TYPE_FOR_VIDEO)
