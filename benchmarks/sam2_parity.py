@@ -30,8 +30,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from reference.compare import compare_runs  # noqa: E402  (the harness lives beside the tests)
+from reference.run import OFFICIAL_CONFIGS  # noqa: E402
 
-OFFICIAL_CONFIGS = tuple(f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in ("t", "s", "b+", "l"))
 SCENARIOS = ("stages", "image", "tour", "tour-float32")
 TOLERANCE = 1e-4
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from reference.compare import compare_arrays, positive_shares, share_of_absent
-from reference.run import FLOAT32_SUFFIX, OTHER_SCENARIOS, PLAIN_SUFFIX, config_path, run_scenario
+from reference.run import FLOAT32_SUFFIX, OFFICIAL_CONFIGS, OTHER_SCENARIOS, PLAIN_SUFFIX, config_path, run_scenario
 from reference.scenarios import VIDEO_SCENARIOS
 
 from sam2.config import load_config
@@ -34,7 +34,6 @@ SCENARIOS = {
 }
 CASES = [(config, scenario) for config, scenarios in SCENARIOS.items() for scenario in scenarios]
 
-OFFICIAL_CONFIGS = [f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in ("t", "s", "b+", "l")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join((str(REFERENCE), str(REPOSITORY / "tests")))}
 
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference package: make references")

@@ -36,6 +36,7 @@ CLIP_SIZE = (200, 152)  # width, height in pixels; deliberately not square
 PLAIN_SUFFIX = "-plain"  # scenario names that end so are run without post-processing
 FLOAT32_SUFFIX = "-float32"  # … or with spatial memories that both packages keep in float32 instead of bfloat16
 OTHER_SCENARIOS = ("stages", "image")
+OFFICIAL_CONFIGS = tuple(f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in ("t", "s", "b+", "l"))
 
 
 def config_path(name: str) -> str:
@@ -60,12 +61,17 @@ def build(name: str, image_size: int, weights: Path | None, video: bool, postpro
     )
 
 
-def make_weights(name: str, image_size: int, clip: Path, file: Path) -> None:
-    """Write calibrated random weights in the official format. Needs the reference package."""
-    model = build(name, image_size, None, video=True, postprocessing=False)
+def random_checkpoint(name: str, file: Path) -> None:
+    """Write random weights in the official format, heads not calibrated. Works with either package."""
+    model = build(name, 1024, None, video=False, postprocessing=False)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    model.load_state_dict(random_state_dict(shapes))
+    torch.save({"model": random_state_dict(shapes)}, file)
 
+
+def calibrated_checkpoint(name: str, image_size: int, clip: Path, file: Path) -> None:
+    """Write random weights in the official format, heads calibrated on a clip. Works with either package."""
+    random_checkpoint(name, file)
+    model = build(name, image_size, file, video=True, postprocessing=False)
     calibrate_heads(model.sam_mask_decoder, lambda: prompt_everything(VideoRecorder(model, clip, CLIP_SIZE)))
     torch.save({"model": model.state_dict()}, file)
 
@@ -127,7 +133,7 @@ def main() -> None:
     if not (clip / f"{arguments.num_frames - 1:05d}.jpg").exists():
         write_clip(clip, arguments.num_frames, CLIP_SIZE)
     if not weights.exists():
-        make_weights(arguments.config, arguments.image_size, clip, weights)
+        calibrated_checkpoint(arguments.config, arguments.image_size, clip, weights)
     seconds_file = folder / "seconds.json"
     seconds: dict[str, float] = json.loads(seconds_file.read_text()) if seconds_file.exists() else {}
     for scenario in arguments.scenarios:
