@@ -12,7 +12,7 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 
 # the dependencies first: they change less often than the code
-COPY pyproject.toml setup.py README.md ./
+COPY pyproject.toml setup.py README.md LICENSE NOTICE ./
 RUN mkdir grounded_sam2 sam2 && touch grounded_sam2/__init__.py sam2/__init__.py \
     && pip install . && pip uninstall -y grounded-sam2 && rm -rf grounded_sam2 sam2 build *.egg-info
 

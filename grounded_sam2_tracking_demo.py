@@ -72,7 +72,7 @@ def main() -> None:
         write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
 
         # Step 5: propagate; draw and write each frame as it arrives
-        tracked = track(video_predictor, inference_state, START_FRAME_IDX, objects)
+        tracked = track(video_predictor, inference_state, START_FRAME_IDX, objects, progress=tqdm)
         for frame_idx, detections in tqdm(tracked, total=frames.num_frames, unit="frame"):
             video.write(annotate(frames[frame_idx], detections))
             annotations.write(frame_idx, detections)

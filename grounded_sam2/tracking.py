@@ -1,6 +1,6 @@
 """Follow detected objects through a video with SAM 2: one id per detection, one `sv.Detections` per frame."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -81,7 +81,11 @@ def prompt_objects(
 
 
 def track(
-    predictor: SAM2VideoPredictor, inference_state: InferenceState, frame_idx: int, objects: sv.Detections
+    predictor: SAM2VideoPredictor,
+    inference_state: InferenceState,
+    frame_idx: int,
+    objects: sv.Detections,
+    progress: Callable[..., Iterable[Any]] | None = None,
 ) -> Iterator[tuple[int, sv.Detections]]:
     """Follow prompted objects from one frame to both ends of the video, and yield all frames from first to last.
 
@@ -91,6 +95,7 @@ def track(
     Args:
         frame_idx: 0-based frame the objects were prompted on.
         objects: what `prompt_objects` returned; N = 0 yields every frame with nothing on it.
+        progress: shows how far the backward pass is, before any frame is yielded; called as `tqdm` is.
 
     Yields:
         The 0-based frame index, and the objects whose mask is not empty on that frame, as `frame_detections` has them.
@@ -103,9 +108,10 @@ def track(
 
     before: list[tuple[int, sv.Detections, list[dict[str, Any]]]] = []
     if frame_idx > 0:
-        for index, obj_ids, mask_logits in predictor.propagate_in_video(
-            inference_state, start_frame_idx=frame_idx, reverse=True
-        ):
+        backwards: Iterable[Any] = predictor.propagate_in_video(inference_state, frame_idx, reverse=True)
+        if progress is not None:
+            backwards = progress(backwards, total=frame_idx + 1, desc="backwards", unit="frame", leave=False)
+        for index, obj_ids, mask_logits in backwards:
             if index < frame_idx:
                 detections = _detections_on(predictor, inference_state, index, obj_ids, mask_logits, objects)
                 before.append((index, detections, encode_rle(np.asarray(detections.mask))))
