@@ -37,42 +37,44 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
-def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random Grounding DINO of a few hundred thousand parameters that scores boxes around 0.5."""
-    from transformers import (
-        BertConfig,
-        BertTokenizer,
-        GroundingDinoConfig,
-        GroundingDinoForObjectDetection,
-        GroundingDinoImageProcessor,
-        GroundingDinoProcessor,
-        SwinConfig,
-    )  # fmt: skip
+def write_tiny_detector(folder: Path, kind: str) -> None:
+    """Write a random detector of a few hundred thousand parameters that scores boxes around 0.5.
 
-    folder = tmp_path_factory.mktemp("tiny-grounding-dino")
+    Args:
+        folder: where the model, its processor and its tokenizer go.
+        kind: "GroundingDino" or "MMGroundingDino".
+    """
+    import transformers
+
     write_tokenizer(folder)
-    tokenizer = BertTokenizer.from_pretrained(folder)
+    tokenizer = transformers.BertTokenizer.from_pretrained(folder)
     torch.manual_seed(0)
-    config = GroundingDinoConfig(
-        backbone_config=SwinConfig(
+    config = getattr(transformers, f"{kind}Config")(
+        backbone_config=transformers.SwinConfig(
             image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 2], window_size=4,
             out_indices=[2, 3, 4],
         ),
-        text_config=BertConfig(
+        text_config=transformers.BertConfig(
             vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
             intermediate_size=32, max_position_embeddings=64,
         ),
         d_model=32, num_queries=20, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
         encoder_attention_heads=4, decoder_attention_heads=4, max_text_len=48, disable_custom_kernels=True,
     )  # fmt: skip
-    model = GroundingDinoForObjectDetection(config)
+    model = getattr(transformers, f"{kind}ForObjectDetection")(config)
     with torch.no_grad():
         for parameter in model.model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     model.save_pretrained(folder)
-    image_processor = GroundingDinoImageProcessor(size={"shortest_edge": 128, "longest_edge": 192})
-    GroundingDinoProcessor(image_processor, tokenizer).save_pretrained(folder)
+    image_processor = transformers.GroundingDinoImageProcessor(size={"shortest_edge": 128, "longest_edge": 192})
+    transformers.GroundingDinoProcessor(image_processor, tokenizer).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Grounding DINO."""
+    folder = tmp_path_factory.mktemp("tiny-grounding-dino")
+    write_tiny_detector(folder, "GroundingDino")
     return folder
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import supervision as sv
 import torch
+from conftest import write_tiny_detector
 
 from grounded_sam2.detectors.base import as_image_list, make_detections
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
@@ -239,6 +240,15 @@ def test_weights_that_lack_tensors_are_a_value_error(tiny_detector: Path, tmp_pa
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="lack 1 tensors of the model"):
         HuggingFaceDetector(folder)
+
+
+def test_mm_grounding_dino(tmp_path: Path, images: list[np.ndarray]) -> None:
+    write_tiny_detector(tmp_path, "MMGroundingDino")
+    detector = HuggingFaceDetector(tmp_path, nms_threshold=None)
+    assert detector.scores_tokens
+    (detections,) = detector.detect(images[0], PROMPT, box_threshold=0.0, text_threshold=0.0)
+    assert len(detections) > 0
+    assert set(detections.data["class_name"]) <= set(parse_prompt(PROMPT))
 
 
 def test_phrase_scoring_models(tmp_path: Path, images: list[np.ndarray]) -> None:
