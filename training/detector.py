@@ -32,7 +32,7 @@ from transformers import (
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from training.detector_batches import SceneBatches
-from training.detector_losses import assign_positions, grounding_loss, match_queries
+from training.detector_losses import assign_positions, grounding_loss, match_queries, naming_loss
 from training.detector_model import (
     BIAS_CHANNEL,
     STRIDES,
@@ -51,7 +51,8 @@ logger = logging.getLogger(__name__)
 LossFunction = Callable[[GroundingDinoForObjectDetection, dict[str, Tensor]], dict[str, Tensor]]
 
 DENSE_LEARNING_RATE = 2e-3
-FULL_LEARNING_RATE = 1e-3
+FULL_LEARNING_RATE = 1.2e-3
+TAUGHT_RATE_SCALE = 0.4  # of the backbones in the full stage
 WARMUP_STEPS = 200
 WEIGHT_DECAY = 0.02
 EMA_DECAY = 0.992  # per update of the average
@@ -62,7 +63,7 @@ FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant f
 SAVE_SECONDS = 90.0
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SHORTEST_EDGE, LONGEST_EDGE = 208, 384  # pixels, what the exported image processor resizes to
+SHORTEST_EDGE, LONGEST_EDGE = 176, 352  # pixels, what the exported image processor resizes to
 
 
 # ---- losses of the two stages ----
@@ -80,18 +81,14 @@ def dense_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor])
     pixel_values = normalise(batch["image"])
     logits, boxes, shapes = dense_forward(model, pixel_values, batch["input_ids"])
     assigned = assign(logits, boxes, shapes, pixel_values, batch)
-    image_idx, position_idx, object_idx = assigned
     grounding = grounding_loss(logits, boxes, batch["token_mask"], batch["object_tokens"], batch["boxes"], assigned)
-    spans = batch["noun_spans"]
-    token_idx = torch.arange(logits.shape[-1], device=logits.device)
-    inside = ((token_idx >= spans[:, :1]) & (token_idx < spans[:, 1:])).float()  # (nouns, T)
-    noun_logits = logits[image_idx, position_idx] @ (inside / inside.sum(-1, keepdim=True)).T
-    naming = nn.functional.cross_entropy(noun_logits.float(), batch["nouns"][image_idx, object_idx])
+    naming = naming_loss(logits, batch["spans"], batch["object_tokens"], assigned)
     return {"grounding": grounding, "naming": NAMING_WEIGHT * naming}
 
 
 def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The full stage's losses: "decoder0" and "decoder1" with one query per object, "dense" with several positions."""
+    """The full stage's losses: "decoder0" and "decoder1" with one query per object, "dense" with several positions;
+    "naming" over all of them."""
     pixel_values = normalise(batch["image"])
     named = {**batch, "valid": batch["object_tokens"].any(-1)}
     core = model.model
@@ -105,6 +102,7 @@ def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) 
         (math.ceil(pixel_values.shape[2] / stride), math.ceil(pixel_values.shape[3] / stride)) for stride in STRIDES
     ]
     assigned = assign(dense_logits, dense_boxes, shapes, pixel_values, named)
+    naming = naming_loss(dense_logits, batch["spans"], batch["object_tokens"], assigned)
     losses = {"dense": grounding_loss(dense_logits, dense_boxes, *targets, assigned)}
     reference = outputs.init_reference_points
     for level in range(len(core.decoder.layers)):
@@ -119,7 +117,9 @@ def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) 
             named["valid"],
         )
         losses[f"decoder{level}"] = grounding_loss(logits, boxes, *targets, matches)
+        naming = naming + naming_loss(logits, batch["spans"], batch["object_tokens"], matches)
         reference = outputs.intermediate_reference_points[:, level]
+    losses["naming"] = naming
     return losses
 
 
@@ -163,24 +163,35 @@ class Trainer:
         self.model = build_training_model(model_config(len(tokenizer))).to(device)
         self.model.model.backbone.to(memory_format=torch.channels_last)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        decayed = [parameter for parameter in self.model.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in self.model.parameters() if parameter.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
         self.step = 0
         self.stage_steps = 0
         self.seconds = 0.0
         self.stage = "dense"
+        self.optimizer = self._build_optimizer()
         if self.checkpoint_path.exists():
             self.restore()
+
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW; what the dense stage taught learns at a lower rate in the full stage."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            taught = any(part in name for part in ("conv_encoder", "input_proj_vision", "text_backbone"))
+            scale = TAUGHT_RATE_SCALE if taught and self.stage == "full" else 1.0
+            groups.setdefault((scale, WEIGHT_DECAY if parameter.ndim > 1 else 0.0), []).append(parameter)
+        options = [
+            {"params": parameters, "weight_decay": decay, "rate_scale": scale}
+            for (scale, decay), parameters in groups.items()
+        ]
+        return torch.optim.AdamW(options, lr=0.0, betas=(0.9, 0.99), fused=True)
 
     def restore(self) -> None:
         state = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.average = state["average"]
         self.step, self.stage_steps = state["step"], state["stage_steps"]
         self.seconds, self.stage = state["seconds"], state["stage"]
+        self.optimizer = self._build_optimizer()
+        self.optimizer.load_state_dict(state["optimizer"])
         logger.info("resumed at step %d of the %s stage, %.1f minutes", self.step, self.stage, self.seconds / 60)
 
     def save(self) -> None:
@@ -202,13 +213,20 @@ class Trainer:
         """Run both stages up to their times, counted over all interruptions."""
         if self.stage == "dense":
             self._run_stage(dense_loss, 0.0, dense_minutes * 60, DENSE_LEARNING_RATE, num_workers)
-            start_decoder_from_proposals(self.model)
-            self.stage, self.stage_steps = "full", 0
+            self._begin_full_stage()
             self.save()
         self._run_stage(
             full_loss, dense_minutes * 60, (dense_minutes + full_minutes) * 60, FULL_LEARNING_RATE, num_workers
         )
         self.save()
+
+    def _begin_full_stage(self) -> None:
+        self.model.load_state_dict(self.average)
+        start_decoder_from_proposals(self.model)
+        pin_bias_channel(self.model)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.stage, self.stage_steps = "full", 0
+        self.optimizer = self._build_optimizer()
 
     def _run_stage(
         self,
@@ -230,7 +248,7 @@ class Trainer:
             warmup = min(1.0, (self.stage_steps + 1) / WARMUP_STEPS)
             rate = learning_rate * warmup * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * progress)))
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["rate_scale"]
             losses = self._update(
                 {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}, loss_function
             )

@@ -14,10 +14,10 @@ from training.scenes import NOUNS, make_scene
 
 BATCH_SIZE = 8
 DENSE_SIZES = ((144, 144), (128, 128), (160, 160), (128, 176), (128, 208))  # (height, width) in pixels: small is fast
-FULL_SIZES = ((176, 176), (192, 192), (208, 208), (160, 224), (160, 272))
+FULL_SIZES = ((160, 160), (176, 176), (192, 192), (144, 208), (144, 256))
 FRESH_PER_BATCH = 2  # composed for a batch; the others are mirrored crops of earlier ones, as composing is slow
 POOL_SIZE = 500  # earlier scenes kept of each size
-LARGEST_ZOOM = 1.5
+LARGEST_ZOOM = 2.0
 ABSENT_PER_STEP = 10  # absent phrases beside all nouns in a dense step
 
 
@@ -54,8 +54,9 @@ class SceneBatches(Dataset):
 
     A batch holds "image" (B, H, W, 3) uint8 RGB, "boxes" (B, G, 4) float32 cxcywh in 0..1, "valid" (B, G) bool,
     "nouns" (B, G) int64 indices into `NOUNS`, "input_ids", "token_mask" (the tokens that count) and "object_tokens"
-    (B, G, T) bool. In the dense stage the prompt is one for all images, ids (1, T), and "noun_spans" (len(NOUNS), 2)
-    the token range of each noun.
+    (B, G, T) bool. In the dense stage the prompt is one for all images, ids (1, T). "spans" (B or 1, P, 2) are the
+    token ranges of the phrases that an object is told apart from: all nouns in the dense stage, the prompt's phrases in
+    the full stage, padded with (0, 0).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, dense: bool, first_step: int, num_steps: int) -> None:
@@ -121,7 +122,7 @@ class SceneBatches(Dataset):
             "input_ids": prompt.input_ids[None],
             "token_mask": word_mask(prompt.spans, len(prompt.input_ids))[None],
             "object_tokens": noun_tokens[nouns],
-            "noun_spans": np.array(prompt.spans[: len(NOUNS)], np.int64),
+            "spans": np.array([prompt.spans[: len(NOUNS)]], np.int64),
         }
 
     def _prompts(self, rng: np.random.Generator, nouns: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
@@ -133,12 +134,14 @@ class SceneBatches(Dataset):
         input_ids = np.zeros((len(prompts), length), np.int64)
         token_mask = np.zeros((len(prompts), length), bool)
         object_tokens = np.zeros((*nouns.shape, length), bool)
+        spans = np.zeros((len(prompts), max(len(prompt.spans) for prompt in prompts), 2), np.int64)
         for image_idx, prompt in enumerate(prompts):
             input_ids[image_idx, : len(prompt.input_ids)] = prompt.input_ids
             token_mask[image_idx, : len(prompt.input_ids)] = True
             noun_tokens = phrase_tokens(prompt.phrases, prompt.spans, length)
             object_tokens[image_idx] = noun_tokens[nouns[image_idx]] & valid[image_idx, :, None]
-        return {"input_ids": input_ids, "token_mask": token_mask, "object_tokens": object_tokens}
+            spans[image_idx, : len(prompt.spans)] = prompt.spans
+        return {"input_ids": input_ids, "token_mask": token_mask, "object_tokens": object_tokens, "spans": spans}
 
 
 def phrase_tokens(phrases: list[str], spans: list[tuple[int, int]], length: int) -> np.ndarray:

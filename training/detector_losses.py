@@ -117,6 +117,28 @@ def match_queries(
     return image_idx, query_idx, object_idx
 
 
+def naming_loss(
+    logits: Tensor, spans: Tensor, object_tokens: Tensor, assigned: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """Cross-entropy of every assigned prediction over phrases, each scored by the mean over its tokens.
+
+    Args:
+        logits: (B, S, T).
+        spans: (B or 1, P, 2) token ranges of the phrases; empty ones are padding. One of them holds an object's tokens.
+        object_tokens: (B, G, T) bool.
+        assigned: image, prediction and object indices.
+    """
+    image_idx, position_idx, object_idx = assigned
+    token_idx = torch.arange(logits.shape[-1], device=logits.device)
+    inside = ((token_idx >= spans[..., :1]) & (token_idx < spans[..., 1:])).float()  # (B or 1, P, T)
+    share = (inside / inside.sum(-1, keepdim=True).clamp(min=1)).expand(len(logits), -1, -1)
+    padding = (~inside.any(-1)).expand(len(logits), -1)
+    phrase_logits = torch.einsum("kt,kpt->kp", logits[image_idx, position_idx].float(), share[image_idx])
+    phrase_logits = phrase_logits.masked_fill(padding[image_idx], -1e4)
+    named = torch.einsum("kt,kpt->kp", object_tokens[image_idx, object_idx].float(), share[image_idx])
+    return F.cross_entropy(phrase_logits, named.argmax(-1), reduction="sum") / max(len(image_idx), 1)
+
+
 def grounding_loss(
     logits: Tensor,
     pred_boxes: Tensor,
