@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures, SAM2Base
 from training.scenes import Scene, make_clip
-from training.segmenter_images import scale_penalty
+from training.segmenter_images import image_step, scale_penalty
 from training.segmenter_losses import mask_iou, mask_loss
 from training.segmenter_prompts import LOSS_SIDE, Prompts, candidates_loss, decode, jitter_boxes, normalise
 
@@ -310,7 +310,11 @@ def memory_step(bank: ClipBank, step: int, fraction: float) -> tuple[Tensor, dic
 
 
 def final_step(model: SAM2Base, step: int) -> tuple[Tensor, dict[str, float]]:
-    """One step of the final stage: two short clips, encoded with gradients."""
+    """One step of the final stage: two short clips, encoded with gradients, and the images of an image step.
+
+    Returns:
+        The loss, and figures to print.
+    """
     rng = np.random.default_rng([37, step])
     torch.manual_seed(step)
     clips = []
@@ -322,7 +326,9 @@ def final_step(model: SAM2Base, step: int) -> tuple[Tensor, dict[str, float]]:
             clips.append(encode_clip(model, scenes))
     tracks = draw_tracks(clips, rng, 6, FINAL_FRAMES)
     loss, figures = rollout(model, tracks, rng, teacher=0.0, device=model.device)
-    return loss + 0.05 * scale_penalty(torch.cat([clip.features.vision for clip in clips])), figures
+    loss = loss + 0.05 * scale_penalty(torch.cat([clip.features.vision for clip in clips]))
+    image_loss, image_figures = image_step(model, 10_000_000 + step, fraction=1.0)
+    return loss + image_loss, figures | {"box": image_figures["box"]}
 
 
 @torch.no_grad()
