@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from training.detector_scores import FIRST_TEST_SEED, detect_scenes, low_threshold_detect, score
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from training import segmenter_scores
+from training.detector_scores import FIRST_TEST_SEED, detect_scenes, low_threshold_detect, score
 from training.scenes import CLIP_KINDS, TRAIN_STYLES, UNSEEN_STYLE
 
 BOX_THRESHOLD = 0.35  # the scripts' default
