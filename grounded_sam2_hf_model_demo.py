@@ -57,7 +57,7 @@ def main() -> None:
     # Step 5: draw and write
     write_image(annotated_path, annotate(image, detections))
     write_json(json_path, IMAGE_PATH, detections, size=(width, height))
-    print(f"{len(detections)} objects: {', '.join(detections.data['class_name']) or 'nothing found'}")
+    print(f"found {len(detections)}: {', '.join(detections.data['class_name']) or 'nothing'}")
     print(f"wrote {annotated_path} and {json_path}")
 
 

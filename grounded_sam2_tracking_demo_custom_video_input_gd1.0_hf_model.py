@@ -81,7 +81,7 @@ def main() -> None:
             video.write(annotate(image, detections))
             annotations.write(frame_idx, detections)
 
-    print(f"{len(objects)} objects: {', '.join(objects.data['class_name']) or 'nothing found'}")
+    print(f"found {len(objects)}: {', '.join(objects.data['class_name']) or 'nothing'}")
     print(f"wrote {video.path} and {annotations.path}")
 
 

@@ -69,7 +69,7 @@ def test_image_script(load_script: Load, tmp_path: Path, capsys: pytest.CaptureF
     detections = read_json(tmp_path / "scene.json").detections
     for mask, (x1, y1, x2, y2) in zip(detections.mask, detections.xyxy.round().astype(int), strict=True):
         assert mask[max(y1 - 3, 0) : y2 + 3, max(x1 - 3, 0) : x2 + 3].sum() > 0.9 * mask.sum() > 0
-    assert f"{len(detections)} objects" in capsys.readouterr().out
+    assert f"found {len(detections)}: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("prompt_type", "start"), [("box", 0), ("point", 3), ("mask", NUM_FRAMES - 1)])
