@@ -115,7 +115,7 @@ def image_step(model: SAM2Base, step: int, fraction: float) -> tuple[Tensor, dic
     features = model.forward_image(batch.images.to(device))
     targets = F.interpolate(batch.masks.unsqueeze(1), size=(LOSS_SIDE, LOSS_SIDE), mode="area")[:, 0]
     order = torch.randperm(len(batch.masks))
-    num_boxes = len(order) if fraction < 0.3 else round(0.65 * len(order))
+    num_boxes = len(order) if fraction < 0.2 else round(0.65 * len(order))
     kinds = [("box", order[:num_boxes])]
     if num_boxes < len(order):
         other = str(rng.choice(["point", "point", "box+point", "points", "refine"]))
@@ -133,7 +133,9 @@ def image_step(model: SAM2Base, step: int, fraction: float) -> tuple[Tensor, dic
                 first = decode(model, vision, seen.high_res, prompts.to(device))[0][:, :1].float()
             prompts = corrected(prompts, first.cpu(), batch.masks[rows])
         masks, ious, _, _ = decode(model, vision, seen.high_res, prompts.to(device))
-        loss, iou = candidates_loss(masks, ious, targets[rows].to(device), single_only=fraction < 0.15)
+        loss, iou = candidates_loss(
+            masks, ious, targets[rows].to(device), single_only=fraction < 0.1, balanced=fraction < 0.4
+        )
         total = total + loss * len(rows) / len(order)
         numbers["box" if kind == "box" else "other"] = float(iou)
     matching = matching_loss(features.vision[SINGLE_SCENES:].float(), batch.owners.to(device))

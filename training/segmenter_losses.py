@@ -9,15 +9,15 @@ from torch import Tensor
 NEAR_REACH = 6  # cells of the mask grid around an object that count as its surroundings
 
 
-def mask_loss(mask_logits: Tensor, targets: Tensor) -> Tensor:
-    """Class-balanced cross entropy plus soft Jaccard loss, per prompt and candidate.
-
-    The object, its surroundings and the rest of the image weigh the same whatever their areas. Plain or focal cross
-    entropy lets a model that starts from nothing collapse to empty masks.
+def mask_loss(mask_logits: Tensor, targets: Tensor, balanced: bool = False) -> Tensor:
+    """Cross entropy in and around the object plus soft Jaccard loss, per prompt and candidate.
 
     Args:
         mask_logits: (P, M, h, w), M candidates for each prompt.
         targets: (P, h, w) share of each cell that the object covers, 0..1.
+        balanced: the object weighs as much as its surroundings, whatever their areas. A model that starts from nothing
+            needs it, plain or focal cross entropy collapses to empty masks; but it makes small masks too large, so
+            later every cell weighs the same, in proportion to the object's area.
 
     Returns:
         (P, M).
@@ -25,11 +25,14 @@ def mask_loss(mask_logits: Tensor, targets: Tensor) -> Tensor:
     target = targets.unsqueeze(1)
     size = 2 * NEAR_REACH + 1
     near = F.max_pool2d((target > 0).float(), size, stride=1, padding=NEAR_REACH)
-    inside = target / target.sum((2, 3), keepdim=True).clamp(min=1)
+    area = target.sum((2, 3), keepdim=True)
     around = (1 - target) * near
-    around = around / around.sum((2, 3), keepdim=True).clamp(min=1)
     far = 1 - near
     far = far / far.sum((2, 3), keepdim=True).clamp(min=1)
+    if balanced:
+        inside, around = target / area.clamp(min=1), around / around.sum((2, 3), keepdim=True).clamp(min=1)
+    else:
+        inside, around = target / (2 * area).clamp(min=8), around / (2 * area).clamp(min=8)
     positive, negative = F.softplus(-mask_logits), F.softplus(mask_logits)
     cross_entropy = (positive * inside + negative * (around + far)).sum((2, 3))
     probability = mask_logits.sigmoid()

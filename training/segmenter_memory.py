@@ -215,7 +215,7 @@ def prompt_first_frame(
     kinds = torch.tensor([labels], dtype=torch.int32, device=device).expand(count, -1)
     prompts = Prompts(coords.to(device), kinds, prior)
     masks, ious, tokens, scores = decode(model, vision, seen.high_res, prompts)
-    loss, _ = candidates_loss(masks, ious, targets, single_only=False)
+    loss, _ = candidates_loss(masks, ious, targets)
     rows = torch.arange(count, device=device)
     chosen = ious[:, 1:].argmax(1) + 1 if kind == "point" else torch.zeros_like(rows)
     logits = masks[rows, chosen].unsqueeze(1).float()

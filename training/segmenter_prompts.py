@@ -98,25 +98,29 @@ def decode(model: SAM2Base, vision: Tensor, high_res: list[Tensor], prompts: Pro
     return model.sam_mask_decoder.predict_all(vision, image_pe, sparse, dense, high_res)
 
 
-def candidates_loss(mask_logits: Tensor, ious: Tensor, targets: Tensor, single_only: bool) -> tuple[Tensor, Tensor]:
+def candidates_loss(
+    mask_logits: Tensor, ious: Tensor, targets: Tensor, single_only: bool = False, balanced: bool = False
+) -> tuple[Tensor, Tensor]:
     """Loss of the single mask, of the three candidates (the best and the mean) and of the predicted qualities.
 
     Args:
         mask_logits: (P, 4, h, w).
         ious: (P, 4).
         targets: (P, LOSS_SIDE, LOSS_SIDE).
+        single_only: leave the three candidates untrained.
+        balanced: see `mask_loss`.
 
     Returns:
         The loss, and the mean IoU of the single mask.
     """
     single = F.interpolate(mask_logits[:, :1].float(), size=targets.shape[-2:], mode="bilinear")
-    loss = mask_loss(single, targets).mean()
+    loss = mask_loss(single, targets, balanced).mean()
     true_ious = mask_iou(single.detach(), targets)
     if single_only:
         return loss + (ious[:, :1].float() - true_ious).abs().mean(), true_ious.mean()
     coarse = F.interpolate(targets.unsqueeze(1), size=mask_logits.shape[-2:], mode="area")[:, 0]
     several = mask_logits[:, 1:].float()
-    losses = mask_loss(several, coarse)
+    losses = mask_loss(several, coarse, balanced)
     loss = loss + 0.25 * losses.mean() + 0.25 * losses.amin(1).mean()
     all_ious = torch.cat((true_ious, mask_iou(several.detach(), coarse)), 1)
     return loss + (ious.float() - all_ious).abs().mean(), true_ious.mean()
