@@ -45,6 +45,37 @@ class RoPEAttention(Attention):
         rotations = rope_rotations(q.shape[2], side, side, self.theta, q.device)
         q = rotate(q, rotations)
         num_turned = k.shape[1] - num_keys_without_position
-        turned = rotate(k[:, :num_turned], rotations.repeat(num_turned // len(rotations), 1))
+        turned = rotate(k[:, :num_turned].unflatten(1, (-1, len(rotations))), rotations).flatten(1, 2)
         k = turned if num_keys_without_position == 0 else torch.cat((turned, k[:, num_turned:]), dim=1)
+        is_plain_inference = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if v.shape[2] < q.shape[2] and q.dtype == torch.float32 and q.device.type == "cpu" and is_plain_inference:
+            # An average of projected values is the projected average of the values, which are narrower.
+            return self.out_proj(self.v_proj(attend_in_blocks(q, k, v)))
         return self.out_proj(F.scaled_dot_product_attention(q, k, self.v_proj(v)))
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23) -> Tensor:
+    """Scaled dot-product attention for values narrower than the keys, which PyTorch's fused CPU kernel cannot take.
+
+    Args:
+        q: (B, Q, C).
+        k: (B, K, C).
+        v: (B, K, C_v).
+        max_scores: how many scores are held at a time.
+
+    Returns:
+        (B, Q, C_v).
+    """
+    num_queries, num_keys = q.shape[1], k.shape[1]
+    block = min(num_queries, 256, max(16, max_scores // num_keys))
+    q = q * q.shape[2] ** -0.5
+    scores = q.new_empty(block, num_keys)
+    out = q.new_empty(*q.shape[:2], v.shape[2])
+    for queries, keys, values, attended in zip(q, k.transpose(1, 2), v, out, strict=True):
+        for start in range(0, num_queries, block):
+            rows = slice(start, start + block)
+            weights = scores[: len(queries[rows])]
+            torch.mm(queries[rows], keys, out=weights)
+            torch.softmax(weights, dim=-1, out=weights)
+            torch.mm(weights, values, out=attended[rows])
+    return out
