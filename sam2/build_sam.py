@@ -11,7 +11,7 @@ import torch
 from sam2.config import apply_overrides, load_config
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.weights import config_for, load_into
+from sam2.weights import config_for, find_weights, load_into
 
 Model = TypeVar("Model", bound=SAM2Base)
 
@@ -117,6 +117,8 @@ def _build(
     overrides: Sequence[str],
     dtype: torch.dtype,
 ) -> Model:
+    if ckpt_path is not None:
+        find_weights(ckpt_path)  # a missing file is reported before any model is built
     if config_file is not None:
         config = load_config(config_file, overrides)
     elif ckpt_path is not None:

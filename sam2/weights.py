@@ -94,6 +94,28 @@ _HF_CONFIG_FIELDS = {
 }
 
 
+def find_weights(path: str | Path) -> list[Path]:
+    """The files, one or more shards, that hold the weights at `path`; see `load_state_dict`.
+
+    Raises:
+        FileNotFoundError: no such file, or a folder without weights; says what to run.
+    """
+    path = Path(path)
+    if not path.exists():
+        name = _download_name(path)
+        raise FileNotFoundError(f"no SAM 2 weights at {path}; download: python -m grounded_sam2.download {name}")
+    if path.is_file():
+        return [path]
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        return sorted({path / file for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    for pattern in ("model.safetensors", "*.safetensors", "*.pt"):
+        files = sorted(path.glob(pattern))
+        if len(files) == 1:
+            return files
+    raise FileNotFoundError(f"the folder {path} holds no model.safetensors and no single .pt file")
+
+
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read weights under their official names.
 
@@ -110,7 +132,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
-    for file in _weight_files(path):
+    for file in find_weights(path):
         tensors.update(_read_tensors(file))
     return _with_official_names(tensors)
 
@@ -203,22 +225,6 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
         if any(key.startswith(parts) or any(f".{part}" in key for part in parts) for key in keys):
             return description
     return f"weights of another model ({', '.join(keys[:3])}, …)" if keys else "no weights"
-
-
-def _weight_files(path: Path) -> list[Path]:
-    if not path.exists():
-        name = _download_name(path)
-        raise FileNotFoundError(f"no SAM 2 weights at {path}; download: python -m grounded_sam2.download {name}")
-    if path.is_file():
-        return [path]
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        return sorted({path / file for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    for pattern in ("model.safetensors", "*.safetensors", "*.pt"):
-        files = sorted(path.glob(pattern))
-        if len(files) == 1:
-            return files
-    raise FileNotFoundError(f"the folder {path} holds no model.safetensors and no single .pt file")
 
 
 def _download_name(path: Path) -> str:

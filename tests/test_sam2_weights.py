@@ -9,6 +9,7 @@ from reference.hugging_face import hugging_face_config, hugging_face_model
 from reference.random_weights import random_state_dict
 from torch import Tensor
 
+from sam2.build_sam import build_sam2
 from sam2.config import CONFIG_FILES, SAM2Config, load_config
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.weights import config_for, config_of, describe, load_into, load_state_dict
@@ -213,3 +214,9 @@ def test_folder_of_another_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "grounding-dino"}))
     with pytest.raises(ValueError, match="model_type 'grounding-dino', expected 'sam2_video'"):
         config_for(tmp_path)
+
+
+def test_missing_weights_are_reported_before_a_model_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(SAM2Base, "__init__", lambda *_arguments: pytest.fail("a model was built"))
+    with pytest.raises(FileNotFoundError, match=r"download: python -m grounded_sam2\.download sam2\.1-large"):
+        build_sam2("sam2.1-large", tmp_path / "sam2.1_hiera_large.pt")
