@@ -21,14 +21,8 @@ CLIP_FRAMES = 20  # frames of a clip that are kept
 MIN_SHARE = 2.0  # cells of the loss grid that a visible object covers at least
 FIRST_CLIPS = 24  # encoded before the first step
 FRAMES_PER_STEP = 64  # object-frames
-ROLLOUT_FRAMES = (
-    (0.1, 3),
-    (0.3, 4),
-    (0.5, 6),
-    (0.75, 8),
-    (0.9, 12),
-    (math.inf, 16),
-)  # until this fraction of the stage
+# frames of a rollout until this fraction of the stage
+ROLLOUT_FRAMES = ((0.08, 3), (0.2, 4), (0.4, 6), (0.65, 8), (0.85, 12), (math.inf, 16))
 FINAL_FRAMES = 6
 KIND_CHANCES = {"crossing": 0.3, "twins": 0.15, "occlusion": 0.2, "reentry": 0.15, "mixed": 0.15, "drift": 0.05}
 ABSENT_WEIGHT = 4.0  # of the presence loss where the object is absent; unweighted, the score always says "present"
@@ -200,7 +194,7 @@ def prompt_first_frame(
         Mask logits (N, 1, 4h, 4w), tokens (N, C), presence (N, 1) and the loss of the answer.
     """
     count, device, size = len(targets), targets.device, model.image_size
-    vision = model.add_no_memory(seen.vision)
+    vision = seen.vision if kind == "mask" else model.add_no_memory(seen.vision)  # as the predictors do
     prior = None
     if kind == "box":
         coords, labels = jitter_boxes(tracks.boxes_xyxy, size), [2, 3]
@@ -306,7 +300,7 @@ def memory_step(bank: ClipBank, step: int, fraction: float) -> tuple[Tensor, dic
         bank.refresh()
     length = next(frames for until, frames in ROLLOUT_FRAMES if fraction < until)
     tracks = draw_tracks(bank.clips, rng, max(FRAMES_PER_STEP // length, 4), length)
-    return rollout(bank.model, tracks, rng, teacher=max(0.0, 1 - fraction / 0.5), device=bank.model.device)
+    return rollout(bank.model, tracks, rng, teacher=max(0.0, 1 - fraction / 0.4), device=bank.model.device)
 
 
 def final_step(model: SAM2Base, step: int) -> tuple[Tensor, dict[str, float]]:
