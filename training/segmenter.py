@@ -6,15 +6,13 @@
 Three stages:
 
 1. images: the whole model but its memory, prompted with boxes first, then also points and earlier masks; pairs of
-frames teach
-   features that can be matched.
+   frames teach features that can be matched.
 2. memory: encoder frozen and its features of many clips cached; objects are followed over ever longer stretches, at
-first with
-   the true masks in memory, then with the model's own.
+   first with the true masks in memory, then with the model's own.
 3. final: the same with the encoder trained too, slowly, and with single images beside the clips.
 
-A GPU is used, with bfloat16 autocast, when there is one. The default steps are those of the shipped weights, an hour and a
-half on one shared CPU core; the losses were still falling in every stage.
+A GPU is used, with bfloat16 autocast, when there is one. The default steps are those of the shipped weights, an hour
+and a half on one shared CPU core; the losses were still falling in every stage.
 """
 
 from __future__ import annotations
@@ -103,7 +101,7 @@ class Trainer:
         step: Callable[[int, float], tuple[Tensor, dict[str, float]]],
         say_every: int = 50,
     ) -> None:
-        """Train until the stage's steps are done.
+        """Train until the stage's steps are done; the next stage starts from the average of the weights.
 
         Args:
             groups: parameter groups, each with its peak learning rate.
@@ -151,6 +149,7 @@ class Trainer:
                 self.save(optimiser)
                 last_saved = time.monotonic()
                 last_time = last_saved
+        self.model.load_state_dict(self.average.state_dict())
         self.progress.stage, self.progress.step = self.progress.stage + 1, 0
         self.save(None)
 
@@ -237,7 +236,6 @@ def main() -> None:
     if trainer.progress.stage == 0:
         groups = [{"params": encoder + decoder, "lr": IMAGE_RATE}]
         trainer.run_stage(groups, lambda step, fraction: image_step(model, step, fraction))
-        model.load_state_dict(trainer.average.state_dict())
         scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
         with torch.no_grad():
             align_memory(model, model.forward_image(normalise(scenes).to(trainer.device)).vision)
@@ -249,7 +247,6 @@ def main() -> None:
         bank = ClipBank(model, options.clips, first_seed)
         groups = [{"params": decoder, "lr": DECODER_RATE}, {"params": memory, "lr": MEMORY_RATE}]
         trainer.run_stage(groups, lambda step, fraction: memory_step(bank, step, fraction), say_every=10)
-        model.load_state_dict(trainer.average.state_dict())
         export(trainer.average, options.export)
     if trainer.progress.stage == 2:
         groups = [{"params": encoder + decoder + memory, "lr": FINAL_RATE}]
