@@ -1,7 +1,7 @@
 """Sprite atlases: the same nouns drawn in four free emoji styles.
 
-The atlases are committed under `training/artwork/`, so nothing here is needed to use the scenes. To rebuild them, fetch the
-four sources (their licences are in `training/artwork/LICENSES.md`) and run this module:
+The atlases are committed under `training/artwork/`, so nothing here is needed to use the scenes. To rebuild them, fetch
+the four sources (their licences are in `training/artwork/LICENSES.md`) and run this module:
 
     apt-get download fonts-noto-color-emoji && dpkg -x fonts-noto-color-emoji_*.deb noto
     npm pack @iconify-json/fluent-emoji-flat @twemoji/svg @iconify-json/openmoji      # unpack each beside noto/
