@@ -301,6 +301,7 @@ def export(trainer: Trainer, folder: Path, calibration_scenes: int) -> None:
     model.save_pretrained(folder)
     image_processor = GroundingDinoImageProcessor(size={"shortest_edge": SHORTEST_EDGE, "longest_edge": LONGEST_EDGE})
     GroundingDinoProcessor(image_processor=image_processor, tokenizer=trainer.tokenizer).save_pretrained(folder)
+    image_processor.save_pretrained(folder)  # preprocessor_config.json, where transformers 4 looks for it
     if calibration_scenes:
         detector = HuggingFaceDetector(str(folder), device="cpu")
         images = detect_scenes(low_threshold_detect(detector), range(calibration_scenes))
