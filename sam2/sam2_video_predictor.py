@@ -17,6 +17,7 @@ from sam2.video_frames import LazyFrames, RGBFrames, open_rgb_frames, to_model_i
 from sam2.video_state import FrameOutput, History, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
+CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
 
 
 class SAM2VideoPredictor(SAM2Base):
@@ -35,6 +36,13 @@ class SAM2VideoPredictor(SAM2Base):
         from sam2.build_sam import build_sam2_video_predictor_hf
 
         return build_sam2_video_predictor_hf(model_id, **kwargs)
+
+    @property
+    def max_batch(self) -> int:
+        """How many objects go through the model together."""
+        if self.device.type != "cpu":
+            return MAX_BATCH
+        return max(1, min(MAX_BATCH, CPU_BATCH_CELLS // self.embedding_size**2))
 
     # ---- sessions ----
 
@@ -368,8 +376,8 @@ class SAM2VideoPredictor(SAM2Base):
         if self.config.non_overlap_masks_for_mem_enc:
             high_res_masks = non_overlapping(high_res_masks)
         stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
-        for start in range(0, len(objects), MAX_BATCH):
-            rows = slice(start, start + MAX_BATCH)
+        for start in range(0, len(objects), self.max_batch):
+            rows = slice(start, start + self.max_batch)
             maskmem = self.encode_memory(features.vision, high_res_masks[rows], scores[rows], False)
             for i, memory in enumerate(maskmem.to(state.storage_device, torch.bfloat16).split(1), start):
                 output, row = outputs[i]
@@ -380,12 +388,14 @@ class SAM2VideoPredictor(SAM2Base):
     def _same_shaped(
         self, state: InferenceState, objects: list[ObjectState], frame_idx: int, reverse: bool
     ) -> list[list[int]]:
-        """Positions of the objects whose memories hold as much, in batches of at most `MAX_BATCH`."""
+        """Positions of the objects whose memories hold as much, in batches of at most `max_batch`."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, obj in enumerate(objects):
             spatial, pointers = self._readable(state, obj, frame_idx, reverse)
             groups[len(spatial), len(pointers)].append(i)
-        return [group[i : i + MAX_BATCH] for group in groups.values() for i in range(0, len(group), MAX_BATCH)]
+        return [
+            group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
+        ]
 
     def _readable(
         self, state: InferenceState, obj: ObjectState, frame_idx: int, reverse: bool
@@ -474,8 +484,8 @@ class SAM2VideoPredictor(SAM2Base):
                 by_frame[frame_idx].append(obj)
         for frame_idx, objects in by_frame.items():
             vision = self._features(state, frame_idx).vision
-            for start in range(0, len(objects), MAX_BATCH):
-                self._encode_prompted(state, objects[start : start + MAX_BATCH], frame_idx, vision)
+            for start in range(0, len(objects), self.max_batch):
+                self._encode_prompted(state, objects[start : start + self.max_batch], frame_idx, vision)
 
     def _encode_prompted(
         self, state: InferenceState, objects: list[ObjectState], frame_idx: int, vision: Tensor
