@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from training.scenes import Scene, make_clip, make_scene
 
 FIRST_TEST_SEED = 5_000  # held-out seeds below serve for choosing, those from here on for reporting
 MIN_PIXELS = 40  # of an object that is prompted
+CLIP_FRAMES = 40  # paths are laid out over a clip of this length; shorter tests take frames from its middle
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -104,10 +106,16 @@ def track(predictor: SAM2VideoPredictor, scenes: list[Scene], prompted: Sequence
 def tracking_scores(
     predictor: SAM2VideoPredictor, seeds: Sequence[int], num_frames: int, kind: str, styles: Sequence[str]
 ) -> TrackScores:
-    """Track every object that the first frame shows, in one held-out clip per seed."""
+    """Track every object that the first of `num_frames` shows, in one held-out clip per seed.
+
+    The frames are the middle ones of a clip of `CLIP_FRAMES`: there objects cross, hide and leave.
+    """
     regions, boundaries, visible_regions, absences, swaps = [], [], [], [], []
     for seed in seeds:
-        scenes = list(make_clip(seed, num_frames, split="heldout", styles=styles, kind=kind))
+        length = max(num_frames, CLIP_FRAMES)
+        first = (length - num_frames) // 2
+        clip = make_clip(seed, length, split="heldout", styles=styles, kind=kind)
+        scenes = list(itertools.islice(clip, first, first + num_frames))
         prompted = [i for i, mask in enumerate(scenes[0].masks) if mask.sum() >= MIN_PIXELS]
         if not prompted:
             continue
