@@ -5,9 +5,10 @@
     python benchmarks/sam2_speed.py --config sam2.1_hiera_l --image-size 1024 --num-objects 1 4 16 --num-frames 12
 
 Both packages read the same random weights and the same clip and track the same boxes from frame 0, in processes of
-their own that take turns, so that whatever else the machine does hits both. Seconds per frame are the median over the
-tracked frames of all rounds. Hole filling is off: the reference does it only with its CUDA extension. Peak memory is
-the resident set, Python and weights included.
+their own that take turns, so that whatever else the machine does hits both. Figures are the median over the tracked
+frames of all rounds: seconds on the clock, and seconds of processor time, which other programs disturb less. Hole
+filling is off: the reference does it only with its CUDA extension. Peak memory is the resident set, Python and weights
+included.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,19 +47,17 @@ def grid_of_boxes(num_boxes: int) -> np.ndarray:
     return np.array([(x + 8, y + 6, x + width / 4 - 8, y + height / 4 - 6) for x, y in corners], dtype=np.float32)
 
 
-def track(config: str, image_size: int, num_objects: int, work: Path) -> dict[str, object]:
-    """Track with whichever `sam2` is importable: seconds of every frame and peak resident memory in MB."""
+def track(config: str, image_size: int, num_objects: int, work: Path) -> dict[str, Any]:
+    """Track with whichever `sam2` is importable: seconds of every frame by both clocks, peak resident memory in MB."""
     predictor = build(config, image_size, work / "weights.pt", video=True, postprocessing=True)
     state = predictor.init_state(str(work / "clip"))
     for obj_id, box in enumerate(grid_of_boxes(num_objects), start=1):
         predictor.add_new_points_or_box(state, 0, obj_id, box=box)
-    seconds = []
-    last = time.perf_counter()
+    ticks = [(time.perf_counter(), time.process_time())]
     for _ in predictor.propagate_in_video(state):
-        now = time.perf_counter()
-        seconds.append(now - last)
-        last = now
-    return {"seconds": seconds[WARM_UP_FRAMES:], "peak_mb": peak_resident_mb()}
+        ticks.append((time.perf_counter(), time.process_time()))
+    wall, cpu = np.diff(np.array(ticks), axis=0)[WARM_UP_FRAMES:].T
+    return {"wall": wall.tolist(), "cpu": cpu.tolist(), "peak_mb": peak_resident_mb()}
 
 
 def peak_resident_mb() -> float:
@@ -69,7 +69,7 @@ def peak_resident_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def track_apart(package: str, arguments: argparse.Namespace, num_objects: int, work: Path) -> dict[str, object]:
+def track_apart(package: str, arguments: argparse.Namespace, num_objects: int, work: Path) -> dict[str, Any]:
     """`track` in a process of its own that imports one of the two packages."""
     sources = REPOSITORY / ".references" / "sam2" if package == "reference" else REPOSITORY
     environment = os.environ | {"PYTHONPATH": str(sources), "OMP_NUM_THREADS": str(arguments.threads)}
@@ -102,24 +102,27 @@ def main() -> None:
     print(
         f"{arguments.config} at {arguments.image_size} px, {arguments.num_frames} frames, {arguments.threads} threads"
     )
-    print("objects   s/frame: reference      ours   speed-up   peak MB: reference      ours   share")
+    print("objects  package    s/frame  CPU s/frame  peak MB")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_clip(work / "clip", arguments.num_frames, FRAME_SIZE)
         random_checkpoint(arguments.config, work / "weights.pt")
         for num_objects in tqdm(arguments.num_objects, desc="numbers of objects"):
-            seconds: dict[str, list[float]] = {package: [] for package in PACKAGES}
-            peaks = dict.fromkeys(PACKAGES, 0.0)
+            runs: dict[str, list[dict[str, Any]]] = {package: [] for package in PACKAGES}
             for _ in range(arguments.rounds):
                 for package in PACKAGES:
-                    measured = track_apart(package, arguments, num_objects, work)
-                    seconds[package] += measured["seconds"]
-                    peaks[package] = max(peaks[package], measured["peak_mb"])
-            theirs, ours = (float(np.median(seconds[package])) for package in PACKAGES)
-            tqdm.write(
-                f"{num_objects:7} {theirs:20.3f} {ours:9.3f} {theirs / ours:9.2f}x "
-                f"{peaks['reference']:20.0f} {peaks['ours']:9.0f} {peaks['ours'] / peaks['reference']:7.2f}"
-            )
+                    runs[package].append(track_apart(package, arguments, num_objects, work))
+            figures = np.array([summarise(runs[package]) for package in PACKAGES])
+            for package, row in zip(PACKAGES, figures, strict=True):
+                tqdm.write(f"{num_objects:7}  {package:9} {row[0]:8.3f} {row[1]:12.3f} {row[2]:8.0f}")
+            ratio = figures[0] / figures[1]
+            tqdm.write(f"{num_objects:7}  {'ratio':9} {ratio[0]:8.2f} {ratio[1]:12.2f} {ratio[2]:8.2f}")
+
+
+def summarise(runs: list[dict[str, Any]]) -> list[float]:
+    """Median seconds per frame by the wall clock and by the processor's, and the highest peak memory in MB."""
+    medians = [float(np.median(np.concatenate([run[clock] for run in runs]))) for clock in ("wall", "cpu")]
+    return [*medians, max(run["peak_mb"] for run in runs)]
 
 
 if __name__ == "__main__":
