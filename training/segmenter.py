@@ -11,8 +11,10 @@ Three stages:
    first with the true masks in memory, then with the model's own.
 3. final: the same with the encoder trained too, slowly, and with single images beside the clips.
 
-A GPU is used, with bfloat16 autocast, when there is one. The default steps are those of the shipped weights, an hour
-and a half on one shared CPU core; the losses were still falling in every stage.
+A GPU is used, with bfloat16 autocast, when there is one. The shipped weights are those after the default steps of the
+first two stages, 75 minutes on one shared CPU core, while this recipe was being written: the image stage ran its first
+1,450 steps with the balanced loss and a faster falling rate. Losses were still falling in both stages. The final stage's
+40 steps changed no score by more than 0.01.
 """
 
 from __future__ import annotations
@@ -93,7 +95,8 @@ class Trainer:
 
     def fraction(self) -> float:
         """How much of the current stage is done, 0..1."""
-        return self.progress.step / max(self.steps[self.progress.stage], 1)
+        steps = self.steps[self.progress.stage]
+        return self.progress.step / steps if steps else 1.0
 
     def run_stage(
         self,
