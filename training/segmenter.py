@@ -14,7 +14,7 @@ Three stages:
 A GPU is used, with bfloat16 autocast, when there is one. The shipped weights are those after the default steps of the
 first two stages, 75 minutes on one shared CPU core, while this recipe was being written: the image stage ran its first
 1,450 steps with the balanced loss and a faster falling rate. Losses were still falling in both stages. The final
-stage's 40 steps changed no score by more than 0.02.
+stage's 40 steps changed box IoU and J by less than 0.01 on 50 scenes and 19 clips, so they were left out.
 """
 
 from __future__ import annotations
