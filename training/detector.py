@@ -156,7 +156,13 @@ def assign(
 class Trainer:
     """Model, running average of its weights, optimiser and clock; all of it survives an interruption."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, work_folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        work_folder: Path,
+        device: torch.device,
+        start_from: Path | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.checkpoint_path = work_folder / "detector.pt"
         self.device = device
@@ -167,6 +173,11 @@ class Trainer:
         self.stage_steps = 0
         self.seconds = 0.0
         self.stage = "dense"
+        if start_from is not None:  # exported weights have been through the dense stage
+            exported = GroundingDinoForObjectDetection.from_pretrained(start_from, dtype=torch.float32)
+            self.model.load_state_dict(exported.state_dict(), strict=False)  # it has frozen norms without counters
+            self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.stage = "full"
         self.optimizer = self._build_optimizer()
         if self.checkpoint_path.exists():
             self.restore()
@@ -319,6 +330,9 @@ def main() -> None:
         "--work-folder", type=Path, default=Path("outputs/training"), help="where the checkpoint is kept"
     )
     parser.add_argument("--output-folder", type=Path, default=Path("gdino_checkpoints/nano"), help="the exported model")
+    parser.add_argument(
+        "--start-from", type=Path, help="exported folder to improve in the full stage instead of random weights"
+    )
     parser.add_argument("--dense-minutes", type=float, default=45.0)
     parser.add_argument("--full-minutes", type=float, default=55.0)
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of the training step")
@@ -334,11 +348,12 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(tuple(MEANINGS), arguments.work_folder / "tokenizer")
-    trainer = Trainer(tokenizer, arguments.work_folder, device)
+    trainer = Trainer(tokenizer, arguments.work_folder, device, arguments.start_from)
+    dense_minutes = 0.0 if arguments.start_from else arguments.dense_minutes
     if not arguments.export_only:
         default_workers = 12 if device.type == "cuda" else 0
         num_workers = default_workers if arguments.num_workers is None else arguments.num_workers
-        trainer.train(arguments.dense_minutes, arguments.full_minutes, num_workers)
+        trainer.train(dense_minutes, arguments.full_minutes, num_workers)
     export(trainer, arguments.output_folder, arguments.calibration_scenes)
 
 

@@ -3,6 +3,8 @@
     python -m training.segmenter      # all stages, into checkpoints/sam2.1_hiera_nano.pt; goes on after an interruption
     python -m training.segmenter --image-steps 20000 --memory-steps 10000 --final-steps 2000
 
+    python -m training.segmenter --start-from checkpoints/sam2.1_hiera_nano.pt     # improve exported weights
+
 Three stages:
 
 1. images: the whole model but its memory, prompted with boxes first, then also points and earlier masks; pairs of
@@ -35,6 +37,7 @@ from torch import Tensor
 
 from sam2.config import load_config
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.weights import load_into
 from training.scenes import make_scene
 from training.segmenter_images import image_step, normalise_top_level
 from training.segmenter_memory import ClipBank, align_memory, final_step, memory_step
@@ -72,13 +75,16 @@ class Progress:
 class Trainer:
     """Weights, their running average and the optimiser, with a checkpoint to go on from."""
 
-    def __init__(self, folder: Path, steps: tuple[int, int, int]) -> None:
+    def __init__(self, folder: Path, steps: tuple[int, int, int], start_from: Path | None = None) -> None:
         self.folder = folder
         self.steps = steps
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
         self.model = SAM2Base(load_config("sam2.1-nano"))
-        prepare_initial_weights(self.model)
+        if start_from is None:
+            prepare_initial_weights(self.model)
+        else:
+            load_into(self.model, start_from)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.progress = Progress()
@@ -224,12 +230,14 @@ def main() -> None:
     parser.add_argument("--final-steps", type=int, default=40)
     parser.add_argument("--clips", type=int, default=160, help="cached by the memory stage, 3 MB each")
     parser.add_argument("--export", type=Path, default=EXPORT_PATH)
+    parser.add_argument("--start-from", type=Path, help="exported weights to improve instead of random ones")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for PyTorch's default")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    trainer = Trainer(options.folder, (options.image_steps, options.memory_steps, options.final_steps))
+    steps = (options.image_steps, options.memory_steps, options.final_steps)
+    trainer = Trainer(options.folder, steps, options.start_from)
     model = trainer.model
     memory = [value for name, value in model.named_parameters() if name.startswith(MEMORY_PARTS)]
     encoder = list(model.image_encoder.parameters())
@@ -239,9 +247,10 @@ def main() -> None:
     if trainer.progress.stage == 0:
         groups = [{"params": encoder + decoder, "lr": IMAGE_RATE}]
         trainer.run_stage(groups, lambda step, fraction: image_step(model, step, fraction))
-        scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
-        with torch.no_grad():
-            align_memory(model, model.forward_image(normalise(scenes).to(trainer.device)).vision)
+        if options.start_from is None:
+            scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
+            with torch.no_grad():
+                align_memory(model, model.forward_image(normalise(scenes).to(trainer.device)).vision)
         trainer.average.load_state_dict(model.state_dict())
         trainer.save(None)
         export(trainer.average, options.export)
