@@ -50,6 +50,16 @@ def predictor() -> SAM2VideoPredictor:
 
 
 @pytest.fixture(scope="module")
+def exact_predictor() -> SAM2VideoPredictor:
+    """The same model in float64, for comparisons between batches of different sizes.
+
+    Memories are kept in bfloat16. In float32 the last bit of a matrix product, which depends on the size of the batch,
+    now and then tips that rounding, and this model makes about 1e-5 of it; in float64 it does not.
+    """
+    return make_predictor().double()
+
+
+@pytest.fixture(scope="module")
 def clip() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     background = rng.integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -94,39 +104,40 @@ def test_streaming_equals_offline(predictor: SAM2VideoPredictor, clip: list[np.n
         assert torch.equal(masks, offline[t])
 
 
-def test_batched_objects_equal_one_at_a_time(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
-    """To 1e-4: memories are kept in bfloat16, whose rounding makes 1e-5 of a last bit in a matrix product."""
-    together = track(predictor, clip, 1, 2, 3)
+def test_batched_objects_equal_one_at_a_time(exact_predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    together = track(exact_predictor, clip, 1, 2, 3)
     for position, obj_id in enumerate((1, 2, 3)):
-        alone = track(predictor, clip, obj_id)
+        alone = track(exact_predictor, clip, obj_id)
         for t, masks in alone.items():
-            assert relative_difference(together[t][position], masks[0]) < 1e-4
+            assert relative_difference(together[t][position], masks[0]) < 1e-7
 
 
 @pytest.mark.parametrize("history", ["recent", "all"])
-def test_adding_an_object_changes_no_other(predictor: SAM2VideoPredictor, clip: list[np.ndarray], history: str) -> None:
-    without = track(predictor, clip, 1)
-    state = predictor.init_state(clip, history=history)  # type: ignore[arg-type]
-    prompt(predictor, state, 0, 1)
-    for t, obj_ids, masks in predictor.propagate_in_video(state):
+def test_adding_an_object_changes_no_other(
+    exact_predictor: SAM2VideoPredictor, clip: list[np.ndarray], history: str
+) -> None:
+    without = track(exact_predictor, clip, 1)
+    state = exact_predictor.init_state(clip, history=history)  # type: ignore[arg-type]
+    prompt(exact_predictor, state, 0, 1)
+    for t, obj_ids, masks in exact_predictor.propagate_in_video(state):
         assert obj_ids == ([1] if t <= 7 else [1, 2])
-        assert relative_difference(masks[0], without[t][0]) < 1e-5
+        assert relative_difference(masks[0], without[t][0]) < 1e-7
         if t == 7:
-            prompt(predictor, state, 7, 2)
+            prompt(exact_predictor, state, 7, 2)
 
 
-def test_removing_an_object_changes_no_other(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
-    without = track(predictor, clip, 2)
-    state = predictor.init_state(clip)
-    prompt(predictor, state, 0, 1, 2)
-    for t, _, masks in predictor.propagate_in_video(state):
-        assert relative_difference(masks[-1], without[t][0]) < 1e-5
+def test_removing_an_object_changes_no_other(exact_predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    without = track(exact_predictor, clip, 2)
+    state = exact_predictor.init_state(clip)
+    prompt(exact_predictor, state, 0, 1, 2)
+    for t, _, masks in exact_predictor.propagate_in_video(state):
+        assert relative_difference(masks[-1], without[t][0]) < 1e-7
         if t == 5:
-            obj_ids, updated = predictor.remove_object(state, 1)
+            obj_ids, updated = exact_predictor.remove_object(state, 1)
             assert obj_ids == [2] and [frame_idx for frame_idx, _ in updated] == [0]
             assert updated[0][1].shape == (1, 1, HEIGHT, WIDTH)
     with pytest.raises(RuntimeError, match="cannot remove object 9"):
-        predictor.remove_object(state, 9, strict=True)
+        exact_predictor.remove_object(state, 9, strict=True)
 
 
 def test_recent_history_reads_as_much_as_the_full_one(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
