@@ -192,15 +192,11 @@ class SAM2VideoPredictor(SAM2Base):
 
         previous = obj.output_at(frame_idx)
         prior = None if previous is None else previous.low_res_masks.to(self.device).clamp(-32.0, 32.0)
-        is_init_cond_frame = previous is None or previous.reverse is None
         features = self._features(state, frame_idx)
-        if is_init_cond_frame:
-            vision = self.add_no_memory(features.vision)
-        else:
-            vision = self._read_memory(state, [obj], frame_idx, bool(previous and previous.reverse), features)
+        vision, is_init_cond_frame = self._vision_for_prompt(state, obj, frame_idx, features)
         multimask = self.uses_multimask(is_init_cond_frame, kinds.shape[1])
         output = self.sam_heads(vision, features.high_res, (coords, kinds), prior, multimask)
-        self._set_pending(state, obj, frame_idx, output, is_init_cond_frame)
+        self._set_pending(state, obj, frame_idx, output)
         return frame_idx, state.obj_ids, self._masks_on(state, frame_idx)
 
     def add_new_points(self, *args, **kwargs) -> tuple[int, list[int], Tensor]:  # type: ignore[no-untyped-def]
@@ -225,19 +221,14 @@ class SAM2VideoPredictor(SAM2Base):
         obj = state.objects.setdefault(obj_id, ObjectState())
         obj.masks[frame_idx] = prompt
         obj.points.pop(frame_idx, None)
-        previous = obj.output_at(frame_idx)
-        is_init_cond_frame = previous is None or previous.reverse is None
         features = self._features(state, frame_idx)
         if self.config.use_mask_input_as_output_without_sam:
             output = self.use_mask_as_output(features, prompt)
         else:
-            if is_init_cond_frame:
-                vision = self.add_no_memory(features.vision)
-            else:
-                vision = self._read_memory(state, [obj], frame_idx, bool(previous and previous.reverse), features)
-            multimask = self.uses_multimask(is_init_cond_frame, 0)
+            vision, is_init_cond_frame = self._vision_for_prompt(state, obj, frame_idx, features)
+            multimask = self.uses_multimask(is_init_cond_frame, num_points=0)
             output = self.sam_heads(vision, features.high_res, None, prompt, multimask)
-        self._set_pending(state, obj, frame_idx, output, is_init_cond_frame)
+        self._set_pending(state, obj, frame_idx, output)
         return frame_idx, state.obj_ids, self._masks_on(state, frame_idx)
 
     @torch.inference_mode()
@@ -528,21 +519,29 @@ class SAM2VideoPredictor(SAM2Base):
             state.features = (frame_idx, self.forward_image(frame.unsqueeze(0)))
         return state.features[1]
 
-    def _set_pending(
-        self,
-        state: InferenceState,
-        obj: ObjectState,
-        frame_idx: int,
-        output: SamOutput,
-        is_init_cond_frame: bool,
-    ) -> None:
-        is_cond = is_init_cond_frame or frame_idx in obj.cond or self.config.add_all_frames_to_correct_as_cond
+    def _vision_for_prompt(
+        self, state: InferenceState, obj: ObjectState, frame_idx: int, features: ImageFeatures
+    ) -> tuple[Tensor, bool]:
+        """What a prompt is decoded on: the frame alone, or, once tracked, with the object's memory; and which it was.
+
+        Returns:
+            (1, C, h, w), and whether the frame becomes an initial conditioning frame.
+        """
+        previous = obj.output_at(frame_idx)
+        if previous is None or previous.reverse is None:
+            return self.add_no_memory(features.vision), True
+        return self._read_memory(state, [obj], frame_idx, previous.reverse, features), False
+
+    def _set_pending(self, state: InferenceState, obj: ObjectState, frame_idx: int, output: SamOutput) -> None:
+        """Keep the answer to a prompt until `_encode_pending` puts it into memory."""
+        previous = obj.output_at(frame_idx)
+        reverse = None if previous is None else previous.reverse
+        is_cond = reverse is None or frame_idx in obj.cond or self.config.add_all_frames_to_correct_as_cond
         masks = output.low_res_masks
         if self.config.fill_hole_area > 0:
             masks = fill_holes(masks, self.config.fill_hole_area)
-        previous = obj.output_at(frame_idx)
         frame_output = self._frame_output(state, output, 0, masks)
-        frame_output.reverse = None if previous is None else previous.reverse
+        frame_output.reverse = reverse
         obj.pending[frame_idx] = (frame_output, is_cond)
 
     def _frame_output(self, state: InferenceState, output: SamOutput, row: int, masks: Tensor) -> FrameOutput:

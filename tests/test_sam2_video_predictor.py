@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -10,36 +9,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_sam2 import make_tiny_model
 
-from sam2.config import SAM2Config
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, non_overlapping
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_frames import open_rgb_frames, to_model_input
 from sam2.video_state import InferenceState
 
-TINY = SAM2Config(
-    image_size=64,
-    embed_dim=16,
-    stages=(1, 1, 2, 1),
-    global_att_blocks=(3,),
-    window_spec=(4, 2, 4, 2),
-    d_model=64,
-    mem_dim=32,
-    decoder_mlp_dim=64,
-    memory_attention_layers=2,
-    memory_attention_mlp_dim=64,
-)
 HEIGHT, WIDTH = 48, 80
 BOXES = {1: [5, 5, 40, 30], 2: [30, 10, 70, 40], 3: [2, 20, 30, 46]}
 
 
 def make_predictor(**changes: object) -> SAM2VideoPredictor:
     """Random weights, away from their initial constants, with object scores above zero so that masks are alive."""
-    torch.manual_seed(0)
-    predictor = SAM2VideoPredictor(replace(TINY, **changes)).eval()  # type: ignore[arg-type]
+    settings = {"memory_attention_layers": 2, **changes}
+    predictor = make_tiny_model(model_class=SAM2VideoPredictor, **settings)
     with torch.no_grad():
-        for parameter in predictor.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
         predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 3.0
     return predictor
 

@@ -1,12 +1,15 @@
 """A SAM 2 model of random weights that is small enough for tests to build and run in milliseconds."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from sam2.config import SAM2Config
 from sam2.modeling.sam2_base import SAM2Base
+
+Model = TypeVar("Model", bound=SAM2Base)
 
 TINY = SAM2Config(
     image_size=64,
@@ -22,10 +25,14 @@ TINY = SAM2Config(
 )
 
 
-def make_tiny_model(dtype: torch.dtype = torch.float32, **changes: object) -> SAM2Base:
+def make_tiny_model(
+    dtype: torch.dtype = torch.float32,
+    model_class: type[Model] = SAM2Base,  # type: ignore[assignment]
+    **changes: object,
+) -> Model:
     """`TINY` with changed fields, its weights moved away from their initial constants."""
     torch.manual_seed(0)
-    model = SAM2Base(replace(TINY, **changes)).eval()  # type: ignore[arg-type]
+    model = model_class(replace(TINY, **changes)).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
