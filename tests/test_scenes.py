@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.artwork import STYLES, load_sprites
+from training.artwork import COMPLETE_STYLES, STYLES, load_sprites
 from training.scenes import CLIP_KINDS, NOUNS, TRAIN_STYLES, UNSEEN_STYLE, Scene, make_clip, make_scene
 
 
@@ -32,7 +32,8 @@ def test_there_are_enough_nouns_in_every_style() -> None:
     assert UNSEEN_STYLE not in TRAIN_STYLES
     for style in STYLES:
         sprites = load_sprites(style)
-        assert list(sprites) == list(NOUNS)
+        assert list(sprites) == [noun for noun in NOUNS if noun in sprites] and len(sprites) >= 40
+        assert style not in (*COMPLETE_STYLES, UNSEEN_STYLE) or len(sprites) == len(NOUNS)
         assert all(sprite.dtype == np.uint8 and (sprite[..., 3] > 127).mean() > 0.1 for sprite in sprites.values())
 
 
@@ -85,7 +86,7 @@ def test_clip_kinds_do_what_they_say() -> None:
         return visible[0] and visible[-1] and not all(visible)
 
     assert sum(returns("reentry", seed) for seed in range(12)) >= 6
-    assert sum(returns("occlusion", seed) for seed in range(12)) >= 2
+    assert sum(returns("occlusion", seed) for seed in range(40)) >= 5  # it is hidden altogether in one of four
 
 
 def test_a_clip_without_objects_has_empty_arrays() -> None:
@@ -112,3 +113,10 @@ def test_bad_clip_arguments_are_named() -> None:
         make_clip(0, 5, kind="dance")
     with pytest.raises(ValueError, match="num_frames must be at least 1, got 0"):
         make_clip(0, 0)
+
+
+def test_only_nouns_that_a_style_draws_are_shown() -> None:
+    drawn = set(load_sprites("streamline"))
+    assert drawn < set(NOUNS)
+    shown = {phrase for seed in range(8) for phrase in make_scene(seed, styles=("streamline",)).phrases}
+    assert shown and shown <= drawn

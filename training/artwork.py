@@ -1,13 +1,13 @@
-"""Sprite atlases: the same nouns drawn in four free emoji styles.
+"""Sprite atlases: the same nouns drawn in nine free emoji styles.
 
 The atlases are committed under `training/artwork/`, so nothing here is needed to use the scenes. To rebuild them, fetch
-the four sources (their licences are in `training/artwork/LICENSES.md`) and run this module:
+the sources (their licences are in `training/artwork/LICENSES.md`) and run this module:
 
     apt-get download fonts-noto-color-emoji && dpkg -x fonts-noto-color-emoji_*.deb noto
-    npm pack @iconify-json/fluent-emoji-flat @twemoji/svg @iconify-json/openmoji      # unpack each beside noto/
+    npm install @twemoji/svg @iconify-json/{fluent-emoji-flat,fluent-emoji,noto-v1,emojione,fxemoji}
+    npm install @iconify-json/{streamline-emojis,openmoji,twemoji}       # the last one for the emojis' names
     pip install resvg-py
-    python -m training.artwork --noto noto/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf \
-        --fluent iconify-json-fluent-emoji-flat --twemoji twemoji-svg --openmoji iconify-json-openmoji
+    python -m training.artwork --noto noto/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf --npm node_modules
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ ARTWORK_FOLDER = Path(__file__).with_name("artwork")
 SPRITE_SIZE = 128  # pixels, side of one atlas cell
 ATLAS_COLUMNS = 12
 
-TRAIN_STYLES: tuple[str, ...] = ("noto", "fluent", "twemoji")
+COMPLETE_STYLES: tuple[str, ...] = ("noto", "fluent", "twemoji", "gradient")
+TRAIN_STYLES: tuple[str, ...] = (
+    *COMPLETE_STYLES,
+    "noto1",
+    "emojione",
+    "fxemoji",
+    "streamline",
+)  # these lack some nouns
 UNSEEN_STYLE = "openmoji"  # never trained on: it measures how far the models go beyond the styles they know
 STYLES: tuple[str, ...] = (*TRAIN_STYLES, UNSEEN_STYLE)
 
@@ -107,6 +114,42 @@ EMOJI_OF_NOUN: dict[str, str] = {
 }
 NOUNS: tuple[str, ...] = tuple(EMOJI_OF_NOUN)
 
+ICONIFY_PACKAGES: dict[str, str] = {
+    "fluent": "fluent-emoji-flat",
+    "gradient": "fluent-emoji",
+    "noto1": "noto-v1",
+    "emojione": "emojione",
+    "fxemoji": "fxemoji",
+    "streamline": "streamline-emojis",
+    "openmoji": "openmoji",
+}
+# Icons with a name of their own, and None for drawings that another style's do not agree with: a pink "red heart".
+OWN_NAMES: dict[str, dict[str, str | None]] = {
+    "noto1": {"red car": None, "blue car": None, "basketball": None, "red heart": None},
+    "emojione": {"robot": "robot-face", "basketball": None, "motorcycle": None},
+    "fxemoji": {
+        "pizza": "sliceofpizza",
+        "train": "steamlocomotive",
+        "scissors": "blackscissors",
+        "umbrella": None,
+        "sailboat": None,
+    },
+    "streamline": {
+        "strawberry": "strawberry-1",
+        "watermelon": "watermelon-1",
+        "hamburger": "hamburger-1",
+        "pizza": "pizza-1",
+        "doughnut": "doughnut-1",
+        "robot": "robot-face-1",
+        "sunflower": "sunflower-1",
+        "cactus": "cactus-1",
+        "frog": "frog-face",
+        "backpack": "school-backpack",
+        "penguin": None,
+        "guitar": None,
+    },
+}
+
 
 @cache
 def load_sprites(style: str) -> dict[str, np.ndarray]:
@@ -117,6 +160,7 @@ def load_sprites(style: str) -> dict[str, np.ndarray]:
 
     Returns:
         Noun to (h, w, 4) uint8 RGBA drawing, cropped to what is visible; its longer side is at most `SPRITE_SIZE`.
+        Nouns that the style does not draw are left out.
 
     Raises:
         ValueError: `style` is not one of `STYLES`.
@@ -128,7 +172,9 @@ def load_sprites(style: str) -> dict[str, np.ndarray]:
     sprites = {}
     for position, noun in enumerate(NOUNS):
         top, left = (SPRITE_SIZE * index for index in divmod(position, ATLAS_COLUMNS))
-        sprites[noun] = crop_to_visible(atlas[top : top + SPRITE_SIZE, left : left + SPRITE_SIZE])
+        cell = atlas[top : top + SPRITE_SIZE, left : left + SPRITE_SIZE]
+        if cell[..., 3].any():
+            sprites[noun] = crop_to_visible(cell)
     return sprites
 
 
@@ -140,10 +186,13 @@ def crop_to_visible(rgba: np.ndarray) -> np.ndarray:
 
 
 def write_atlas(drawings: dict[str, Image.Image], path: Path) -> None:
-    """Fit each noun's RGBA drawing into a cell and write the grid of all cells as one WebP file."""
+    """Fit each noun's RGBA drawing into a cell and write the grid of all cells as one WebP file; absent nouns leave
+    theirs empty."""
     rows = -(-len(NOUNS) // ATLAS_COLUMNS)
     atlas = Image.new("RGBA", (ATLAS_COLUMNS * SPRITE_SIZE, rows * SPRITE_SIZE))
     for position, noun in enumerate(NOUNS):
+        if noun not in drawings:
+            continue
         drawing = Image.fromarray(crop_to_visible(np.asarray(drawings[noun].convert("RGBA"))))
         ratio = SPRITE_SIZE / max(drawing.size)
         drawing = drawing.resize((max(1, round(drawing.width * ratio)), max(1, round(drawing.height * ratio))))
@@ -163,20 +212,28 @@ def draw_noto(font_path: Path) -> dict[str, Image.Image]:
     return drawings
 
 
-def draw_iconify(package: Path) -> dict[str, Image.Image]:
-    """Draw every noun from an unpacked `@iconify-json/*` package."""
-    icon_of_code = json.loads((package / "chars.json").read_text())
+def draw_iconify(package: Path, names: dict[str, str], own_names: dict[str, str | None]) -> dict[str, Image.Image]:
+    """Draw the nouns that an unpacked `@iconify-json/*` package has.
+
+    Args:
+        package: the unpacked package.
+        names: noun to its usual icon name.
+        own_names: the package's exceptions, see `OWN_NAMES`.
+    """
     collection = json.loads((package / "icons.json").read_text())
+    aliases = collection.get("aliases", {})
     drawings = {}
-    for noun, emoji in EMOJI_OF_NOUN.items():
-        name = icon_of_code.get(f"{ord(emoji):x}") or icon_of_code[f"{ord(emoji):x}-fe0f"]
-        name = collection.get("aliases", {}).get(name, {}).get("parent", name)
-        icon = collection["icons"][name]
-        width, height = icon.get("width", collection.get("width", 16)), icon.get("height", collection.get("height", 16))
-        drawings[noun] = draw_svg(
-            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
-        )
+    for noun, usual in names.items():
+        for name in (own_names[noun],) if noun in own_names else (usual, usual.replace("-", "")):
+            icon = collection["icons"].get(aliases.get(name, {}).get("parent", name))
+            if icon is None:
+                continue
+            width, height = (icon.get(side, collection.get(side, 16)) for side in ("width", "height"))
+            drawings[noun] = draw_svg(
+                f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+                f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
+            )
+            break
     return drawings
 
 
@@ -194,19 +251,29 @@ def draw_svg(svg: str) -> Image.Image:
     return Image.open(io.BytesIO(bytes(png)))
 
 
+def usual_names(twemoji_package: Path) -> dict[str, str]:
+    """Noun to the name that icon collections give its emoji, from `@iconify-json/twemoji`."""
+    name_of_code = json.loads((twemoji_package / "chars.json").read_text())
+    return {
+        noun: name_of_code.get(f"{ord(emoji):x}") or name_of_code[f"{ord(emoji):x}-fe0f"]
+        for noun, emoji in EMOJI_OF_NOUN.items()
+    }
+
+
 def main() -> None:
-    """Rebuild all four atlases from their sources."""
+    """Rebuild all atlases from their sources."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--noto", type=Path, required=True, help="NotoColorEmoji.ttf")
-    parser.add_argument("--fluent", type=Path, required=True, help="unpacked @iconify-json/fluent-emoji-flat")
-    parser.add_argument("--twemoji", type=Path, required=True, help="unpacked @twemoji/svg")
-    parser.add_argument("--openmoji", type=Path, required=True, help="unpacked @iconify-json/openmoji")
+    parser.add_argument("--npm", type=Path, required=True, help="folder of the unpacked npm packages")
     sources = parser.parse_args()
     ARTWORK_FOLDER.mkdir(exist_ok=True)
     write_atlas(draw_noto(sources.noto), ARTWORK_FOLDER / "noto.webp")
-    write_atlas(draw_iconify(sources.fluent), ARTWORK_FOLDER / "fluent.webp")
-    write_atlas(draw_twemoji(sources.twemoji), ARTWORK_FOLDER / "twemoji.webp")
-    write_atlas(draw_iconify(sources.openmoji), ARTWORK_FOLDER / "openmoji.webp")
+    write_atlas(draw_twemoji(sources.npm / "@twemoji/svg"), ARTWORK_FOLDER / "twemoji.webp")
+    names = usual_names(sources.npm / "@iconify-json/twemoji")
+    for style, package in ICONIFY_PACKAGES.items():
+        drawings = draw_iconify(sources.npm / "@iconify-json" / package, names, OWN_NAMES.get(style, {}))
+        write_atlas(drawings, ARTWORK_FOLDER / f"{style}.webp")
+        print(f"{style}: {len(drawings)} nouns")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,14 @@ def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) 
     pixel_values = normalise(batch["image"])
     named = {**batch, "valid": batch["object_tokens"].any(-1)}
     core = model.model
+    refinements: list[Tensor] = []  # what each decoder layer adds to its queries' boxes
+    hooks = [
+        head.register_forward_hook(lambda _head, _inputs, delta: refinements.append(delta))
+        for head in core.decoder.bbox_embed
+    ]
     outputs = core(pixel_values=pixel_values, input_ids=batch["input_ids"], attention_mask=batch["token_mask"].long())
+    for hook in hooks:
+        hook.remove()
     text, mask = outputs.encoder_last_hidden_state_text, batch["token_mask"]
     length = text.shape[1]
     targets = (mask, batch["object_tokens"], batch["boxes"])
@@ -105,10 +112,13 @@ def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) 
     naming = naming_loss(dense_logits, batch["spans"], batch["object_tokens"], assigned)
     losses = {"dense": grounding_loss(dense_logits, dense_boxes, *targets, assigned)}
     reference = outputs.init_reference_points
-    for level in range(len(core.decoder.layers)):
+    last = len(core.decoder.layers) - 1
+    for level in range(last + 1):
         hidden = outputs.intermediate_hidden_states[:, level]
         logits = (hidden @ text.transpose(1, 2)).masked_fill(~mask[:, None], -30.0)
-        boxes = (model.bbox_embed[level](hidden) + torch.special.logit(reference, eps=1e-5)).sigmoid()
+        # a layer's refinement comes from its plain states, the answer from the last layer's normalised ones
+        delta = model.bbox_embed[level](hidden) if level == last else refinements[level]
+        boxes = (delta + torch.special.logit(reference, eps=1e-5)).sigmoid()
         matches = match_queries(
             logits.detach().float(),
             boxes.detach().float(),

@@ -56,6 +56,7 @@ def model_config(vocabulary_size: int) -> GroundingDinoConfig:
         decoder_attention_heads=4,
         dropout=0.0,
         fusion_droppath=0.0,
+        decoder_bbox_embed_share=False,
     )
 
 

@@ -23,6 +23,7 @@ from training.scenes import Scene, make_clip, make_scene
 ASSETS = Path("assets")
 SIZE = (360, 640)  # height, width
 FPS = Fraction(24)
+STYLES = ("noto", "fluent", "twemoji")
 
 
 def write_clip(path: Path, scenes: Iterable[Scene]) -> None:
@@ -42,12 +43,14 @@ def write_clip(path: Path, scenes: Iterable[Scene]) -> None:
 def main() -> None:
     """Write all files."""
     ASSETS.mkdir(exist_ok=True)
-    scene = make_scene(524, SIZE, split="heldout", num_objects=(6, 8), stretch=1.0)
+    scene = make_scene(524, SIZE, split="heldout", styles=STYLES, num_objects=(6, 8), stretch=1.0)
     Image.fromarray(scene.image).save(ASSETS / "scene.jpg", quality=92)
     print(f"{ASSETS / 'scene.jpg'}: {', '.join(scene.phrases)}")
-    parade = make_clip(31, 192, SIZE, split="heldout", kind="mixed", num_objects=(4, 6), stretch=1.0)
+    parade = make_clip(31, 192, SIZE, split="heldout", styles=STYLES, kind="mixed", num_objects=(4, 6), stretch=1.0)
     write_clip(ASSETS / "parade.mp4", parade)
-    crossing = make_clip(35, 144, SIZE, split="heldout", kind="crossing", num_objects=(3, 4), stretch=1.0)
+    crossing = make_clip(
+        35, 144, SIZE, split="heldout", styles=STYLES, kind="crossing", num_objects=(3, 4), stretch=1.0
+    )
     write_clip(ASSETS / "crossing.mp4", crossing)
 
 

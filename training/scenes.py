@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = ["CLIP_KINDS", "NOUNS", "SPLITS", "TRAIN_STYLES", "UNSEEN_STYLE", "Sce
 SPLITS: tuple[str, ...] = ("train", "heldout")
 CLIP_KINDS: tuple[str, ...] = ("drift", "crossing", "twins", "occlusion", "reentry", "mixed")
 
+COLOUR_WORDS = {"red", "green", "blue"}  # in nouns that are told apart by colour
 MIN_VISIBLE_PIXELS = 24  # an object with fewer is too small to be worth naming
 MIN_VISIBLE_FRACTION = 0.3  # of its drawing, for an object in a single image
 
@@ -93,9 +95,9 @@ def make_scene(
         extent = _random_extent(rng, 0.09, largest)
         position = _free_position(rng, actors, extent, _bounds(size))
         repeated = actors[-1].phrase if actors and rng.random() < 0.12 else None
-        phrase = repeated or str(rng.choice(NOUNS))
+        phrase = repeated or str(rng.choice(_drawn_nouns(tuple(styles))))
         actors.append(
-            _make_actor(rng, phrase, styles, position[None], np.array([extent]), _random_angle(rng), min(size))
+            _make_actor(rng, phrase, split, styles, position[None], np.array([extent]), _random_angle(rng), min(size))
         )
     if rng.random() < 0.15:
         actors.append(_make_occluder(rng, split, 1))
@@ -194,17 +196,29 @@ def _bounds(size: tuple[int, int]) -> np.ndarray:
     return np.array([size[1], size[0]]) / min(size)
 
 
+@cache
+def _drawn_nouns(styles: tuple[str, ...]) -> tuple[str, ...]:
+    """The nouns that at least one of the styles draws."""
+    return tuple(noun for noun in NOUNS if any(noun in load_sprites(style) for style in styles))
+
+
 def _make_actor(
     rng: np.random.Generator,
     phrase: str,
+    split: str,
     styles: Sequence[str],
     positions: np.ndarray,
     sizes: np.ndarray,
     angles: np.ndarray,
     unit: int,
 ) -> _Actor:
-    sprite = load_sprites(str(rng.choice(list(styles))))[phrase]
-    drawing = _tint(_premultiply(sprite, longest=float(sizes.max()) * unit), rng)
+    style = str(rng.choice([style for style in styles if phrase in load_sprites(style)]))
+    sprite = load_sprites(style)[phrase]
+    wild = split == "train"  # more variety than the styles have, for the sake of styles never seen
+    if wild and rng.random() < 0.15:
+        sprite = _outlined(style, phrase)
+    recoloured = wild and rng.random() < 0.15 and not COLOUR_WORDS & set(phrase.split())
+    drawing = _tint(_premultiply(sprite, longest=float(sizes.max()) * unit), rng, hue_spread=40 if recoloured else 5)
     return _Actor(phrase, drawing, positions, sizes, angles, flip=bool(rng.random() < 0.5), depth=float(rng.random()))
 
 
@@ -254,13 +268,13 @@ def _cast(
         extent = _random_extent(rng, 0.12, largest)
         start = _free_position(rng, actors, extent, bounds)
         taken = {actor.phrase for actor in actors}
-        phrase = str(rng.choice([noun for noun in NOUNS if noun not in taken]))
+        phrase = str(rng.choice([noun for noun in _drawn_nouns(tuple(styles)) if noun not in taken]))
         positions = _drift_path(rng, num_frames, start, bounds)
         if kind == "mixed" and rng.random() < 0.3:
             positions = _leave_and_return(rng, positions, extent, bounds)
         sizes = extent * np.exp(_smooth_path(rng, num_frames, 0, 0.25 * rng.random())[:, 0])
         angles = _random_angle(rng)[0] + 40 * rng.random() * _smooth_path(rng, num_frames, 0, 1)[:, 0]
-        actors.append(_make_actor(rng, phrase, styles, positions, sizes, angles, unit))
+        actors.append(_make_actor(rng, phrase, split, styles, positions, sizes, angles, unit))
     if kind in ("crossing", "twins") or (kind == "mixed" and count >= 2 and rng.random() < 0.6):
         _cross(rng, actors[0], actors[1], bounds)
         if kind == "twins" or (kind == "mixed" and rng.random() < 0.3):
@@ -398,9 +412,22 @@ def _premultiply(rgba: np.ndarray, longest: float) -> np.ndarray:
     return cv2.resize(premultiplied, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _tint(drawing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Vary hue a little (colours are part of some names), saturation and brightness more."""
-    hue = np.radians(rng.normal(0, 5))
+@cache
+def _outlined(style: str, phrase: str) -> np.ndarray:
+    """A style's (h, w, 4) uint8 drawing with its contours traced in a dark line."""
+    sprite = load_sprites(style)[phrase]
+    padded = cv2.copyMakeBorder(sprite, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    opacity = padded[..., 3:].astype(np.float32) / 255
+    flattened = np.dstack([padded[..., :3] * opacity, padded[..., 3:]]).astype(np.uint8)
+    steps = cv2.morphologyEx(flattened, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).max(-1)[1:-1, 1:-1]
+    ink = cv2.dilate(((steps.astype(np.float32) - 40) / 80).clip(0, 1), np.ones((2, 2), np.uint8))[..., None]
+    colours = sprite[..., :3] * (1 - ink) + 35 * ink
+    return np.dstack([colours.astype(np.uint8), sprite[..., 3]])
+
+
+def _tint(drawing: np.ndarray, rng: np.random.Generator, hue_spread: float) -> np.ndarray:
+    """Vary hue (a little, by `hue_spread` degrees, where colours are part of names), saturation and brightness."""
+    hue = np.radians(rng.normal(0, hue_spread))
     saturation, brightness = rng.uniform(0.7, 1.1), rng.uniform(0.75, 1.1)
     # rotate and scale around the grey axis (Rodrigues' formula)
     axis = np.full(3, 1 / np.sqrt(3))

@@ -46,6 +46,9 @@ from training.segmenter_prompts import normalise
 EXPORT_PATH = Path("checkpoints/sam2.1_hiera_nano.pt")
 EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is exported
 CHECKPOINT_SECONDS = 120
+WARMUP_STEPS = 60
+WARM_START = 0.4  # how far into each stage's schedule exported weights start
+UNSEEN_STEP = 50_000  # where their scenes start, beyond those that they have learnt from
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
 
 # parameters that no image needs
@@ -78,6 +81,7 @@ class Trainer:
     def __init__(self, folder: Path, steps: tuple[int, int, int], start_from: Path | None = None) -> None:
         self.folder = folder
         self.steps = steps
+        self.first_fraction = 0.0 if start_from is None else WARM_START
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
         self.model = SAM2Base(load_config("sam2.1-nano"))
@@ -100,9 +104,10 @@ class Trainer:
         return self.folder / "checkpoint.pt"
 
     def fraction(self) -> float:
-        """How much of the current stage is done, 0..1."""
+        """How far the current stage's schedule is, up to 1."""
         steps = self.steps[self.progress.stage]
-        return self.progress.step / steps if steps else 1.0
+        done = self.progress.step / steps if steps else 1.0
+        return self.first_fraction + (1 - self.first_fraction) * done
 
     def run_stage(
         self,
@@ -119,6 +124,7 @@ class Trainer:
         """
         parameters = [parameter for group in groups for parameter in group["params"]]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98), foreach=True)
+        fresh_since = self.progress.step if self.optimiser_state is None else -WARMUP_STEPS
         if self.optimiser_state is not None:
             optimiser.load_state_dict(self.optimiser_state)
             self.optimiser_state = None
@@ -128,7 +134,7 @@ class Trainer:
         decay = 0.5 ** (1 / min(EMA_HALF_LIFE, max(1, self.steps[self.progress.stage] // 12)))
         while self.fraction() < 1:
             fraction = self.fraction()
-            warmup = min(1.0, (self.progress.step + 1) / 60)
+            warmup = min(1.0, (self.progress.step - fresh_since + 1) / WARMUP_STEPS)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * warmup * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * fraction)))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -154,7 +160,7 @@ class Trainer:
                 self.progress.history.append(line)
                 print(line, flush=True)
                 figures = {}
-            if now - last_saved > 120:
+            if now - last_saved > CHECKPOINT_SECONDS:
                 self.save(optimiser)
                 last_saved = time.monotonic()
                 last_time = last_saved
@@ -244,9 +250,10 @@ def main() -> None:
     known = {id(value) for value in (*memory, *encoder)}
     decoder = [value for value in model.parameters() if id(value) not in known]
 
+    first_step = 0 if options.start_from is None else UNSEEN_STEP
     if trainer.progress.stage == 0:
         groups = [{"params": encoder + decoder, "lr": IMAGE_RATE}]
-        trainer.run_stage(groups, lambda step, fraction: image_step(model, step, fraction))
+        trainer.run_stage(groups, lambda step, fraction: image_step(model, first_step + step, fraction))
         if options.start_from is None:
             scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
             with torch.no_grad():
@@ -254,7 +261,7 @@ def main() -> None:
         trainer.average.load_state_dict(model.state_dict())
         trainer.save(None)
         export(trainer.average, options.export)
-    first_seed = 100_000 * trainer.progress.stage + 2 * trainer.progress.step
+    first_seed = 100_000 * trainer.progress.stage + first_step + 2 * trainer.progress.step
     if trainer.progress.stage == 1:
         bank = ClipBank(model, options.clips, first_seed)
         groups = [{"params": decoder, "lr": DECODER_RATE}, {"params": memory, "lr": MEMORY_RATE}]

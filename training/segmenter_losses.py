@@ -9,6 +9,13 @@ from torch import Tensor
 NEAR_REACH = 6  # cells of the mask grid around an object that count as its surroundings
 
 
+def grown(masks: Tensor, reach: int) -> Tensor:
+    """Largest value of (P, 1, h, w) within `reach` cells in both directions."""
+    size = 2 * reach + 1
+    tall = F.max_pool2d(masks, (size, 1), stride=1, padding=(reach, 0))
+    return F.max_pool2d(tall, (1, size), stride=1, padding=(0, reach))
+
+
 def mask_loss(mask_logits: Tensor, targets: Tensor, balanced: bool = False) -> Tensor:
     """Cross entropy in and around the object plus soft Jaccard loss, per prompt and candidate.
 
@@ -23,8 +30,7 @@ def mask_loss(mask_logits: Tensor, targets: Tensor, balanced: bool = False) -> T
         (P, M).
     """
     target = targets.unsqueeze(1)
-    size = 2 * NEAR_REACH + 1
-    near = F.max_pool2d((target > 0).float(), size, stride=1, padding=NEAR_REACH)
+    near = grown((target > 0).float(), NEAR_REACH)
     area = target.sum((2, 3), keepdim=True)
     around = (1 - target) * near
     far = 1 - near

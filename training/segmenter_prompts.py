@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.modeling.sam2_base import SAM2Base
-from training.segmenter_losses import mask_iou, mask_loss
+from training.segmenter_losses import grown, mask_iou, mask_loss
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as the predictors normalise
 LOSS_SIDE = 96  # masks are compared at this many cells a side, twice the decoder's resolution of 48
@@ -41,8 +41,7 @@ def points_inside(masks: Tensor) -> Tensor:
 
 def points_around(masks: Tensor) -> Tensor:
     """One random pixel (P, 1, 2) xy close to each mask but not on it."""
-    grown = F.max_pool2d(F.max_pool2d(masks.unsqueeze(1), 13, 1, 6), 13, 1, 6)[:, 0]
-    return points_inside((grown - masks).clamp(min=0))
+    return points_inside((grown(masks.unsqueeze(1), 12)[:, 0] - masks).clamp(min=0))
 
 
 @dataclass
