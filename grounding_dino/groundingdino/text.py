@@ -1,0 +1,225 @@
+"""Prompts as the text encoder reads them: token ids, sub-sentence masks and positions, and each phrase's own tokens.
+
+A text is laid out as ``[CLS] phrase . phrase . [SEP]``. Between two of the marks [CLS], [SEP], "." and "?" lies a
+sub-sentence; words see the words of their own sub-sentence only, and positions restart in each (Grounding DINO paper,
+section 3.4), so that a phrase means the same whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+import torch
+from torch import Tensor
+
+DEFAULT_TOKENIZER = "bert-base-uncased"
+_MARKS = ("[CLS]", "[SEP]", ".", "?")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """A batch of B token sequences, padded at the right to the longest of T tokens.
+
+    Attributes:
+        input_ids: (B, T) int64, 0 on padding.
+        token_mask: (B, T) bool, False on padding.
+        self_attention_mask: (B, T, T) bool, True where the token of row i may attend to the token of column j.
+        position_ids: (B, T) int64, 0-based within each sub-sentence.
+    """
+
+    input_ids: Tensor
+    token_mask: Tensor
+    self_attention_mask: Tensor
+    position_ids: Tensor
+
+    def to(self, device: torch.device | str) -> TextInputs:
+        """The same inputs on another device."""
+        return TextInputs(
+            self.input_ids.to(device),
+            self.token_mask.to(device),
+            self.self_attention_mask.to(device),
+            self.position_ids.to(device),
+        )
+
+
+def text_inputs(input_ids: Sequence[Sequence[int]], special_ids: Sequence[int]) -> TextInputs:
+    """Pad token sequences and work out what may attend to what.
+
+    A sub-sentence ends with the mark that closes it, and its tokens see each other. The tokens of the last one,
+    normally [SEP] alone, see only themselves, as does padding. Each row is what it would be without the others.
+
+    Args:
+        input_ids: B sequences of at least one token id each.
+        special_ids: the ids that close a sub-sentence, see `PromptTokenizer.special_ids`.
+
+    Raises:
+        ValueError: when a sequence is empty.
+    """
+    lengths = torch.tensor([len(row) for row in input_ids], dtype=torch.int64)
+    if (lengths == 0).any():
+        raise ValueError(f"expected at least one token in each row, got rows of {lengths.tolist()} tokens")
+    length = max((len(row) for row in input_ids), default=0)
+    padded = torch.tensor([[*row, *[0] * (length - len(row))] for row in input_ids], dtype=torch.int64)
+    padded = padded.reshape(len(input_ids), length)
+    column = torch.arange(length)
+    token_mask = column < lengths[:, None]
+
+    closes = torch.isin(padded, torch.tensor(list(special_ids), dtype=torch.int64)) & token_mask
+    block = closes.cumsum(dim=1) - closes.long()  # (B, T) number of the sub-sentence a token belongs to
+    last_block = block.gather(1, lengths[:, None] - 1)
+    is_closed = (block < last_block) & token_mask
+    same_block = (block[:, :, None] == block[:, None, :]) & is_closed[:, :, None]  # (B, T, T)
+
+    opens = torch.ones_like(closes)
+    opens[:, 1:] = closes[:, :-1]
+    first_of_block = torch.where(opens, column, 0)
+    if length:
+        first_of_block = first_of_block.cummax(dim=1).values
+    return TextInputs(
+        input_ids=padded,
+        token_mask=token_mask,
+        self_attention_mask=same_block | torch.eye(length, dtype=torch.bool),
+        position_ids=torch.where(is_closed, column - first_of_block, 0),
+    )
+
+
+class PromptTokenizer:
+    """A BERT word-piece tokenizer that lays out phrases for Grounding DINO.
+
+    Args:
+        tokenizer: of any BERT vocabulary that has the tokens [CLS], [SEP], "." and "?".
+
+    Raises:
+        ValueError: when it lacks one of those tokens.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        ids = {mark: tokenizer.token_to_id(mark) for mark in _MARKS}
+        missing = [mark for mark, token_id in ids.items() if token_id is None]
+        if missing:
+            raise ValueError(f"expected a BERT tokenizer, got one without the tokens {' '.join(missing)}")
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.cls_id, self.sep_id, self.stop_id, self.question_id = (ids[mark] for mark in _MARKS)
+
+    @property
+    def special_ids(self) -> tuple[int, int, int, int]:
+        """Ids of the marks that close a sub-sentence: [CLS], [SEP], "." and "?"."""
+        return self.cls_id, self.sep_id, self.stop_id, self.question_id
+
+    def phrase_ids(self, phrase: str) -> list[int]:
+        """Token ids of one phrase, without the marks that would split it in two ("st. bernard" → "st bernard").
+
+        Raises:
+            ValueError: when nothing is left of the phrase.
+        """
+        encoded = self._tokenizer.encode(phrase, add_special_tokens=False)
+        ids = [token_id for token_id in encoded.ids if token_id not in self.special_ids]
+        if not ids:
+            raise ValueError(f"the phrase {phrase!r} has nothing a text encoder could read")
+        return ids
+
+    def layout(self, phrases: Sequence[Sequence[int]]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Put phrases in one text.
+
+        Args:
+            phrases: token ids of each phrase, see `phrase_ids`. Each takes one token more, for the "." behind it, and
+                the text two more, for [CLS] and [SEP].
+
+        Returns:
+            input_ids: ``[CLS] phrase . phrase . [SEP]``.
+            spans: per phrase, its first and past-the-last position in `input_ids`, the "." left out.
+        """
+        input_ids, spans = [self.cls_id], []
+        for ids in phrases:
+            spans.append((len(input_ids), len(input_ids) + len(ids)))
+            input_ids += [*ids, self.stop_id]
+        return [*input_ids, self.sep_id], spans
+
+    def caption_ids(self, caption: str) -> list[int]:
+        """Token ids of a text taken as it is, marks included, between [CLS] and [SEP]."""
+        return [self.cls_id, *self._tokenizer.encode(caption, add_special_tokens=False).ids, self.sep_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, word pieces joined; [CLS], [SEP] and the like are left out."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def load_tokenizer(folder: str | Path | None = None) -> PromptTokenizer:
+    """Read a tokenizer from a folder, or the one of the official models.
+
+    Args:
+        folder: a local folder with `tokenizer.json` or `vocab.txt`, which is read with no network access; or the name
+            of a BERT model on the Hugging Face hub, which is looked for in the hub's cache on this machine first. None
+            is "bert-base-uncased", which all official Grounding DINO models use.
+
+    Raises:
+        FileNotFoundError: when the files are not there, or the hub cannot be reached; names the command that brings
+            them.
+        ValueError: when the files hold no BERT tokenizer.
+    """
+    name = DEFAULT_TOKENIZER if folder is None else str(folder)
+    path = find_tokenizer(name) if Path(name).is_dir() else None
+    if path is None:
+        if Path(name).is_dir():
+            raise FileNotFoundError(f"{name} holds neither {' nor '.join(_TOKENIZER_FILES)}; {_cure(name)}")
+        path = _fetch(name)
+    try:
+        return PromptTokenizer(_read(path))
+    except ValueError as problem:
+        raise ValueError(f"{path}: {problem}") from problem
+
+
+def find_tokenizer(folder: str | Path) -> Path | None:
+    """The tokenizer's file in a folder, or None."""
+    candidates = [Path(folder) / file_name for file_name in _TOKENIZER_FILES]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read(path: Path) -> tokenizers.Tokenizer:
+    if path.suffix == ".json":
+        try:
+            return tokenizers.Tokenizer.from_file(str(path))
+        except Exception as problem:  # the library raises nothing narrower
+            raise ValueError(f"not a tokenizer file: {problem}") from problem
+    settings_path = path.with_name("tokenizer_config.json")
+    settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece.from_file(str(path), unk_token="[UNK]"))
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=settings.get("do_lower_case", True))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = tokenizers.decoders.WordPiece()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return tokenizer
+
+
+def _fetch(name: str) -> Path:
+    """Path of the tokenizer's file of a hub model, from the hub's cache if it is there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        for file_name in _TOKENIZER_FILES:
+            try:
+                return Path(hf_hub_download(name, file_name, local_files_only=True))
+            except LocalEntryNotFoundError:
+                continue
+        return Path(hf_hub_download(name, _TOKENIZER_FILES[0]))
+    except (OSError, ValueError) as problem:  # ValueError: not a name the hub could have
+        raise FileNotFoundError(
+            f"the tokenizer {name!r} is no local folder, not in the cache of this machine, and could not be fetched "
+            f"({type(problem).__name__}); {_cure(name)}"
+        ) from problem
+
+
+def _cure(name: str) -> str:
+    hub_name = DEFAULT_TOKENIZER if Path(name).is_dir() or name.startswith((".", "/", "~")) else name
+    return (
+        f"where there is a network, run: hf download {hub_name} tokenizer.json --local-dir "
+        f"gdino_checkpoints/{Path(hub_name).name}, then give that folder as the tokenizer"
+    )
