@@ -9,7 +9,7 @@ SCRIPT ?= grounded_sam2_tracking_demo.py
 ARGS ?=
 GPU_FLAGS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo --gpus all)
 
-REFERENCES := .references/sam2
+REFERENCES := .references
 
 .PHONY: help install demo test test-all slow lint format references build-image run clean
 .DEFAULT_GOAL := help
@@ -46,12 +46,19 @@ format: install
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# The published implementation, as an oracle for the parity tests: in a folder of its own, with its extension not built.
-references: $(REFERENCES)/.installed
+# The published implementations, as oracles for the parity tests: each in a folder of its own, with its extension not
+# built. Grounding DINO's brings the older transformers it needs; what else it imports is in the environment already.
+references: $(REFERENCES)/sam2/.installed $(REFERENCES)/groundingdino/.installed
 
-$(REFERENCES)/.installed: | install
-	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-deps --no-build-isolation --target $(REFERENCES) --upgrade \
+$(REFERENCES)/sam2/.installed: | install
+	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-deps --no-build-isolation --target $(@D) --upgrade \
 		sam2==1.1.0 "hydra-core>=1.3.2,<2" "omegaconf>=2.2,<3" "antlr4-python3-runtime==4.9.*" "iopath>=0.1.10" portalocker
+	@touch $@
+
+$(REFERENCES)/groundingdino/.installed: | install
+	$(PY) -m pip install --no-deps --only-binary :all: --target $(@D) --upgrade \
+		rf_groundingdino==0.3.0 transformers==4.48.3 "tokenizers>=0.21,<0.22" "huggingface_hub>=0.26,<1" \
+		"timm>=1.0,<2" "addict>=2.4,<3" "yapf>=0.43,<1" "platformdirs>=4" "tomli>=2"
 	@touch $@
 
 test: lint references

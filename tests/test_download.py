@@ -312,3 +312,25 @@ def test_shell_scripts(script: str, num_files: int) -> None:
     ended = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr
     assert ended.stdout.count("missing, expected no-such-folder") == num_files
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "file_name"),
+    [
+        ("checkpoints/download_ckpts.sh", "sam2.1-tiny", FILE_NAME),
+        ("gdino_checkpoints/download_ckpts.sh", "groundingdino-swint", "groundingdino_swint_ogc.pth"),
+    ],
+)
+def test_shell_scripts_resume_and_check(tmp_path: Path, server: Server, script: str, name: str, file_name: str) -> None:
+    if sys.platform == "win32":
+        pytest.skip("a shell script")
+    server.mischief = ["drop"]
+    command = ["sh", str(ROOT / script), name, "--mirror", server.url, "--folder", str(tmp_path), "--quiet"]
+    for sha256, status in ((hashlib.sha256(server.content).hexdigest(), 0), ("00", 2)):
+        environment = {**os.environ, "PYTHON": sys.executable}
+        ended = subprocess.run(
+            [*command, "--sha256", sha256], cwd="/", env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == status, ended.stderr
+    assert (tmp_path / file_name).read_bytes() == server.content
+    assert server.asked == [(f"/{file_name}", None), (f"/{file_name}", f"bytes={len(server.content) // 2}-")]

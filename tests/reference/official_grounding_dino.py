@@ -1,0 +1,145 @@
+"""Run the published Grounding DINO package and write what it returns; nothing in it is patched.
+
+    PYTHONPATH=.references/groundingdino:tests python -m reference.official_grounding_dino run --work W
+    PYTHONPATH=.references/groundingdino:tests python -m reference.official_grounding_dino describe --work W
+
+`W/text_encoder/` must hold a BERT tokenizer; a small BERT is put beside it, which the package then reads as it would
+read `bert-base-uncased`. `run` writes a model with a full-size Swin-T, short encoder and decoder and random weights in
+the layout of the published files (`W/weights.pth`), its config (`W/config.py`) and, in `W/outputs.npz`, its answers to
+`CASES` and what it makes of an image file. `describe` prints the shapes of the parameters of both published configs,
+with a small BERT again.
+
+Every prompt ends with a mark, without one the package fails; and cases are run one by one: it pads images of different
+sizes before its backbone, and mixes up the text masks of prompts that share a batch.
+"""
+
+import argparse
+import contextlib
+import json
+import runpy
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from reference.clip import make_frame
+from reference.random_weights import random_state_dict
+from reference.stages import normalise
+
+Arrays = dict[str, np.ndarray]
+
+# name → (width, height) of the image in pixels, prompt
+CASES: dict[str, tuple[tuple[int, int], str]] = {
+    "one_phrase": ((128, 96), "dog."),
+    "several_phrases": ((100, 131), "red apple. the dog. st. bernard. tire."),
+    "a_question": ((64, 64), "a cat? car."),
+    "long": ((96, 96), "a red car. tire. the green dog. apple. cat. 3 tires. car 5. straße."),
+}
+FILE_SIZE = (200, 120)  # of the image file that is read and resized
+OFFICIAL_CONFIGS = ("GroundingDINO_SwinT_OGC", "GroundingDINO_SwinB_cfg")
+SMALL = {"enc_layers": 2, "dec_layers": 3, "dim_feedforward": 256, "num_queries": 40}
+BOX_STEP = 0.3  # larger steps push the boxes to the edges, where differences vanish
+NOT_CHECKPOINTED = {"use_checkpoint": False, "use_transformer_ckpt": False}
+BERT = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192, "max_position_embeddings": 64}
+
+
+def published_settings(name: str) -> dict[str, Any]:
+    """The assignments of one of the package's config files."""
+    import groundingdino.config
+
+    file = Path(groundingdino.config.__file__).with_name(f"{name}.py")
+    return {key: value for key, value in runpy.run_path(str(file)).items() if not key.startswith("__")}
+
+
+def write_text_encoder(folder: Path, num_layers: int) -> None:
+    """Put a small random BERT beside the tokenizer in `folder`."""
+    from transformers import BertConfig, BertModel
+
+    vocab_size = len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    BertModel(BertConfig(vocab_size=vocab_size, num_hidden_layers=num_layers, **BERT)).save_pretrained(folder)
+
+
+def build(config: Path, settings: dict[str, Any]) -> torch.nn.Module:
+    """Write `settings` as a config file and let the package build the model it describes."""
+    from groundingdino.models import build_model
+    from groundingdino.util.slconfig import SLConfig
+
+    config.write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()), encoding="utf-8")
+    with contextlib.redirect_stdout(sys.stderr):  # it announces its text encoder
+        return build_model(SLConfig.fromfile(str(config))).eval()
+
+
+def published_layout(model: torch.nn.Module) -> dict[str, Any]:
+    """What the published files hold: the weights under `module.…`, and two tensors that no forward pass reads."""
+    weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    weights["module.label_enc.weight"] = torch.randn(7, model.hidden_dim)
+    weights["module.bert.embeddings.position_ids"] = torch.arange(BERT["max_position_embeddings"])[None]
+    return {"model": weights}
+
+
+@torch.inference_mode()
+def run_case(model: torch.nn.Module, size: tuple[int, int], prompt: str) -> Arrays:
+    """Logits (Q, T) of the prompt's tokens and boxes_cxcywh (Q, 4) in 0..1, with the prompt's input_ids (T,)."""
+    answer = model(normalise(make_frame(0, size)), captions=[prompt])
+    input_ids = np.array(model.tokenizer(prompt)["input_ids"])
+    logits = answer["pred_logits"][0].numpy()
+    if not np.isneginf(logits[:, len(input_ids) :]).all():
+        raise AssertionError("expected no score beyond the prompt's tokens")
+    return {"input_ids": input_ids, "logits": logits[:, : len(input_ids)], "boxes": answer["pred_boxes"][0].numpy()}
+
+
+def run(work: Path) -> None:
+    """Build, fill with random weights, save, and answer every case."""
+    write_text_encoder(work / "text_encoder", num_layers=2)
+    settings = published_settings("GroundingDINO_SwinT_OGC") | SMALL | NOT_CHECKPOINTED
+    model = build(work / "config.py", settings | {"text_encoder_type": str(work / "text_encoder")})
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    weights = random_state_dict(shapes)
+    for name in weights:
+        if "bbox_embed" in name and ".layers.2." in name:
+            weights[name] *= BOX_STEP
+    model.load_state_dict(weights, strict=False)
+    torch.save(published_layout(model), work / "weights.pth")
+
+    arrays: Arrays = {}
+    for name, (size, prompt) in CASES.items():
+        arrays |= {f"{name}.{kind}": array for kind, array in run_case(model, size, prompt).items()}
+
+    from groundingdino.util.inference import load_image
+
+    Image.fromarray(make_frame(0, FILE_SIZE)).save(work / "picture.png")
+    arrays["file.image"], tensor = load_image(str(work / "picture.png"))
+    arrays["file.tensor"] = tensor.numpy()
+    np.savez(work / "outputs.npz", **arrays)
+
+
+def describe(work: Path) -> dict[str, dict[str, list[int]]]:
+    """For both published configs, name → shape of every parameter and buffer of the model."""
+    write_text_encoder(work / "text_encoder", num_layers=12)
+    shapes = {}
+    for name in OFFICIAL_CONFIGS:
+        settings = published_settings(name) | {"text_encoder_type": str(work / "text_encoder")}
+        model = build(work / f"{name}.py", settings)
+        shapes[name] = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    return shapes
+
+
+def main() -> None:
+    """Parse the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "describe"))
+    parser.add_argument("--work", type=Path, required=True)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if arguments.what == "run":
+        run(arguments.work)
+    else:
+        print(json.dumps(describe(arguments.work)))
+
+
+if __name__ == "__main__":
+    main()
