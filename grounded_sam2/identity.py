@@ -1,0 +1,564 @@
+"""Which object is which: one id for an object's whole life.
+
+Pure NumPy and SciPy. A tracking loop tells an `IdentityKeeper` what SAM 2 sees on every frame (`see`) and what the
+detector finds on some (`match`), and does to the SAM 2 session what the answers say: add, prompt again, remove, or
+leave a frame out of an object's memory.
+
+    keeper = IdentityKeeper()
+    for frame_idx, frame in enumerate(frames):
+        sight = keeper.see(frame_idx, obj_ids, masks, object_scores, descriptors)     # obj_ids that SAM 2 follows
+        ...                                                # show sight.shown, remove sight.removed from the session
+        if frame_idx % step == 0:
+            found = keeper.match(frame_idx, detections, detection_descriptors)
+            ...                                            # prompt found.prompt, remove found.removed
+    keeper.events                                          # what happened to whom, when and why
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from scipy.optimize import linear_sum_assignment
+
+Masks = npt.NDArray[np.bool_]
+Descriptors = npt.NDArray[np.floating]
+EventKind = Literal["born", "confirmed", "occluded", "lost", "found again", "merged", "ended"]
+
+_IMPOSSIBLE = 1e6  # the cost of a pair that must not be matched
+
+
+class TrackState(str, Enum):
+    """Where an object is in its life."""
+
+    TENTATIVE = "tentative"  # detected, not yet often enough to be shown
+    ACTIVE = "active"  # seen on the last frame
+    OCCLUDED = "occluded"  # not seen, SAM 2 still looks for it
+    LOST = "lost"  # not seen for long; SAM 2 has let go, the detector can bring it back
+    ENDED = "ended"  # its id is never used again
+
+
+FOLLOWED = (TrackState.TENTATIVE, TrackState.ACTIVE, TrackState.OCCLUDED)  # states in which SAM 2 follows an object
+
+
+@dataclass(frozen=True)
+class IdentityRules:
+    """When two sightings are one object, and when an object comes and goes.
+
+    Attributes:
+        iou_threshold: the least mask IoU, in [0, 1], of a detection and a followed object that can be the same.
+        other_class_iou: the same where their phrases differ; detectors take one thing for another now and then.
+        appearance_weight: share of the appearance in a match's score, in [0, 1]; the rest is the mask IoU.
+        covered_fraction: a detection that no object claims is taken for a part of one of the same phrase, and ignored,
+            when this share of it, in [0, 1], lies on that object.
+        sure_confidence: a detection with this confidence is shown at once, without waiting for others.
+        confirm_hits: detections, out of the last `confirm_window` rounds of detection, that a new object needs.
+        confirm_window: rounds of detection; a new object that cannot reach `confirm_hits` in them any more is dropped.
+        reprompt_iou: an object whose mask has a lower IoU with its detection has drifted, and is prompted again.
+        lost_after: frames without a sighting after which SAM 2 stops looking for an object.
+        forget_after: frames without a sighting after which a lost object cannot come back; None: it always can.
+        max_lost: lost objects that are remembered, the most recently seen ones.
+        similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
+            again.
+        similarity_margin: how much closer than the second-best unseen object of its phrase it must be.
+        merge_iou: two objects whose masks have this IoU in `merge_rounds` rounds of detection in a row are one.
+        merge_rounds: rounds of detection.
+        min_object_score: SAM 2's presence logit above which a mask counts as seen.
+        max_area_ratio: a mask that is this many times larger or smaller than the object's usual area is kept out of
+            its memory, as long as that lasts no more than `jump_patience` frames.
+        jump_patience: frames.
+        max_objects: objects followed at a time; None: any number. More detections are ignored, the least confident
+            first.
+    """
+
+    iou_threshold: float = 0.3
+    other_class_iou: float = 0.7
+    appearance_weight: float = 0.3
+    covered_fraction: float = 0.8
+    sure_confidence: float = 0.5
+    confirm_hits: int = 2
+    confirm_window: int = 3
+    reprompt_iou: float = 0.6
+    lost_after: int = 60
+    forget_after: int | None = None
+    max_lost: int = 256
+    similarity_threshold: float = 0.6
+    similarity_margin: float = 0.05
+    merge_iou: float = 0.8
+    merge_rounds: int = 2
+    min_object_score: float = 0.0
+    max_area_ratio: float = 3.0
+    jump_patience: int = 5
+    max_objects: int | None = None
+
+    def __post_init__(self) -> None:
+        fractions = ("iou_threshold", "other_class_iou", "appearance_weight", "covered_fraction", "sure_confidence")
+        for name in (*fractions, "reprompt_iou", "merge_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
+        for name in ("confirm_hits", "confirm_window", "lost_after", "merge_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.confirm_hits > self.confirm_window:
+            raise ValueError(
+                f"expected confirm_hits of at most confirm_window, got {self.confirm_hits} of {self.confirm_window}"
+            )
+        if self.max_area_ratio <= 1:
+            raise ValueError(f"expected max_area_ratio above 1, got {self.max_area_ratio}")
+        if self.max_objects is not None and self.max_objects < 0:
+            raise ValueError(f"expected max_objects of at least 0 or None, got {self.max_objects}")
+
+
+@dataclass(frozen=True)
+class IdentityEvent:
+    """Something that happened to an object.
+
+    Attributes:
+        frame_idx: 0-based.
+        obj_id: the object.
+        kind: what happened.
+        reason: why, in words and figures.
+    """
+
+    frame_idx: int
+    obj_id: int
+    kind: EventKind
+    reason: str
+
+
+@dataclass
+class Track:
+    """One object's life so far.
+
+    Attributes:
+        obj_id: at least 1, never used for another object.
+        state: where it is in its life.
+        class_votes: summed confidence of its detections, by phrase index.
+        confidence: of its last detection.
+        first_frame_idx: frame of its first detection.
+        last_seen_frame_idx: last frame with a mask.
+        rounds: whether each of the last rounds of detection found it.
+        descriptor: (C,) unit float32 appearance, averaged over its life; None if never given.
+        usual_area: pixels, averaged over the last frames.
+        jumped_frames: consecutive frames on which its area was far from that.
+        mask: (H, W) bool on the last frame it was seen on; None while unseen.
+    """
+
+    obj_id: int
+    state: TrackState
+    class_votes: dict[int, float]
+    confidence: float
+    first_frame_idx: int
+    last_seen_frame_idx: int
+    rounds: deque[bool]
+    descriptor: Descriptors | None = None
+    usual_area: float = 0.0
+    jumped_frames: int = 0
+    mask: Masks | None = None
+
+    @property
+    def class_id(self) -> int:
+        """The phrase that most of its detections, weighed by confidence, gave it."""
+        return max(self.class_votes, key=lambda class_id: self.class_votes[class_id])
+
+    def vote(self, class_id: int, confidence: float) -> None:
+        """Count one detection of the object."""
+        self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
+        self.confidence = confidence
+
+    def resemble(self, descriptor: Descriptors | None, rate: float) -> None:
+        """Move the average appearance towards a new one."""
+        if descriptor is not None:
+            former = np.zeros_like(descriptor) if self.descriptor is None else self.descriptor
+            self.descriptor = unit((1 - rate) * former + rate * unit(descriptor))
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What `IdentityKeeper.see` concludes from one frame; all are object ids.
+
+    Attributes:
+        shown: confirmed objects with a mask on this frame.
+        remembered: objects whose mask of this frame may enter their memory.
+        removed: objects to take out of the SAM 2 session.
+    """
+
+    shown: list[int]
+    remembered: list[int]
+    removed: list[int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `IdentityKeeper.match` concludes from one round of detection.
+
+    Attributes:
+        obj_ids: (N,) int64, the object of each detection; 0 for a detection that is ignored.
+        prompt: detections, by position, whose object SAM 2 is to be prompted with: new objects, objects found again
+            and objects that have drifted.
+        removed: objects to take out of the SAM 2 session.
+    """
+
+    obj_ids: npt.NDArray[np.int64]
+    prompt: list[int]
+    removed: list[int]
+
+
+@dataclass
+class IdentityKeeper:
+    """Keeps the ids of all objects of one video.
+
+    Attributes:
+        rules: when two sightings are one object.
+        tracks: objects by id, those that ended left out.
+        events: everything that happened since `take_events` was last called.
+        next_obj_id: the id that the next new object gets.
+    """
+
+    rules: IdentityRules = field(default_factory=IdentityRules)
+    tracks: dict[int, Track] = field(default_factory=dict)
+    events: list[IdentityEvent] = field(default_factory=list)
+    next_obj_id: int = 1
+    _overlapping_rounds: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def take_events(self) -> list[IdentityEvent]:
+        """The events so far, which are then forgotten here: a stream writes them out and its memory stays flat."""
+        events, self.events = self.events, []
+        return events
+
+    def followed(self) -> list[Track]:
+        """Objects that SAM 2 follows."""
+        return [track for track in self.tracks.values() if track.state in FOLLOWED]
+
+    def see(
+        self,
+        frame_idx: int,
+        obj_ids: Sequence[int],
+        masks: Masks,
+        object_scores: npt.NDArray[np.floating],
+        descriptors: Descriptors | None = None,
+    ) -> Sight:
+        """Take in what SAM 2 sees on a frame.
+
+        Args:
+            frame_idx: 0-based; frames come in order, some may be left out.
+            obj_ids: N ids of followed objects.
+            masks: (N, H, W) bool in the same order; empty where an object is not seen.
+            object_scores: (N,) SAM 2's presence logits.
+            descriptors: (N, C) object pointers of this frame, or None.
+
+        Raises:
+            ValueError: an id that is not followed, or arrays whose lengths differ.
+        """
+        check_lengths(len(obj_ids), masks=masks, object_scores=object_scores, descriptors=descriptors)
+        for obj_id in obj_ids:
+            if obj_id not in self.tracks or self.tracks[obj_id].state not in FOLLOWED:
+                raise ValueError(f"object {obj_id} is not followed; followed: {[t.obj_id for t in self.followed()]}")
+        remembered, removed = [], []
+        for row, obj_id in enumerate(obj_ids):
+            track = self.tracks[obj_id]
+            area = int(masks[row].sum())
+            if area and object_scores[row] > self.rules.min_object_score:
+                if track.state is TrackState.OCCLUDED:
+                    hidden = frame_idx - track.last_seen_frame_idx
+                    self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by SAM 2")
+                track.mask, track.last_seen_frame_idx = masks[row], frame_idx
+                if self._is_usual(track, area):
+                    remembered.append(obj_id)
+                    track.resemble(None if descriptors is None else descriptors[row], rate=0.1)
+            elif self._miss(track, frame_idx, float(object_scores[row])):
+                removed.append(obj_id)
+        self._forget(frame_idx)
+        shown = [
+            obj_id for obj_id in obj_ids if obj_id in self.tracks and self.tracks[obj_id].state is TrackState.ACTIVE
+        ]
+        return Sight(shown, remembered, removed)
+
+    def match(self, frame_idx: int, detections: sv.Detections, descriptors: Descriptors | None = None) -> Found:
+        """Take in what the detector found on a frame that `see` has been told about.
+
+        Args:
+            frame_idx: 0-based.
+            detections: N ≥ 0, with `mask` (N, H, W) bool, `class_id` and `confidence`.
+            descriptors: (N, C) object pointers of the detections' masks, or None.
+
+        Raises:
+            ValueError: detections without masks, classes or confidences, or with another number of descriptors.
+        """
+        masks, class_ids, confidences = _fields(detections)
+        check_lengths(len(masks), descriptors=descriptors)
+        followed = self.followed()
+        obj_ids = np.zeros(len(masks), dtype=np.int64)
+        prompt: list[int] = []
+
+        # 1: objects in sight, by where they are
+        seen = [track for track in followed if track.mask is not None]
+        ious = mask_iou(masks, [track.mask for track in seen if track.mask is not None])
+        for index, column in assign(self._scores(ious, class_ids, descriptors, seen)):
+            track = seen[column]
+            obj_ids[index] = track.obj_id
+            track.vote(int(class_ids[index]), float(confidences[index]))
+            if ious[index, column] < self.rules.reprompt_iou:
+                prompt.append(index)
+
+        # 2: objects out of sight, by what they look like
+        free = [
+            index
+            for index in range(len(masks))
+            if not obj_ids[index] and not self._is_part(masks, index, class_ids, seen)
+        ]
+        unseen = [track for track in self.tracks.values() if track.mask is None]
+        for index, column in self._look_alikes(free, class_ids, descriptors, unseen):
+            track = unseen[column]
+            obj_ids[index] = track.obj_id
+            prompt.append(index)
+            track.vote(int(class_ids[index]), float(confidences[index]))
+            hidden = frame_idx - track.last_seen_frame_idx
+            self._show(track, masks[index], frame_idx)
+            self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by the detector")
+
+        # 3: the rest are new
+        free = sorted((index for index in free if not obj_ids[index]), key=lambda index: -confidences[index])
+        for index in free:
+            if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
+                break
+            track = self._bear(frame_idx, int(class_ids[index]), float(confidences[index]))
+            self._show(track, masks[index], frame_idx)
+            obj_ids[index] = track.obj_id
+            prompt.append(index)
+
+        for index in map(int, np.flatnonzero(obj_ids)):
+            track = self.tracks[int(obj_ids[index])]
+            track.resemble(None if descriptors is None else descriptors[index], rate=0.3)
+        removed = self._confirm(frame_idx, {int(obj_id) for obj_id in obj_ids if obj_id})
+        removed += self._merge(frame_idx)
+        gone = np.isin(obj_ids, removed)
+        obj_ids[gone] = 0
+        return Found(obj_ids, sorted(index for index in prompt if not gone[index]), removed)
+
+    # ---- one object's life ----
+
+    def _log(self, frame_idx: int, obj_id: int, kind: EventKind, reason: str) -> None:
+        self.events.append(IdentityEvent(frame_idx, obj_id, kind, reason))
+
+    def _enter(self, track: Track, state: TrackState, frame_idx: int, kind: EventKind, reason: str) -> None:
+        track.state = state
+        self._log(frame_idx, track.obj_id, kind, reason)
+        if state is TrackState.ENDED:
+            del self.tracks[track.obj_id]
+
+    def _bear(self, frame_idx: int, class_id: int, confidence: float) -> Track:
+        rounds: deque[bool] = deque(maxlen=self.rules.confirm_window)
+        track = Track(
+            self.next_obj_id, TrackState.TENTATIVE, {class_id: confidence}, confidence, frame_idx, frame_idx, rounds
+        )
+        self.tracks[track.obj_id] = track
+        self.next_obj_id += 1
+        self._log(frame_idx, track.obj_id, "born", f"detected with confidence {confidence:.2f}")
+        return track
+
+    def _show(self, track: Track, mask: Masks, frame_idx: int) -> None:
+        track.mask, track.last_seen_frame_idx = mask, frame_idx
+        track.usual_area, track.jumped_frames = float(mask.sum()), 0
+
+    def _is_usual(self, track: Track, area: int) -> bool:
+        """Whether a mask's area is one its object can have, and learn it."""
+        ratio = area / track.usual_area if track.usual_area else 1.0
+        is_jump = max(ratio, 1 / ratio) > self.rules.max_area_ratio
+        track.jumped_frames = track.jumped_frames + 1 if is_jump else 0
+        if is_jump and track.jumped_frames <= self.rules.jump_patience:
+            return False
+        track.usual_area = float(area) if is_jump or not track.usual_area else 0.8 * track.usual_area + 0.2 * area
+        return True
+
+    def _miss(self, track: Track, frame_idx: int, object_score: float) -> bool:
+        """Note that an object is not seen; True when SAM 2 is to let go of it."""
+        track.mask = None
+        if track.state is TrackState.ACTIVE:
+            self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", f"object score {object_score:.1f}")
+        hidden = frame_idx - track.last_seen_frame_idx
+        if hidden < self.rules.lost_after:
+            return False
+        if track.state is TrackState.TENTATIVE:
+            self._enter(track, TrackState.ENDED, frame_idx, "ended", f"unconfirmed and unseen for {hidden} frames")
+        else:
+            self._enter(track, TrackState.LOST, frame_idx, "lost", f"unseen for {hidden} frames")
+        return True
+
+    def _forget(self, frame_idx: int) -> None:
+        """End lost objects that are too old, or too many."""
+        lost = [track for track in self.tracks.values() if track.state is TrackState.LOST]
+        lost.sort(key=lambda track: -track.last_seen_frame_idx)
+        for position, track in enumerate(lost):
+            hidden = frame_idx - track.last_seen_frame_idx
+            if position >= self.rules.max_lost:
+                reason = f"more than {self.rules.max_lost} objects are lost"
+            elif self.rules.forget_after is not None and hidden >= self.rules.forget_after:
+                reason = f"unseen for {hidden} frames"
+            else:
+                continue
+            self._enter(track, TrackState.ENDED, frame_idx, "ended", reason)
+
+    def _confirm(self, frame_idx: int, found_ids: set[int]) -> list[int]:
+        """Close a round of detection; returns the new objects that it ends."""
+        rules, ended = self.rules, []
+        for track in self.followed():
+            track.rounds.append(track.obj_id in found_ids)
+            if track.state is not TrackState.TENTATIVE:
+                continue
+            hits, chances = sum(track.rounds), rules.confirm_window - len(track.rounds)
+            if track.confidence >= rules.sure_confidence and track.obj_id in found_ids:
+                self._enter(track, TrackState.ACTIVE, frame_idx, "confirmed", f"confidence {track.confidence:.2f}")
+            elif hits >= rules.confirm_hits:
+                reason = f"{hits} of {len(track.rounds)} rounds of detection"
+                self._enter(track, TrackState.ACTIVE, frame_idx, "confirmed", reason)
+            elif hits + chances < rules.confirm_hits:
+                ended.append(track.obj_id)
+                reason = f"unconfirmed: {hits} of {len(track.rounds)} rounds of detection"
+                self._enter(track, TrackState.ENDED, frame_idx, "ended", reason)
+        return ended
+
+    def _merge(self, frame_idx: int) -> list[int]:
+        """End objects that have been on an older one for some rounds; returns them."""
+        seen = sorted((track for track in self.followed() if track.mask is not None), key=lambda track: track.obj_id)
+        masks = [track.mask for track in seen if track.mask is not None]
+        ious = mask_iou(masks, masks)
+        former, self._overlapping_rounds = self._overlapping_rounds, {}
+        merged: list[int] = []
+        for older, newer in zip(*np.nonzero(np.triu(ious >= self.rules.merge_iou, 1)), strict=True):
+            pair = seen[older].obj_id, seen[newer].obj_id
+            rounds = former.get(pair, 0) + 1
+            if rounds < self.rules.merge_rounds:
+                self._overlapping_rounds[pair] = rounds
+            elif not {*pair} & {*merged}:
+                merged.append(pair[1])
+                self._log(frame_idx, pair[1], "merged", f"into object {pair[0]}, mask IoU {ious[older, newer]:.2f}")
+                for class_id, votes in self.tracks[pair[1]].class_votes.items():
+                    self.tracks[pair[0]].vote(class_id, votes)
+                del self.tracks[pair[1]]
+        return merged
+
+    # ---- who is who ----
+
+    def _scores(
+        self,
+        ious: npt.NDArray[np.float64],
+        class_ids: npt.NDArray[np.int64],
+        descriptors: Descriptors | None,
+        seen: Sequence[Track],
+    ) -> npt.NDArray[np.float64]:
+        """(N, M) how well each detection fits each object in sight; negative where it cannot be that object."""
+        same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
+        needed = np.where(same_class, self.rules.iou_threshold, self.rules.other_class_iou)
+        weight = self.rules.appearance_weight
+        likeness = similarities(descriptors, len(class_ids), seen)
+        scores = np.where(np.isnan(likeness), ious, (1 - weight) * ious + weight * (1 + likeness) / 2)
+        return np.where(ious >= needed, scores + same_class, -1.0)
+
+    def _is_part(
+        self, masks: Sequence[Masks], index: int, class_ids: npt.NDArray[np.int64], seen: Sequence[Track]
+    ) -> bool:
+        area = max(int(masks[index].sum()), 1)
+        return any(
+            track.class_id == class_ids[index]
+            and track.mask is not None
+            and int((masks[index] & track.mask).sum()) >= self.rules.covered_fraction * area
+            for track in seen
+        )
+
+    def _look_alikes(
+        self,
+        free: Sequence[int],
+        class_ids: npt.NDArray[np.int64],
+        descriptors: Descriptors | None,
+        unseen: Sequence[Track],
+    ) -> list[tuple[int, int]]:
+        """Pairs of a free detection and the position of the unseen object that it shows.
+
+        Without descriptors only a phrase that one detection and one unseen object share decides.
+        """
+        wanted = [track.class_id for track in unseen]
+        same_class = class_ids[list(free)][:, None] == np.array(wanted, dtype=np.int64)[None]
+        likeness = similarities(None if descriptors is None else descriptors[list(free)], len(free), unseen)
+        scores = np.full(likeness.shape, -1.0)
+        for row, column in zip(*np.nonzero(same_class), strict=True):
+            if np.isnan(likeness[row, column]):
+                is_only = same_class[row].sum() == 1 and same_class[:, column].sum() == 1
+                scores[row, column] = 0.0 if is_only else -1.0
+                continue
+            rivals = np.delete(likeness[row], column)[np.delete(same_class[row], column)]
+            second = np.nanmax(rivals, initial=-1.0) if len(rivals) else -1.0
+            is_clear = likeness[row, column] >= second + self.rules.similarity_margin
+            if likeness[row, column] >= self.rules.similarity_threshold and is_clear:
+                scores[row, column] = 1 + likeness[row, column]
+        return [(free[row], column) for row, column in assign(scores)]
+
+
+def _fields(
+    detections: sv.Detections,
+) -> tuple[list[Masks], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    if len(detections) == 0:
+        return [], np.zeros(0, np.int64), np.zeros(0, np.float32)
+    for name in ("mask", "class_id", "confidence"):
+        if getattr(detections, name) is None:
+            raise ValueError(f"expected detections with mask, class_id and confidence, got none of {name}")
+    class_ids = np.asarray(detections.class_id, dtype=np.int64)
+    return list(np.asarray(detections.mask)), class_ids, np.asarray(detections.confidence, dtype=np.float32)
+
+
+def check_lengths(expected: int, **arrays: npt.NDArray[np.generic] | None) -> None:
+    """Raise a ValueError for an array, other than None, whose first axis is not `expected` long."""
+    for name, array in arrays.items():
+        if array is not None and len(array) != expected:
+            raise ValueError(f"expected {name} for {expected} objects, got {len(array)}")
+
+
+def unit(descriptor: Descriptors) -> Descriptors:
+    """A descriptor (C,) or descriptors (N, C) as float32 of length 1; zeros stay zeros."""
+    descriptor = np.asarray(descriptor, dtype=np.float32)
+    return descriptor / np.maximum(np.linalg.norm(descriptor, axis=-1, keepdims=True), 1e-12)
+
+
+def similarities(
+    descriptors: Descriptors | None, num_detections: int, tracks: Sequence[Track]
+) -> npt.NDArray[np.float64]:
+    """(N, M) cosines of N detections' descriptors and M objects' appearances; NaN where either is unknown."""
+    cosines = np.full((num_detections, len(tracks)), np.nan)
+    known = [column for column, track in enumerate(tracks) if track.descriptor is not None]
+    if descriptors is not None and known and num_detections:
+        appearances = np.stack([np.asarray(tracks[column].descriptor) for column in known])
+        cosines[:, known] = unit(descriptors) @ appearances.T
+    return cosines
+
+
+def mask_iou(masks: Sequence[Masks], others: Sequence[Masks]) -> npt.NDArray[np.float64]:
+    """(N, M) IoU of (H, W) bool masks, compared only where their bounding boxes meet; 0 for empty masks."""
+    ious = np.zeros((len(masks), len(others)))
+    corners, other_corners = (np.array([_corners(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
+    areas, other_areas = ([int(mask.sum()) for mask in each] for each in (masks, others))
+    for row, (left, top, right, bottom) in enumerate(corners):
+        for column, (other_left, other_top, other_right, other_bottom) in enumerate(other_corners):
+            rows = slice(max(top, other_top), min(bottom, other_bottom))
+            columns = slice(max(left, other_left), min(right, other_right))
+            if rows.start < rows.stop and columns.start < columns.stop:
+                shared = int((masks[row][rows, columns] & others[column][rows, columns]).sum())
+                ious[row, column] = shared / max(areas[row] + other_areas[column] - shared, 1)
+    return ious
+
+
+def _corners(mask: Masks) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of a mask, the last two exclusive; zeros for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def assign(scores: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+    """One-to-one pairs (row, column) with the highest total score; a negative score forbids a pair."""
+    rows, columns = linear_sum_assignment(np.where(scores >= 0, -scores, _IMPOSSIBLE))
+    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if scores[row, column] >= 0]

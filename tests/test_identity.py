@@ -1,0 +1,303 @@
+"""Identity: matching, states, ids that last. Discs on a small frame; no model."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import supervision as sv
+
+from grounded_sam2.identity import (
+    IdentityKeeper,
+    IdentityRules,
+    TrackState,
+    assign,
+    mask_iou,
+    unit,
+)
+
+SIZE = 64
+Place = tuple[float, float, float]  # x, y, radius in pixels
+LOOKS = np.eye(4, 8)  # four appearances that have nothing in common
+
+
+def disc(place: Place | None) -> npt.NDArray[np.bool_]:
+    if place is None:
+        return np.zeros((SIZE, SIZE), bool)
+    x, y, radius = place
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def detections(*found: tuple[Place, int, float]) -> sv.Detections:
+    """Detections of (place, class_id, confidence)."""
+    if not found:
+        return sv.Detections.empty()
+    masks = np.stack([disc(place) for place, _, _ in found])
+    return sv.Detections(
+        xyxy=sv.mask_to_xyxy(masks).astype(np.float32),
+        mask=masks,
+        class_id=np.array([class_id for _, class_id, _ in found]),
+        confidence=np.array([confidence for _, _, confidence in found], np.float32),
+    )
+
+
+def see(keeper: IdentityKeeper, frame_idx: int, places: dict[int, Place | None], looks: dict[int, int] | None = None):
+    """One frame on which SAM 2 sees the followed objects at `places`, `None` for unseen ones."""
+    obj_ids = [track.obj_id for track in keeper.followed()]
+    masks = np.array([disc(places.get(obj_id)) for obj_id in obj_ids]).reshape(-1, SIZE, SIZE)
+    scores = np.where(masks.any((1, 2)), 5.0, -5.0)
+    descriptors = None if looks is None else np.array([LOOKS[looks[obj_id]] for obj_id in obj_ids]).reshape(-1, 8)
+    return keeper.see(frame_idx, obj_ids, masks, scores, descriptors)
+
+
+def kinds(keeper: IdentityKeeper, obj_id: int) -> list[str]:
+    return [event.kind for event in keeper.events if event.obj_id == obj_id]
+
+
+LEFT, RIGHT, LOW = (15.0, 15.0, 8.0), (45.0, 15.0, 8.0), (30.0, 48.0, 8.0)
+
+
+@pytest.mark.parametrize("found", [[], [LEFT], [LEFT, RIGHT, LOW]])
+def test_each_new_detection_is_a_new_object(found: list[Place]) -> None:
+    keeper = IdentityKeeper()
+    answer = keeper.match(0, detections(*((place, 0, 0.9) for place in found)))
+    assert answer.obj_ids.tolist() == list(range(1, len(found) + 1))
+    assert answer.prompt == list(range(len(found))) and answer.removed == []
+    sight = see(keeper, 1, dict(zip(answer.obj_ids.tolist(), found, strict=True)))
+    assert sight.shown == sight.remembered == answer.obj_ids.tolist()
+
+
+def test_matching_is_one_to_one_and_best_in_total() -> None:
+    """Greedily, the first detection would take the object that only the second one can have."""
+    keeper = IdentityKeeper(IdentityRules(iou_threshold=0.1))
+    keeper.match(0, detections(((20, 30, 10), 0, 0.9), ((34, 30, 10), 0, 0.9)))
+    see(keeper, 1, {1: (20, 30, 10), 2: (34, 30, 10)})
+    answer = keeper.match(1, detections(((26, 30, 10), 0, 0.9), ((14, 30, 10), 0, 0.9)))
+    assert answer.obj_ids.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(("overlap", "same"), [((17.0, 15.0, 8.0), True), ((22.0, 15.0, 8.0), False)])
+def test_another_phrase_on_the_same_object_needs_more_overlap(overlap: Place, same: bool) -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    see(keeper, 1, {1: LEFT})
+    answer = keeper.match(1, detections((overlap, 1, 0.6)))
+    assert (answer.obj_ids[0] == 1) == same
+    assert keeper.tracks[1].class_id == 0  # what most of its confidence says
+
+
+def test_the_phrase_most_detections_give_wins() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 1, 0.5)))
+    for frame_idx in (1, 2):
+        see(keeper, frame_idx, {1: LEFT})
+        keeper.match(frame_idx, detections((LEFT, 0, 0.4)))
+    assert keeper.tracks[1].class_id == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        ([True, True], TrackState.ACTIVE),
+        ([True, False, True], TrackState.ACTIVE),
+        ([True, False], TrackState.TENTATIVE),
+        ([True, False, False], None),
+    ],
+)
+def test_unsure_objects_are_confirmed_by_two_of_three(found: list[bool], state: TrackState | None) -> None:
+    keeper = IdentityKeeper()
+    removed: list[int] = []
+    for frame_idx, hit in enumerate(found):
+        sight = see(keeper, frame_idx, {1: LEFT})
+        assert frame_idx == 0 or 1 not in sight.shown or state is TrackState.ACTIVE
+        removed += keeper.match(frame_idx, detections(*([(LEFT, 0, 0.4)] if hit else []))).removed
+    assert (keeper.tracks[1].state if 1 in keeper.tracks else None) is state
+    assert removed == ([1] if state is None else [])
+
+
+def test_a_missed_detection_changes_nothing() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    for frame_idx in range(1, 50):
+        assert see(keeper, frame_idx, {1: LEFT}).shown == [1]
+        assert keeper.match(frame_idx, detections()).removed == []
+    assert kinds(keeper, 1) == ["born", "confirmed"]
+
+
+def test_an_object_hides_and_sam_finds_it_again() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    assert see(keeper, 1, {1: None}).shown == []
+    assert keeper.tracks[1].state is TrackState.OCCLUDED
+    assert see(keeper, 9, {1: RIGHT}).shown == [1]
+    assert kinds(keeper, 1) == ["born", "confirmed", "occluded", "found again"]
+
+
+def lose_two_look_alikes(rules: IdentityRules, looks: dict[int, int]) -> IdentityKeeper:
+    """Objects 1 and 2 of one phrase, gone for so long that SAM 2 lets go."""
+    keeper = IdentityKeeper(rules)
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)), LOOKS[[looks[1], looks[2]]])
+    see(keeper, 1, {1: LEFT, 2: RIGHT}, looks)
+    sight = see(keeper, 1000, {1: None, 2: None}, looks)
+    assert sight.removed == [1, 2] and keeper.followed() == []
+    return keeper
+
+
+def test_a_lost_object_gets_its_old_id_by_its_looks() -> None:
+    keeper = lose_two_look_alikes(IdentityRules(), {1: 0, 2: 1})
+    answer = keeper.match(5000, detections((LOW, 0, 0.9), (LEFT, 0, 0.9)), LOOKS[[1, 2]])
+    assert answer.obj_ids.tolist() == [2, 3]  # the second one looks like neither
+    assert answer.prompt == [0, 1]
+    assert kinds(keeper, 2) == ["born", "confirmed", "occluded", "lost", "found again"]
+    assert "4999 frames" in keeper.events[-3].reason
+
+
+def test_looks_that_do_not_decide_make_a_new_object() -> None:
+    keeper = lose_two_look_alikes(IdentityRules(), {1: 0, 2: 0})
+    assert keeper.match(5000, detections((LOW, 0, 0.9)), LOOKS[[0]]).obj_ids.tolist() == [3]
+
+
+def test_without_descriptors_only_the_phrase_can_decide() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)))
+    see(keeper, 1000, {1: None, 2: None})
+    assert keeper.match(1000, detections((LOW, 1, 0.9), (LEFT, 2, 0.9))).obj_ids.tolist() == [2, 3]
+
+
+def test_lost_objects_are_forgotten_by_age_and_number() -> None:
+    keeper = lose_two_look_alikes(IdentityRules(forget_after=2000), {1: 0, 2: 1})
+    see(keeper, 3000, {})
+    assert keeper.tracks == {} and kinds(keeper, 1)[-2:] == ["lost", "ended"]
+    keeper = lose_two_look_alikes(IdentityRules(max_lost=1), {1: 0, 2: 1})
+    assert list(keeper.tracks) == [1]
+    assert keeper.match(1001, detections((LEFT, 0, 0.9))).obj_ids.tolist() == [1]
+
+
+def test_ids_are_never_used_twice() -> None:
+    keeper = lose_two_look_alikes(IdentityRules(forget_after=2000), {1: 0, 2: 1})
+    see(keeper, 3000, {})
+    assert keeper.match(3001, detections((LEFT, 0, 0.9)), LOOKS[[0]]).obj_ids.tolist() == [3]
+
+
+def test_duplicates_merge_into_the_older_id() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.8)))
+    removed = []
+    for frame_idx in (1, 2):
+        see(keeper, frame_idx, {1: LEFT, 2: (15.0, 15.5, 8.0)})
+        answer = keeper.match(frame_idx, detections((LEFT, 0, 0.9)))
+        removed += answer.removed
+    assert removed == [2] and list(keeper.tracks) == [1]
+    assert kinds(keeper, 2)[-1] == "merged" and "object 1" in keeper.events[-1].reason
+
+
+def test_objects_that_pass_over_each_other_once_stay_two() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.8)))
+    for frame_idx, second in enumerate((LEFT, RIGHT, LEFT, RIGHT), start=1):
+        see(keeper, frame_idx, {1: LEFT, 2: second})
+        assert keeper.match(frame_idx, detections()).removed == []
+
+
+def test_a_part_of_a_followed_object_is_no_object() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections(((30, 30, 20), 0, 0.9)))
+    see(keeper, 1, {1: (30, 30, 20)})
+    answer = keeper.match(1, detections(((30, 30, 20), 0, 0.9), ((34, 30, 5), 0, 0.9), ((26, 30, 5), 1, 0.9)))
+    assert answer.obj_ids.tolist() == [1, 0, 2]  # the third one has another phrase: a button on a shirt
+
+
+def test_a_drifted_object_is_prompted_again() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    see(keeper, 1, {1: (19.0, 15.0, 8.0)})
+    assert keeper.match(1, detections((LEFT, 0, 0.9))).prompt == [0]
+    see(keeper, 2, {1: (15.5, 15.0, 8.0)})
+    assert keeper.match(2, detections((LEFT, 0, 0.9))).prompt == []
+
+
+def test_a_mask_that_jumps_in_area_is_not_remembered_until_it_lasts() -> None:
+    keeper = IdentityKeeper(IdentityRules(jump_patience=3))
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    assert see(keeper, 1, {1: LEFT}).remembered == [1]
+    grown = [see(keeper, frame_idx, {1: (30.0, 30.0, 20.0)}) for frame_idx in range(2, 7)]
+    assert [sight.remembered for sight in grown] == [[], [], [], [1], [1]]
+    assert all(sight.shown == [1] for sight in grown)
+
+
+def test_a_mask_that_the_presence_score_denies_is_not_seen() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    sight = keeper.see(1, [1], disc(LEFT)[None], np.array([-3.0]))
+    assert sight.shown == sight.remembered == [] and keeper.tracks[1].state is TrackState.OCCLUDED
+
+
+def test_max_objects_keeps_the_most_confident() -> None:
+    keeper = IdentityKeeper(IdentityRules(max_objects=2))
+    answer = keeper.match(0, detections((LEFT, 0, 0.6), (RIGHT, 0, 0.9), (LOW, 0, 0.7)))
+    assert (answer.obj_ids > 0).tolist() == [False, True, True] and answer.prompt == [1, 2]
+    assert keeper.match(0, detections((LEFT, 0, 0.6))).obj_ids.tolist() == [0]
+
+
+def test_the_prompt_may_change_and_ids_live_on() -> None:
+    """New phrases come with new class ids; what is in sight keeps its id and its phrase."""
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    see(keeper, 1, {1: LEFT})
+    answer = keeper.match(1, detections((RIGHT, 5, 0.9)))
+    assert answer.obj_ids.tolist() == [2] and see(keeper, 2, {1: LEFT, 2: RIGHT}).shown == [1, 2]
+
+
+def test_memory_stays_bounded_while_objects_come_and_go() -> None:
+    keeper = IdentityKeeper(IdentityRules(lost_after=2, max_lost=10))
+    rng = np.random.default_rng(0)
+    for frame_idx in range(0, 600, 3):
+        place = (*rng.uniform(8, 56, 2), 6.0)
+        keeper.match(frame_idx, detections((place, frame_idx, 0.9)), unit(rng.standard_normal((1, 8))))
+        see(keeper, frame_idx + 2, {})
+        assert len(keeper.tracks) <= 11
+    assert len(keeper.take_events()) >= 600 and keeper.events == []
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"iou_threshold": 1.5},
+        {"merge_iou": -0.1},
+        {"confirm_hits": 4, "confirm_window": 3},
+        {"lost_after": 0},
+        {"max_area_ratio": 1.0},
+        {"max_objects": -1},
+    ],
+)
+def test_bad_rules_are_refused(rules: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"expected .* got"):
+        IdentityRules(**rules)  # type: ignore[arg-type]
+
+
+def test_bad_input_is_refused() -> None:
+    keeper = IdentityKeeper()
+    with pytest.raises(ValueError, match="object 7 is not followed"):
+        keeper.see(0, [7], disc(LEFT)[None], np.array([1.0]))
+    with pytest.raises(ValueError, match="expected masks for 0 objects, got 1"):
+        keeper.see(0, [], disc(LEFT)[None], np.zeros(0))
+    without_masks = detections((LEFT, 0, 0.9))
+    without_masks.mask = None
+    with pytest.raises(ValueError, match="none of mask"):
+        keeper.match(0, without_masks)
+    with pytest.raises(ValueError, match="expected descriptors for 1 objects, got 2"):
+        keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[:2])
+
+
+def test_mask_iou_of_discs_and_nothing() -> None:
+    masks = [disc(place) for place in (LEFT, RIGHT, (18.0, 15.0, 8.0), None)]
+    ious = mask_iou(masks, masks)
+    for row, one in enumerate(masks):
+        for column, other in enumerate(masks):
+            union = (one | other).sum()
+            assert ious[row, column] == pytest.approx((one & other).sum() / union if union else 0.0)
+    assert mask_iou([], masks).shape == (0, 4) and mask_iou(masks, []).shape == (4, 0)
+
+
+def test_assign_leaves_forbidden_pairs_alone() -> None:
+    assert assign(np.array([[0.5, -1.0], [0.9, -1.0]])) == [(1, 0)]
+    assert assign(np.zeros((0, 3))) == assign(np.zeros((3, 0))) == []
