@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -13,6 +14,11 @@ logger = logging.getLogger(__name__)
 
 TRACEBACK_VARIABLE = "GROUNDED_SAM2_TRACEBACK"
 _NANO_NAME = "nano"
+# setting that names the detector → the real models to download, and what to give the setting
+_REAL_DETECTORS = {
+    "GDINO_MODEL_ID": ("sam2.1-large", "IDEA-Research/grounding-dino-tiny"),
+    "GDINO_CHECKPOINT": ("sam2.1-large groundingdino-swint", "gdino_checkpoints/groundingdino_swint_ogc.pth"),
+}
 _BUNDLED_FOOTAGE = Path(__file__).resolve().parent.parent / "assets"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -59,7 +65,11 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     return _DTYPES[name]
 
 
-def note_nano_models(source: object, *weights: str | Path) -> None:
+def note_nano_models(
+    source: object,
+    *weights: str | Path,
+    detector_setting: Literal["GDINO_MODEL_ID", "GDINO_CHECKPOINT"] = "GDINO_MODEL_ID",
+) -> None:
     """Say once, as a warning, that the bundled nano models are being run on footage they were not made for.
 
     The nano pair knows the drawn objects of the bundled footage. On anything else it finds little, and the user should
@@ -68,18 +78,23 @@ def note_nano_models(source: object, *weights: str | Path) -> None:
     Args:
         source: the image, video or folder that is read, as the script's setting names it.
         weights: checkpoint paths and model folders the script uses.
+        detector_setting: the script's setting that names its detector.
     """
     nano = [str(path) for path in weights if _NANO_NAME in Path(path).stem.split("_") + [Path(path).name]]
     if not nano:
         return
     if isinstance(source, (str, Path)) and _BUNDLED_FOOTAGE in Path(source).resolve().parents:
         return
+    downloads, detector = _REAL_DETECTORS[detector_setting]
     logger.warning(
         "Note: %s %s a nano model that only knows the drawn objects of the bundled footage. For real footage get the "
-        "real models: python -m grounded_sam2.download sam2.1-large, then pass --sam2-checkpoint "
-        "checkpoints/sam2.1_hiera_large.pt --gdino-model-id IDEA-Research/grounding-dino-tiny",
+        "real models: python -m grounded_sam2.download %s, then pass --sam2-checkpoint "
+        "checkpoints/sam2.1_hiera_large.pt --%s %s",
         " and ".join(nano),
         "is" if len(nano) == 1 else "are each",
+        downloads,
+        detector_setting.lower().replace("_", "-"),
+        detector,
     )
 
 

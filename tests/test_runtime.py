@@ -67,6 +67,12 @@ def test_note_about_nano_models(
         assert "--sam2-checkpoint" in caplog.text and "--gdino-model-id" in caplog.text
 
 
+def test_the_note_names_the_detector_of_the_script(caplog: pytest.LogCaptureFixture) -> None:
+    note_nano_models("my.mp4", *NANO, detector_setting="GDINO_CHECKPOINT")
+    assert "download sam2.1-large groundingdino-swint, " in caplog.text
+    assert "--gdino-checkpoint gdino_checkpoints/groundingdino_swint_ogc.pth" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("problem", "status", "line"),
     [
