@@ -63,14 +63,17 @@ def write_text_encoder(folder: Path, num_layers: int) -> None:
     BertModel(BertConfig(vocab_size=vocab_size, num_hidden_layers=num_layers, **BERT)).save_pretrained(folder)
 
 
-def build(config: Path, settings: dict[str, Any]) -> torch.nn.Module:
-    """Write `settings` as a config file and let the package build the model it describes."""
+def build(work: Path, name: str, settings: dict[str, Any]) -> torch.nn.Module:
+    """Write `settings` as the config file `W/NAME.py` and let the package build it with the text encoder in `work`."""
     from groundingdino.models import build_model
     from groundingdino.util.slconfig import SLConfig
 
-    config.write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()), encoding="utf-8")
+    file = work / f"{name}.py"
+    file.write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()), encoding="utf-8")
+    config = SLConfig.fromfile(str(file))
+    config.text_encoder_type = str(work / "text_encoder")
     with contextlib.redirect_stdout(sys.stderr):  # it announces its text encoder
-        return build_model(SLConfig.fromfile(str(config))).eval()
+        return build_model(config).eval()
 
 
 def published_layout(model: torch.nn.Module) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def run(work: Path) -> None:
     """Build, fill with random weights, save, and answer every case."""
     write_text_encoder(work / "text_encoder", num_layers=2)
     settings = published_settings("GroundingDINO_SwinT_OGC") | SMALL | NOT_CHECKPOINTED
-    model = build(work / "config.py", settings | {"text_encoder_type": str(work / "text_encoder")})
+    model = build(work, "config", settings)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     weights = random_state_dict(shapes)
     for name in weights:
@@ -122,8 +125,7 @@ def describe(work: Path) -> dict[str, dict[str, list[int]]]:
     write_text_encoder(work / "text_encoder", num_layers=12)
     shapes = {}
     for name in OFFICIAL_CONFIGS:
-        settings = published_settings(name) | {"text_encoder_type": str(work / "text_encoder")}
-        model = build(work / f"{name}.py", settings)
+        model = build(work, name, published_settings(name))
         shapes[name] = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
     return shapes
 
