@@ -5,7 +5,7 @@ The phrases of a prompt are what a user gets back as labels. A phrase's position
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,45 @@ def join_phrases(phrases: Sequence[str]) -> str:
     return " ".join(f"{phrase}." for phrase in phrases)
 
 
+def find_phrase(name: str, phrases: Sequence[str]) -> int:
+    """The index of the phrase that a setting names, written as in a prompt ("Dog." for "dog").
+
+    Raises:
+        ValueError: when it is none of the phrases.
+    """
+    phrase = parse_prompt([name])[0]
+    if phrase not in phrases:
+        shown = ", ".join(phrases[:8]) + (", …" if len(phrases) > 8 else "")
+        raise ValueError(f"{name!r} is no phrase of the prompt, expected one of: {shown}")
+    return phrases.index(phrase)
+
+
+def expand_aliases(
+    phrases: Sequence[str], aliases: Mapping[str, str | Sequence[str]] | None
+) -> tuple[list[str], list[int]]:
+    """Add to phrases the other words for the same things.
+
+    Args:
+        phrases: of a prompt, see `parse_prompt`.
+        aliases: phrase → other phrases, such as ``{"e-scooter": ["kick scooter"]}``.
+
+    Returns:
+        texts: all that is to be looked for, the phrases first.
+        class_id: per text, the index of the phrase it stands for.
+
+    Raises:
+        ValueError: when a key is no phrase of the prompt, or one alias stands for two phrases.
+    """
+    class_id_of = {phrase: index for index, phrase in enumerate(phrases)}
+    for name, alias_prompt in (aliases or {}).items():
+        class_id = find_phrase(name, phrases)
+        for alias in parse_prompt(alias_prompt):
+            if class_id_of.setdefault(alias, class_id) != class_id:
+                other = phrases[class_id_of[alias]]
+                raise ValueError(f"the alias {alias!r} of {phrases[class_id]!r} already stands for {other!r}")
+    return list(class_id_of), list(class_id_of.values())
+
+
 def encoder_phrase(phrase: str) -> str:
     """Rewrite a phrase for a text encoder in which "." and "?" end a phrase: those marks inside it become spaces."""
     return _SPACES.sub(" ", re.sub(r"[.?]", " ", phrase)).strip()
@@ -81,7 +120,9 @@ def split_passes(token_counts: Sequence[int], capacity: int) -> list[range]:
 
 
 def score_phrases(
-    token_scores: npt.NDArray[np.float32], spans: Sequence[tuple[int, int]], text_threshold: float
+    token_scores: npt.NDArray[np.float32],
+    spans: Sequence[tuple[int, int]],
+    text_threshold: float | npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Give each query to the one phrase its token scores speak for.
 
@@ -93,7 +134,7 @@ def score_phrases(
     Args:
         token_scores: (Q, T) float32 in [0, 1], one score per query and token.
         spans: per phrase, the first and the past-the-last token of its words, the ending mark left out.
-        text_threshold: the least score the best token of a phrase must have, in [0, 1].
+        text_threshold: the least score the best token of a phrase must have, in [0, 1]; one, or one per span.
 
     Returns:
         phrase_index: (Q,) int64 index in `spans`.

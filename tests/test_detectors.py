@@ -11,7 +11,7 @@ import supervision as sv
 import torch
 from conftest import write_tiny_detector
 
-from grounded_sam2.detectors.base import as_image_list, make_detections
+from grounded_sam2.detectors.base import as_image_list, make_detections, read_search
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.prompts import parse_prompt
 
@@ -162,6 +162,9 @@ def test_wrong_image_is_a_value_error(image: np.ndarray, says: str) -> None:
         ({"text_prompt": " "}, "names nothing"),
         ({"text_prompt": "dog", "box_threshold": 35}, r"box_threshold in \[0, 1\], got 35"),
         ({"text_prompt": "dog", "text_threshold": -1}, r"text_threshold in \[0, 1\], got -1"),
+        ({"text_prompt": "dog", "text_threshold": {"dog": 2}}, r"text_threshold of 'dog' in \[0, 1\], got 2"),
+        ({"text_prompt": "dog", "box_threshold": {"cat": 0.5}}, "'cat' is no phrase of the prompt"),
+        ({"text_prompt": "dog", "top_k": 0}, "top_k of at least 1, or None, got 0"),
     ],
 )
 def test_wrong_arguments_are_value_errors(
@@ -179,6 +182,35 @@ def test_make_detections(count: int) -> None:
     )
     assert list(detections.data["class_name"]) == [[], ["a"], ["b", "a"]][min(count, 2)]
     assert (detections.xyxy <= [10, 8, 10, 8]).all() and (detections.xyxy >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [(0, 0.9), (1, 0.8), (0, 0.7), (1, 0.6)]),
+        ({"nms_threshold": 0.5}, [(0, 0.9), (0, 0.7)]),
+        ({"nms_threshold": 0.5, "class_agnostic": False}, [(0, 0.9), (1, 0.8), (0, 0.7)]),
+        ({"top_k": 1}, [(0, 0.9), (1, 0.8)]),
+        ({"top_k": 3}, [(0, 0.9), (1, 0.8), (0, 0.7), (1, 0.6)]),
+        ({"nms_threshold": 0.5, "top_k": 1}, [(0, 0.9)]),
+    ],
+)
+def test_suppression_and_top_k(options: dict, expected: list[tuple[int, float]]) -> None:
+    """Three boxes nearly in one place, and one elsewhere."""
+    xyxy = np.array([[0, 0, 8, 8], [0, 0, 8, 7.9], [10, 10, 18, 18], [0, 0, 8, 7.8]], np.float32)
+    scores, class_id = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0, 1, 0, 1])
+    detections = make_detections(xyxy, scores, class_id, ["a", "b"], (20, 20), **options)
+    assert list(zip(detections.class_id, detections.confidence.round(6).tolist(), strict=True)) == [
+        (class_id, pytest.approx(score)) for class_id, score in expected
+    ]
+    assert list(detections.data["class_name"]) == ["ab"[index] for index in detections.class_id]
+
+
+def test_thresholds_of_phrases_also_hold_for_their_aliases() -> None:
+    search = read_search("dog. cat. cow", {"Cat.": 0.5, "dog": 0.2}, 0.1, {"cat": ["kitten"]})
+    assert search.texts == ["dog", "cat", "cow", "kitten"]
+    np.testing.assert_allclose(search.box_threshold, [0.2, 0.5, 0.35, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(search.text_threshold, [0.1] * 4, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16])

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from grounded_sam2.prompts import encoder_phrase, join_phrases, parse_prompt, score_phrases, split_passes
+from grounded_sam2.prompts import (
+    encoder_phrase,
+    expand_aliases,
+    find_phrase,
+    join_phrases,
+    parse_prompt,
+    score_phrases,
+    split_passes,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +54,43 @@ def test_join_is_the_inverse_of_parse() -> None:
     phrases = ["car", "red apple"]
     assert join_phrases(phrases) == "car. red apple."
     assert parse_prompt(join_phrases(phrases)) == phrases
+
+
+@pytest.mark.parametrize(
+    ("aliases", "texts", "class_id"),
+    [
+        (None, ["dog", "e-scooter"], [0, 1]),
+        ({}, ["dog", "e-scooter"], [0, 1]),
+        ({"E-Scooter.": ["Kick scooter", "scooter"]}, ["dog", "e-scooter", "kick scooter", "scooter"], [0, 1, 1, 1]),
+        (
+            {"e-scooter": "scooter. e-scooter", "dog": ("puppy",)},
+            ["dog", "e-scooter", "scooter", "puppy"],
+            [0, 1, 1, 0],
+        ),
+    ],
+)
+def test_aliases_stand_for_their_phrase(aliases: dict | None, texts: list[str], class_id: list[int]) -> None:
+    assert expand_aliases(["dog", "e-scooter"], aliases) == (texts, class_id)
+
+
+@pytest.mark.parametrize(
+    ("aliases", "says"),
+    [
+        ({"cat": ["kitten"]}, "'cat' is no phrase of the prompt, expected one of: dog, wolf"),
+        ({"dog": ["wolf"]}, "the alias 'wolf' of 'dog' already stands for 'wolf'"),
+        ({"dog": ["hound"], "wolf": ["hound"]}, "the alias 'hound' of 'wolf' already stands for 'dog'"),
+        ({"dog": []}, "names nothing"),
+    ],
+)
+def test_wrong_aliases_are_value_errors(aliases: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        expand_aliases(["dog", "wolf"], aliases)
+
+
+def test_find_phrase_shows_few_of_many() -> None:
+    assert find_phrase(" Dog. ", ["cat", "dog"]) == 1
+    with pytest.raises(ValueError, match=r"expected one of: a0, a1, a2, a3, a4, a5, a6, a7, …"):
+        find_phrase("dog", [f"a{index}" for index in range(300)])
 
 
 def test_encoder_phrase_holds_no_ending_mark() -> None:
@@ -98,3 +143,11 @@ def test_score_phrases(token_scores: list[float], phrase_index: int, confidence:
 def test_score_phrases_without_queries() -> None:
     index, score = score_phrases(np.zeros((0, 10), dtype=np.float32), SPANS, 0.25)
     assert index.shape == score.shape == (0,)
+
+
+def test_each_phrase_may_have_its_own_threshold() -> None:
+    token_scores = np.array([[0.0, 0.6, 0.0, 0.5, 0.0]], np.float32)
+    spans = [(1, 2), (3, 4)]
+    for thresholds, expected in (([0.3, 0.3], (0, 0.6)), ([0.7, 0.3], (1, 0.5)), ([0.7, 0.7], (0, 0.0))):
+        phrase_index, confidence = score_phrases(token_scores, spans, np.array(thresholds, np.float32))
+        assert (phrase_index[0], pytest.approx(confidence[0])) == expected

@@ -1,13 +1,26 @@
 """The contract every detector keeps, and the pieces they share."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-Image = npt.NDArray[np.uint8]
+from grounded_sam2.prompts import expand_aliases, find_phrase, parse_prompt, score_phrases
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+# One threshold, or one per phrase; phrases that are not named have the default.
+Threshold: TypeAlias = float | Mapping[str, float]
+# Phrase → other words for the same thing.
+Aliases: TypeAlias = Mapping[str, str | Sequence[str]]
+
+DEFAULT_BOX_THRESHOLD = 0.35
+DEFAULT_TEXT_THRESHOLD = 0.25
+# A more elongated image is padded to this ratio: resized as it is, its short side would leave the backbone nothing.
+_MAX_ASPECT_RATIO = 6
 
 
 class Detector(Protocol):
@@ -18,8 +31,8 @@ class Detector(Protocol):
         images: Image | Sequence[Image],
         text_prompt: str | Sequence[str],
         *,
-        box_threshold: float = 0.35,
-        text_threshold: float = 0.25,
+        box_threshold: float = DEFAULT_BOX_THRESHOLD,
+        text_threshold: float = DEFAULT_TEXT_THRESHOLD,
     ) -> list[sv.Detections]:
         """Find the prompt's phrases in one or several images; several give what each alone would.
 
@@ -60,6 +73,133 @@ def check_threshold(name: str, threshold: float) -> None:
         raise ValueError(f"expected {name} in [0, 1], got {threshold}")
 
 
+def check_top_k(top_k: int | None) -> None:
+    """Raise a ValueError unless `top_k` is None or at least 1."""
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"expected a top_k of at least 1, or None, got {top_k}")
+
+
+def pad_elongated(image: Image) -> Image:
+    """Pad an (H, W, 3) image with black at the right or bottom up to an aspect ratio of 6; most stay as they are."""
+    height, width = image.shape[:2]
+    missing_height = max(0, math.ceil(width / _MAX_ASPECT_RATIO) - height)
+    missing_width = max(0, math.ceil(height / _MAX_ASPECT_RATIO) - width)
+    if not missing_height and not missing_width:
+        return image
+    return np.pad(image, ((0, missing_height), (0, missing_width), (0, 0)))
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one prompt asks for: P phrases, and the T ≥ P texts that a detector looks for to find them.
+
+    Attributes:
+        phrases: the prompt's phrases, which become labels; `class_id` is the index here.
+        texts: the phrases, then their aliases.
+        class_id: (T,) int64, the phrase each text stands for.
+        box_threshold: (T,) float32, the least confidence of a box of that text.
+        text_threshold: (T,) float32, the least score with which the text can become a box's label.
+    """
+
+    phrases: list[str]
+    texts: list[str]
+    class_id: npt.NDArray[np.int64]
+    box_threshold: npt.NDArray[np.float32]
+    text_threshold: npt.NDArray[np.float32]
+
+
+def read_search(
+    text_prompt: str | Sequence[str],
+    box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+    text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+    aliases: Aliases | None = None,
+) -> Search:
+    """Work out what the arguments of `detect` ask for.
+
+    Raises:
+        ValueError: for an empty prompt, a threshold outside [0, 1], a threshold or alias of what is no phrase of the
+            prompt, or an alias of two phrases.
+    """
+    phrases = parse_prompt(text_prompt)
+    texts, class_id = expand_aliases(phrases, aliases)
+    of_texts = np.array(class_id, dtype=np.int64)
+    return Search(
+        phrases,
+        texts,
+        of_texts,
+        _thresholds("box_threshold", box_threshold, DEFAULT_BOX_THRESHOLD, phrases)[of_texts],
+        _thresholds("text_threshold", text_threshold, DEFAULT_TEXT_THRESHOLD, phrases)[of_texts],
+    )
+
+
+def _thresholds(name: str, threshold: Threshold, default: float, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
+    """One threshold per phrase: (P,) float32."""
+    if not isinstance(threshold, Mapping):
+        check_threshold(name, threshold)
+        return np.full(len(phrases), threshold, dtype=np.float32)
+    values = np.full(len(phrases), default, dtype=np.float32)
+    for phrase, value in threshold.items():
+        check_threshold(f"{name} of {phrase!r}", value)
+        values[find_phrase(phrase, phrases)] = value
+    return values
+
+
+@dataclass(frozen=True)
+class RawBoxes:
+    """Boxes of one image in one pass: xyxy (N, 4) pixels, confidence (N,), class_id (N,) index in the whole prompt."""
+
+    xyxy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.int64]
+
+
+def keep_queries(
+    token_scores: npt.NDArray[np.float32],
+    boxes_cxcywh: npt.NDArray[np.float32],
+    spans: Sequence[tuple[int, int]],
+    pass_texts: range,
+    search: Search,
+    image_size: tuple[int, int],
+) -> RawBoxes:
+    """Keep the queries of a token-scoring model that speak for a text, each for one.
+
+    Args:
+        token_scores: (Q, T) in [0, 1], one score per query and token.
+        boxes_cxcywh: (Q, 4) in [0, 1] of the image.
+        spans: per text of this pass, the first and the past-the-last token of its words.
+        pass_texts: which of the search's texts the pass looks for.
+        search: what is looked for.
+        image_size: width and height in pixels.
+    """
+    of_pass = slice(pass_texts.start, pass_texts.stop)
+    text_index, confidence = score_phrases(token_scores, spans, search.text_threshold[of_pass])
+    kept = (confidence >= search.box_threshold[of_pass][text_index]) & (confidence > 0)
+    center, half = boxes_cxcywh[kept, :2], boxes_cxcywh[kept, 2:] / 2
+    xyxy = np.concatenate([center - half, center + half], axis=1) * np.array(image_size * 2, np.float32)
+    return RawBoxes(xyxy, confidence[kept], search.class_id[of_pass][text_index[kept]])
+
+
+def merge_passes(
+    passes: Sequence[RawBoxes],
+    search: Search,
+    image_size: tuple[int, int],
+    nms_threshold: float | None = None,
+    class_agnostic: bool = True,
+    top_k: int | None = None,
+) -> sv.Detections:
+    """Put what all passes over one image found in the form of the contract; see `make_detections`."""
+    return make_detections(
+        np.concatenate([boxes.xyxy for boxes in passes]),
+        np.concatenate([boxes.confidence for boxes in passes]),
+        np.concatenate([boxes.class_id for boxes in passes]),
+        search.phrases,
+        image_size,
+        nms_threshold,
+        class_agnostic,
+        top_k,
+    )
+
+
 def make_detections(
     xyxy: npt.NDArray[np.floating],
     confidence: npt.NDArray[np.floating],
@@ -67,6 +207,8 @@ def make_detections(
     phrases: Sequence[str],
     image_size: tuple[int, int],
     nms_threshold: float | None = None,
+    class_agnostic: bool = True,
+    top_k: int | None = None,
 ) -> sv.Detections:
     """Put raw boxes in the form of the contract: inside the image, without duplicates, most confident first.
 
@@ -76,8 +218,9 @@ def make_detections(
         class_id: (N,) index in `phrases`.
         phrases: the prompt's phrases.
         image_size: width and height in pixels.
-        nms_threshold: of two boxes that overlap by a higher IoU, whatever their phrases, only the more confident is
-            kept; None keeps all.
+        nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept; None keeps all.
+        class_agnostic: let boxes of different phrases suppress each other too.
+        top_k: how many boxes a phrase may have, the most confident ones; None does not limit them.
 
     Returns:
         Detections of M ≤ N boxes; boxes that lie outside the image or have no area are left out.
@@ -95,6 +238,9 @@ def make_detections(
         class_id=class_id,
         data={"class_name": np.array([phrases[index] for index in class_id], dtype=np.str_)},
     )
-    if nms_threshold is None or len(detections) == 0:
-        return detections
-    return detections.with_nms(threshold=nms_threshold, class_agnostic=True)
+    if nms_threshold is not None and len(detections) > 0:
+        detections = detections.with_nms(threshold=nms_threshold, class_agnostic=class_agnostic)
+    if top_k is not None and len(detections) > 0:
+        best = [np.flatnonzero(detections.class_id == index)[:top_k] for index in range(len(phrases))]
+        detections = cast(sv.Detections, detections[np.sort(np.concatenate(best))])
+    return detections

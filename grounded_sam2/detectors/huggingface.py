@@ -6,39 +6,40 @@ each phrase's own tokens. OWL-ViT, OWLv2 and OmDet-Turbo score boxes against a l
 
 import contextlib
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import supervision as sv
 import torch
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from grounded_sam2.detectors.base import Image, as_image_list, check_threshold, make_detections
-from grounded_sam2.prompts import encoder_phrase, parse_prompt, score_phrases, split_passes
+from grounded_sam2.detectors.base import (
+    DEFAULT_BOX_THRESHOLD,
+    DEFAULT_TEXT_THRESHOLD,
+    Aliases,
+    Image,
+    RawBoxes,
+    Search,
+    Threshold,
+    as_image_list,
+    check_threshold,
+    check_top_k,
+    keep_queries,
+    merge_passes,
+    pad_elongated,
+    read_search,
+)
+from grounded_sam2.prompts import encoder_phrase, split_passes
 
 logger = logging.getLogger(__name__)
 
 # Model types whose logits are per token of one text; all others score a list of phrases.
 _TOKEN_SCORING = ("grounding-dino", "mm-grounding-dino")
-# A more elongated image is padded to this ratio: resized as it is, its short side would leave the backbone nothing.
-_MAX_ASPECT_RATIO = 6
-
-
-@dataclass(frozen=True)
-class _RawBoxes:
-    """Boxes of one image in one pass: xyxy (N, 4) pixels, confidence (N,), class_id (N,) index in the whole prompt."""
-
-    xyxy: npt.NDArray[np.float32]
-    confidence: npt.NDArray[np.float32]
-    class_id: npt.NDArray[np.int64]
 
 
 class HuggingFaceDetector:
@@ -48,8 +49,9 @@ class HuggingFaceDetector:
         model_id: a local folder (read with no network access at all) or a model id of the hub.
         device: where the model runs.
         dtype: the precision the model is built with.
-        nms_threshold: of two boxes that overlap by a higher IoU, whatever their phrases, only the more confident is
-            kept, also when they come from two passes over a long prompt; None keeps all.
+        nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept, also when they come
+            from two passes over a long prompt; None keeps all.
+        class_agnostic_nms: let boxes of different phrases suppress each other too.
         batch_size: how many images of one size go through the model together.
 
     Raises:
@@ -64,6 +66,7 @@ class HuggingFaceDetector:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         nms_threshold: float | None = 0.7,
+        class_agnostic_nms: bool = True,
         batch_size: int = 4,
     ) -> None:
         if nms_threshold is not None:
@@ -73,6 +76,7 @@ class HuggingFaceDetector:
         self.device = torch.device(device)
         self.dtype = dtype
         self.nms_threshold = nms_threshold
+        self.class_agnostic_nms = class_agnostic_nms
         self.batch_size = batch_size
         self.model, self.processor = _load(model_id, dtype)
         self.model.to(self.device).eval()
@@ -84,8 +88,10 @@ class HuggingFaceDetector:
         images: Image | Sequence[Image],
         text_prompt: str | Sequence[str],
         *,
-        box_threshold: float = 0.35,
-        text_threshold: float = 0.25,
+        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+        aliases: Aliases | None = None,
+        top_k: int | None = None,
     ) -> list[sv.Detections]:
         """Find the prompt's phrases; see `Detector.detect`.
 
@@ -93,27 +99,30 @@ class HuggingFaceDetector:
         be chosen when its best token reaches `text_threshold` (`grounded_sam2.prompts.score_phrases`). With the other
         models each phrase has one score, which `box_threshold` alone judges. Phrases beyond what the text encoder holds
         are looked for in further passes over the image.
+
+        Beyond the contract, a threshold can be a mapping from phrases to thresholds, in which phrases that are not
+        named have the default; `aliases` ({"e-scooter": ["kick scooter"]}) are looked for too, and what they find
+        carries the user's phrase; `top_k` keeps that many boxes of each phrase, 1 for referring expressions.
         """
-        phrases = parse_prompt(text_prompt)
+        search = read_search(text_prompt, box_threshold, text_threshold, aliases)
         image_list = as_image_list(images)
-        check_threshold("box_threshold", box_threshold)
-        check_threshold("text_threshold", text_threshold)
+        check_top_k(top_k)
 
         find = self._find_by_tokens if self.scores_tokens else self._find_by_phrases
-        raw_boxes: list[list[_RawBoxes]] = [[] for _ in image_list]
+        raw_boxes: list[list[RawBoxes]] = [[] for _ in image_list]
         for indices in self._same_size_batches(image_list):
-            batch = [_pad_elongated(image_list[index]) for index in indices]
-            for pass_boxes in find(batch, phrases, box_threshold, text_threshold):
+            batch = [pad_elongated(image_list[index]) for index in indices]
+            for pass_boxes in find(batch, search):
                 for index, boxes in zip(indices, pass_boxes, strict=True):
                     raw_boxes[index].append(boxes)
         return [
-            make_detections(
-                np.concatenate([boxes.xyxy for boxes in passes]),
-                np.concatenate([boxes.confidence for boxes in passes]),
-                np.concatenate([boxes.class_id for boxes in passes]),
-                phrases,
+            merge_passes(
+                passes,
+                search,
                 image_size=(image.shape[1], image.shape[0]),
                 nms_threshold=self.nms_threshold,
+                class_agnostic=self.class_agnostic_nms,
+                top_k=top_k,
             )
             for image, passes in zip(image_list, raw_boxes, strict=True)
         ]
@@ -137,20 +146,18 @@ class HuggingFaceDetector:
             for name, tensor in pixels.items()
         }
 
-    def _find_by_tokens(
-        self, batch: Sequence[Image], phrases: Sequence[str], box_threshold: float, text_threshold: float
-    ) -> Iterator[list[_RawBoxes]]:
+    def _find_by_tokens(self, batch: Sequence[Image], search: Search) -> Iterator[list[RawBoxes]]:
         tokenizer = self.processor.tokenizer
-        words = [tokenizer(encoder_phrase(phrase), add_special_tokens=False)["input_ids"] for phrase in phrases]
+        words = [tokenizer(encoder_phrase(text), add_special_tokens=False)["input_ids"] for text in search.texts]
         mark = tokenizer(".", add_special_tokens=False)["input_ids"]
         capacity = self._text_capacity() - 2  # [CLS] and [SEP]
         pixels = self._pixels(batch)
 
-        for pass_indices in split_passes([len(word_ids) + len(mark) for word_ids in words], capacity):
+        for pass_texts in split_passes([len(word_ids) + len(mark) for word_ids in words], capacity):
             token_ids, spans = [tokenizer.cls_token_id], []
-            for phrase_index in pass_indices:
-                spans.append((len(token_ids), len(token_ids) + len(words[phrase_index])))
-                token_ids += words[phrase_index] + mark
+            for text_index in pass_texts:
+                spans.append((len(token_ids), len(token_ids) + len(words[text_index])))
+                token_ids += words[text_index] + mark
             token_ids.append(tokenizer.sep_token_id)
 
             input_ids = torch.tensor([token_ids] * len(batch), device=self.device)
@@ -163,31 +170,12 @@ class HuggingFaceDetector:
             token_scores = output.logits[..., : len(token_ids)].float().sigmoid().cpu().numpy()  # (B, Q, T)
             boxes_cxcywh = output.pred_boxes.float().cpu().numpy()  # (B, Q, 4) in [0, 1]
             yield [
-                self._keep(scores, boxes, image, pass_indices, spans, box_threshold, text_threshold)
+                keep_queries(scores, boxes, spans, pass_texts, search, (image.shape[1], image.shape[0]))
                 for scores, boxes, image in zip(token_scores, boxes_cxcywh, batch, strict=True)
             ]
 
-    @staticmethod
-    def _keep(
-        token_scores: npt.NDArray[np.float32],
-        boxes_cxcywh: npt.NDArray[np.float32],
-        image: Image,
-        pass_indices: range,
-        spans: Sequence[tuple[int, int]],
-        box_threshold: float,
-        text_threshold: float,
-    ) -> _RawBoxes:
-        phrase_index, confidence = score_phrases(token_scores, spans, text_threshold)
-        kept = (confidence >= box_threshold) & (confidence > 0)
-        center, half = boxes_cxcywh[kept, :2], boxes_cxcywh[kept, 2:] / 2
-        height, width = image.shape[:2]
-        xyxy = np.concatenate([center - half, center + half], axis=1) * np.array([width, height] * 2, np.float32)
-        return _RawBoxes(xyxy, confidence[kept], phrase_index[kept] + pass_indices.start)
-
-    def _find_by_phrases(
-        self, batch: Sequence[Image], phrases: Sequence[str], box_threshold: float, text_threshold: float
-    ) -> Iterator[list[_RawBoxes]]:
-        text = [list(phrases)] * len(batch)
+    def _find_by_phrases(self, batch: Sequence[Image], search: Search) -> Iterator[list[RawBoxes]]:
+        text = [search.texts] * len(batch)
         encoded = self.processor(
             images=list(batch), text=text, input_data_format="channels_last", truncation=True, return_tensors="pt"
         )
@@ -197,16 +185,12 @@ class HuggingFaceDetector:
         }
         output = self.model(**inputs)
         scored = self.processor.post_process_grounded_object_detection(
-            output, threshold=box_threshold, target_sizes=[image.shape[:2] for image in batch], text_labels=text
+            output,
+            threshold=float(search.box_threshold.min()),
+            target_sizes=[image.shape[:2] for image in batch],
+            text_labels=text,
         )
-        yield [
-            _RawBoxes(
-                boxes["boxes"].float().cpu().numpy().reshape(-1, 4),
-                boxes["scores"].float().cpu().numpy(),
-                np.asarray(boxes["labels"].cpu(), dtype=np.int64),
-            )
-            for boxes in scored
-        ]
+        yield [_of_texts(boxes, search) for boxes in scored]
 
     def _text_capacity(self) -> int:
         config = self.model.config
@@ -252,14 +236,13 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, processor
 
 
-def _pad_elongated(image: Image) -> Image:
-    """Pad an (H, W, 3) image with black at the right or bottom up to `_MAX_ASPECT_RATIO`; most stay as they are."""
-    height, width = image.shape[:2]
-    missing_height = max(0, math.ceil(width / _MAX_ASPECT_RATIO) - height)
-    missing_width = max(0, math.ceil(height / _MAX_ASPECT_RATIO) - width)
-    if not missing_height and not missing_width:
-        return image
-    return np.pad(image, ((0, missing_height), (0, missing_width), (0, 0)))
+def _of_texts(boxes: dict[str, torch.Tensor], search: Search) -> RawBoxes:
+    """The boxes of one image that reach the threshold of the text they were found by."""
+    confidence = boxes["scores"].float().cpu().numpy()
+    text_index = np.asarray(boxes["labels"].cpu(), dtype=np.int64)
+    kept = confidence >= search.box_threshold[text_index]
+    xyxy = boxes["boxes"].float().cpu().numpy().reshape(-1, 4)
+    return RawBoxes(xyxy[kept], confidence[kept], search.class_id[text_index[kept]])
 
 
 @contextlib.contextmanager

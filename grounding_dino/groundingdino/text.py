@@ -99,8 +99,9 @@ class PromptTokenizer:
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        ids = {mark: tokenizer.token_to_id(mark) for mark in _MARKS}
-        missing = [mark for mark, token_id in ids.items() if token_id is None]
+        vocabulary = tokenizer.get_vocab()
+        ids = {mark: vocabulary[mark] for mark in _MARKS if mark in vocabulary}
+        missing = [mark for mark in _MARKS if mark not in ids]
         if missing:
             raise ValueError(f"expected a BERT tokenizer, got one without the tokens {' '.join(missing)}")
         tokenizer.no_truncation()
