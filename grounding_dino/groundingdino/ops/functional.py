@@ -1,0 +1,120 @@
+"""Deformable attention as a PyTorch operator: what it computes, its gradient, and who computes it.
+
+The operator `grounding_dino::deformable_attention` is opaque to `torch.compile` and `torch.export`, which see its shapes
+and its gradient; whether the C++ or CUDA kernel or plain PyTorch does the work is decided when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grounding_dino.groundingdino.ops import plain
+
+
+def deformable_attention(
+    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Weighted sums of bilinear samples from maps of several sizes (Deformable DETR, arXiv:2010.04159, eq. 3).
+
+    Args:
+        value: (B, S, H, D), the maps of all levels flattened row by row and put one after another; S is their area.
+        spatial_shapes: (height, width) of each of the L levels.
+        sampling_locations: (B, Q, H, L, P, 2) as x, y; 0 and 1 are the outer edges of a level, so that the centre of
+            its first cell is at 0.5 / width. What lies outside reads zeros.
+        attention_weights: (B, Q, H, L, P), factors of the samples; usually they sum to 1 over L and P.
+
+    Returns:
+        (B, Q, H * D) in the dtype of `value`. Locations and weights may have a wider dtype and should: in bfloat16 a
+        location is off by up to a cell. Sums are kept in float32, or float64 for a float64 value. Q = 0 gives (B, 0, H * D).
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    batch_size, length, num_heads, _ = value.shape
+    num_levels = len(spatial_shapes)
+    area = sum(height * width for height, width in spatial_shapes)
+    if length != area:
+        raise ValueError(f"value has {length} cells, spatial_shapes {[tuple(shape) for shape in spatial_shapes]} {area}")
+    expected = (batch_size, sampling_locations.shape[1], num_heads, num_levels)
+    if sampling_locations.dim() != 6 or sampling_locations.shape[:4] != expected or sampling_locations.shape[5] != 2:
+        raise ValueError(
+            f"sampling_locations must be (B, Q, H, L, P, 2) with (B, Q, H, L) = {tuple(expected)}, "
+            f"got {tuple(sampling_locations.shape)}"
+        )
+    if attention_weights.shape != sampling_locations.shape[:5]:
+        raise ValueError(
+            f"attention_weights must be {tuple(sampling_locations.shape[:5])}, got {tuple(attention_weights.shape)}"
+        )
+    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
+    flat_shapes = [size for shape in spatial_shapes for size in shape]
+    return _operator(value, flat_shapes, sampling_locations.to(dtype), attention_weights.to(dtype))
+
+
+def _pairs(flat_shapes: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(flat_shapes[::2], flat_shapes[1::2], strict=True))
+
+
+@torch.library.custom_op(
+    "grounding_dino::deformable_attention",
+    mutates_args=(),
+    schema="(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> Tensor",
+)
+def _operator(
+    value: Tensor, spatial_shapes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    return plain.forward(value, _pairs(spatial_shapes), sampling_locations, attention_weights)
+
+
+@_operator.register_fake
+def _(value: Tensor, spatial_shapes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    batch_size, _, num_heads, head_dim = value.shape
+    return value.new_empty(batch_size, sampling_locations.shape[1], num_heads * head_dim)
+
+
+@torch.library.custom_op(
+    "grounding_dino::deformable_attention_backward",
+    mutates_args=(),
+    schema="(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, "
+    "Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
+)
+def _backward_operator(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[int],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return plain.backward(grad_output, value, _pairs(spatial_shapes), sampling_locations, attention_weights)
+
+
+@_backward_operator.register_fake
+def _(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[int],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    arguments = (value, sampling_locations, attention_weights)
+    grad_value, grad_locations, grad_weights = (argument.new_empty(argument.shape) for argument in arguments)
+    return grad_value, grad_locations, grad_weights
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.spatial_shapes, sampling_locations, attention_weights = inputs
+    ctx.save_for_backward(value, sampling_locations, attention_weights)
+
+
+def _gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+    value, sampling_locations, attention_weights = ctx.saved_tensors
+    grad_value, grad_locations, grad_weights = _backward_operator(
+        grad_output, value, ctx.spatial_shapes, sampling_locations, attention_weights
+    )
+    return grad_value, None, grad_locations, grad_weights
+
+
+_operator.register_autograd(_gradients, setup_context=_save_for_backward)
