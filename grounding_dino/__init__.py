@@ -1,0 +1,1 @@
+"""Grounding DINO: find in images what a text names."""

@@ -1,0 +1,1 @@
+"""Configuration files of the official models; see `configuration.load_config`."""
