@@ -177,6 +177,18 @@ def load_tokenizer(folder: str | Path | None = None) -> PromptTokenizer:
         raise ValueError(f"{path}: {problem}") from problem
 
 
+def tokenizer_for(checkpoint: str | Path, folder: str | Path | None = None) -> PromptTokenizer:
+    """Read the tokenizer that goes with a checkpoint; arguments and errors as in `load_tokenizer`.
+
+    Where no folder is given, the checkpoint's own folder is looked in, then a folder "bert-base-uncased" beside the
+    checkpoint.
+    """
+    own_folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
+    beside = [own_folder, own_folder / DEFAULT_TOKENIZER, own_folder.parent / DEFAULT_TOKENIZER]
+    found = next((candidate for candidate in beside if find_tokenizer(candidate)), None)
+    return load_tokenizer(found if folder is None else folder)
+
+
 def find_tokenizer(folder: str | Path) -> Path | None:
     """The tokenizer's file in a folder, or None."""
     candidates = [Path(folder) / file_name for file_name in _TOKENIZER_FILES]

@@ -1,0 +1,132 @@
+"""Images as the model reads them: resized to a range of sides, scaled and normalised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+_SETTINGS_FILES = ("preprocessor_config.json", "processor_config.json")
+_BILINEAR = 2  # as Pillow numbers its filters
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """The size and scale of a model's input; the defaults are those of all official models.
+
+    Attributes:
+        shortest_edge: pixels the shorter side gets.
+        longest_edge: pixels the longer side may have; a more elongated image gets a shorter short side.
+        mean: of each RGB channel, in [0, 1].
+        std: of each RGB channel.
+    """
+
+    shortest_edge: int = 800
+    longest_edge: int = 1333
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> Tensor:
+        """Prepare an image with the numerics of transformers' image processor, to the last bit.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            (3, h, w) float32, normalised.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        height, width = self._size(image.shape[0], image.shape[1], long_side_of_rounded=False)
+        resized = functional.resize(pixels, [height, width], antialias=True)
+        return self._normalize(resized.float(), unit=255.0)
+
+    def from_pillow(self, image: Image.Image) -> Tensor:
+        """Prepare an image with the numerics of upstream's `load_image`, whose size may differ by a pixel.
+
+        Args:
+            image: in mode "RGB".
+
+        Returns:
+            (3, h, w) float32, normalised.
+        """
+        height, width = self._size(image.height, image.width, long_side_of_rounded=True)
+        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+        return self._normalize(torch.from_numpy(resized.transpose(2, 0, 1)).float().div(255), unit=1.0)
+
+    def _normalize(self, pixels: Tensor, unit: float) -> Tensor:
+        mean, std = (torch.tensor(values).mul(unit)[:, None, None] for values in (self.mean, self.std))
+        return pixels.sub(mean).div_(std).contiguous()
+
+    def _size(self, height: int, width: int, long_side_of_rounded: bool) -> tuple[int, int]:
+        """Height and width after resizing.
+
+        Where the longest edge limits the size, the shorter side is rounded to whole pixels; the longer follows from
+        that (upstream), or from what it was before (transformers).
+        """
+        short, long = min(height, width), max(height, width)
+        exact = float(self.shortest_edge)
+        if long / short * self.shortest_edge > self.longest_edge:
+            exact = self.longest_edge * short / long
+        new_short = round(exact)
+        if short == new_short:
+            return height, width
+        new_long = int((new_short if long_side_of_rounded else exact) * long / short)
+        return (new_short, new_long) if height <= width else (new_long, new_short)
+
+
+def image_transform_for(path: str | Path) -> ImageTransform:
+    """The transform a checkpoint was made for.
+
+    Args:
+        path: a Hugging Face folder, or a file in one, whose `preprocessor_config.json` or `processor_config.json` is
+            read; a checkpoint without them is taken for an official one.
+
+    Raises:
+        ValueError: when the folder asks for something other than resizing to a range of sides and normalising.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    settings_path = next((folder / name for name in _SETTINGS_FILES if (folder / name).is_file()), None)
+    if settings_path is None:
+        return ImageTransform()
+    try:
+        settings = json.loads(settings_path.read_text(encoding="utf-8"))
+        settings = settings.get("image_processor", settings)
+        return _read(settings)
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise ValueError(
+            f"{settings_path} is not read: expected an image processor of Grounding DINO with shortest_edge and "
+            f"longest_edge, bilinear resizing, image_mean and image_std ({type(problem).__name__}: {problem})"
+        ) from problem
+
+
+def _read(settings: Mapping[str, Any]) -> ImageTransform:
+    unsupported = {
+        name: settings[name]
+        for name, expected in (
+            ("do_resize", True),
+            ("do_rescale", True),
+            ("do_normalize", True),
+            ("resample", _BILINEAR),
+        )
+        if settings.get(name, expected) != expected
+    }
+    if abs(settings.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        unsupported["rescale_factor"] = settings["rescale_factor"]
+    if unsupported:
+        raise ValueError(f"unsupported: {unsupported}")
+    official, size = ImageTransform(), settings["size"]
+    return ImageTransform(
+        shortest_edge=int(size["shortest_edge"]),
+        longest_edge=int(size["longest_edge"]),
+        mean=tuple(settings.get("image_mean", official.mean)),
+        std=tuple(settings.get("image_std", official.std)),
+    )

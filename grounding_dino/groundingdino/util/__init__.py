@@ -1,0 +1,1 @@
+"""The public functions of Grounding DINO, where scripts written for upstream look for them."""
