@@ -1,0 +1,225 @@
+"""Grounding DINO of this repository as a detector: official checkpoints, Hugging Face folders, and the bundled nano."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import supervision as sv
+import torch
+
+from grounded_sam2.detectors.base import (
+    DEFAULT_BOX_THRESHOLD,
+    DEFAULT_TEXT_THRESHOLD,
+    Aliases,
+    Image,
+    RawBoxes,
+    Search,
+    Threshold,
+    as_image_list,
+    check_threshold,
+    check_top_k,
+    keep_queries,
+    merge_passes,
+    pad_elongated,
+    read_search,
+)
+from grounded_sam2.prompts import split_passes
+from grounding_dino.groundingdino.image import image_transform_for
+from grounding_dino.groundingdino.models.grounding_dino import TextFeatures
+from grounding_dino.groundingdino.text import text_inputs, tokenizer_for
+from grounding_dino.groundingdino.weights import build_model, find_weights
+
+
+@dataclass(frozen=True)
+class _TextPass:
+    """One text for the encoder: its tokens, the texts of a search it holds, and the tokens of each."""
+
+    input_ids: tuple[int, ...]
+    texts: range
+    spans: list[tuple[int, int]]
+
+
+class LocalDetector:
+    """A `Detector` over this repository's Grounding DINO.
+
+    Images of any sizes go through the model together, each image once however many phrases are looked for, and each
+    text once as long as it stays in the cache. Images are resized as transformers' image processor does it.
+
+    Args:
+        checkpoint: official `.pth` file, or Hugging Face folder of Grounding DINO or MM-Grounding-DINO.
+        config: upstream config name or file; None works the architecture out from the checkpoint.
+        tokenizer: folder or hub name of the tokenizer; None looks beside the checkpoint before it takes
+            "bert-base-uncased" from the hub or its cache. Local files are read with no network access at all.
+        device: where the model runs.
+        dtype: the precision the model is built with: float32, bfloat16, or float16 on a GPU.
+        nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept, also when they come
+            from two passes over a long prompt; None keeps all.
+        class_agnostic_nms: let boxes of different phrases suppress each other too.
+        batch_size: how many images go through the model together.
+        text_cache_size: how many encoded texts are kept for later calls; a text is what one pass reads, of up to 256
+            tokens.
+
+    Raises:
+        FileNotFoundError: when the checkpoint, config or tokenizer is not there; names the command that brings it.
+        ValueError: for weights of another model, or a dtype the device should not compute in.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        config: str | Path | None = None,
+        tokenizer: str | Path | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        nms_threshold: float | None = 0.7,
+        class_agnostic_nms: bool = True,
+        batch_size: int = 4,
+        text_cache_size: int = 64,
+    ) -> None:
+        if nms_threshold is not None:
+            check_threshold("nms_threshold", nms_threshold)
+        for name, count in (("batch_size", batch_size), ("text_cache_size", text_cache_size)):
+            if count < 1:
+                raise ValueError(f"expected a {name} of at least 1, got {count}")
+        _check_dtype(dtype, torch.device(device))
+        self.nms_threshold = nms_threshold
+        self.class_agnostic_nms = class_agnostic_nms
+        self.batch_size = batch_size
+        self.text_cache_size = text_cache_size
+        find_weights(checkpoint)  # a missing file is reported before any model is built
+        self.tokenizer = tokenizer_for(checkpoint, tokenizer)
+        self.image_transform = image_transform_for(checkpoint)
+        self.model = build_model(checkpoint, config, device, dtype)
+        self._text_features: OrderedDict[tuple[int, ...], TextFeatures] = OrderedDict()
+
+    def detect(
+        self,
+        images: Image | Sequence[Image],
+        text_prompt: str | Sequence[str],
+        *,
+        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+        aliases: Aliases | None = None,
+        top_k: int | None = None,
+    ) -> list[sv.Detections]:
+        """Find the prompt's phrases; see `Detector.detect`.
+
+        A box is kept when the phrase chosen for it reaches `box_threshold`, and a phrase can be chosen when its best
+        token reaches `text_threshold` (`grounded_sam2.prompts.score_phrases`). Phrases beyond what the text encoder
+        holds are looked for in further passes over what the backbone made of the image.
+
+        Beyond the contract, a threshold can be a mapping from phrases to thresholds, in which phrases that are not
+        named have the default; `aliases` ({"e-scooter": ["kick scooter"]}) are looked for too, and what they find
+        carries the user's phrase; `top_k` keeps that many boxes of each phrase, 1 for referring expressions.
+        """
+        search = read_search(text_prompt, box_threshold, text_threshold, aliases)
+        image_list = as_image_list(images)
+        return self._find_all(image_list, [search] * len(image_list), top_k)
+
+    def detect_each(
+        self,
+        images: Sequence[Image],
+        text_prompts: Sequence[str | Sequence[str]],
+        *,
+        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+        aliases: Aliases | None = None,
+        top_k: int | None = None,
+    ) -> list[sv.Detections]:
+        """Find in each image the phrases of its own prompt; `class_id` is the index in that prompt.
+
+        Args:
+            images: several images, see `detect`.
+            text_prompts: one prompt per image.
+            box_threshold: as in `detect`; a mapping must fit every prompt.
+            text_threshold: the same.
+            aliases: the same.
+            top_k: how many boxes each phrase may have in one image.
+
+        Raises:
+            ValueError: as `detect`, and when there is not one prompt per image.
+        """
+        image_list = as_image_list(images)
+        if isinstance(text_prompts, str) or len(text_prompts) != len(image_list):
+            count = "one text" if isinstance(text_prompts, str) else len(text_prompts)
+            raise ValueError(f"expected one prompt for each of {len(image_list)} images, got {count}")
+        searches = [read_search(prompt, box_threshold, text_threshold, aliases) for prompt in text_prompts]
+        return self._find_all(image_list, searches, top_k)
+
+    @torch.inference_mode()
+    def _find_all(
+        self, image_list: Sequence[Image], searches: Sequence[Search], top_k: int | None
+    ) -> list[sv.Detections]:
+        check_top_k(top_k)
+        passes_of = {id(search): self._text_passes(search) for search in searches}
+        raw_boxes: list[list[RawBoxes]] = [[] for _ in image_list]
+        # images of similar shapes go together, so that little of a batch is padding
+        order = sorted(range(len(image_list)), key=lambda index: image_list[index].shape[1] / len(image_list[index]))
+        for start in range(0, len(order), self.batch_size):
+            indices = order[start : start + self.batch_size]
+            batch = [image_list[index] for index in indices]
+            passes = [passes_of[id(searches[index])] for index in indices]
+            for row, boxes in self._find(batch, [searches[index] for index in indices], passes):
+                raw_boxes[indices[row]].append(boxes)
+        return [
+            merge_passes(
+                boxes,
+                search,
+                image_size=(image.shape[1], image.shape[0]),
+                nms_threshold=self.nms_threshold,
+                class_agnostic=self.class_agnostic_nms,
+                top_k=top_k,
+            )
+            for image, search, boxes in zip(image_list, searches, raw_boxes, strict=True)
+        ]
+
+    def _find(
+        self, batch: Sequence[Image], searches: Sequence[Search], passes: Sequence[Sequence[_TextPass]]
+    ) -> Iterator[tuple[int, RawBoxes]]:
+        """Encode the images once, and yield what each pass finds in the image of a row."""
+        padded = [pad_elongated(image) for image in batch]
+        image_features = self.model.encode_images([self.image_transform(image) for image in padded])
+        for number in range(max(map(len, passes))):
+            rows = [row for row, of_image in enumerate(passes) if number < len(of_image)]
+            text_features = TextFeatures.stack([self._encode(passes[row][number]) for row in rows])
+            output = self.model.detect(
+                image_features if len(rows) == len(batch) else image_features.rows(rows), text_features
+            )
+            token_scores = output.logits.float().sigmoid().cpu().numpy()  # (B, Q, T)
+            boxes_cxcywh = output.boxes_cxcywh.float().cpu().numpy()  # (B, Q, 4) in [0, 1]
+            for row, scores, boxes in zip(rows, token_scores, boxes_cxcywh, strict=True):
+                text_pass, height_width = passes[row][number], padded[row].shape[:2]
+                yield (
+                    row,
+                    keep_queries(scores, boxes, text_pass.spans, text_pass.texts, searches[row], height_width[::-1]),
+                )
+
+    def _text_passes(self, search: Search) -> list[_TextPass]:
+        words = [self.tokenizer.phrase_ids(text) for text in search.texts]
+        config = self.model.config
+        capacity = min(config.max_text_len, config.bert_max_position_embeddings) - 2  # [CLS] and [SEP]
+        passes = []
+        for texts in split_passes([len(word_ids) + 1 for word_ids in words], capacity):
+            input_ids, spans = self.tokenizer.layout(words[texts.start : texts.stop])
+            passes.append(_TextPass(tuple(input_ids), texts, spans))
+        return passes
+
+    def _encode(self, text_pass: _TextPass) -> TextFeatures:
+        """The features of a text, from the cache if it was read lately."""
+        key = text_pass.input_ids
+        if key not in self._text_features:
+            self._text_features[key] = self.model.encode_text(text_inputs([key], self.tokenizer.special_ids))
+            if len(self._text_features) > self.text_cache_size:
+                self._text_features.popitem(last=False)
+        self._text_features.move_to_end(key)
+        return self._text_features[key]
+
+
+def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse what overflows, or what a device has no fast arithmetic for."""
+    allowed = (torch.float32, torch.bfloat16) + ((torch.float16,) if device.type != "cpu" else ())
+    if dtype not in allowed:
+        names = ", ".join(str(one).removeprefix("torch.") for one in allowed)
+        raise ValueError(f"expected a dtype of {names} on {device}, got {str(dtype).removeprefix('torch.')}")
