@@ -220,9 +220,9 @@ def test_resnet_refuses_what_does_not_fit(changes: dict[str, object], message: s
         make_resnet(**changes)
 
 
-def test_swin_inference_in_blocks_equals_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without gradients MLPs run block by block in place; what inference cached must not stand in training's way."""
-    monkeypatch.setattr(swin, "MLP_ROWS", 7)
+def test_swin_inference_in_groups_equals_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without gradients MLPs work in place, group by group; what inference has cached serves training too."""
+    monkeypatch.setattr(swin, "tokens_at_a_time", lambda device: 70)
     swin.window_layout.cache_clear()
     model, images = make_swin(), make_images(2, 45, 70)
     with torch.inference_mode():
@@ -248,20 +248,23 @@ def test_swin_works_its_layouts_out_once_per_size_and_keeps_few() -> None:
     assert swin.window_layout.cache_info().currsize <= 32
 
 
-@pytest.mark.parametrize("window", [4, 7])
+@pytest.mark.parametrize("group_size", [1, 100, 10**6])
+@pytest.mark.parametrize("batch", [0, 1, 3])
 @pytest.mark.parametrize("size", [(1, 1), (3, 9), (8, 8), (14, 13)])
-def test_window_layout_is_a_shift_a_cut_and_its_inverse(window: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("window", [4, 7])
+def test_window_layout_is_a_shift_a_cut_and_its_inverse(
+    window: int, size: tuple[int, int], batch: int, group_size: int
+) -> None:
+    height, width = size
+    pad_h, pad_w = -height % window, -width % window
     for shift in (0, window // 2):
-        layout = swin.window_layout(2, *size, window, shift, torch.device("cpu"))
-        tokens = torch.arange(2 * size[0] * size[1])
-        rows = tokens[layout.source].index_fill_(0, layout.padding, -1)
-        assert torch.equal(rows[layout.row], tokens)
-        assert (rows < 0).sum() == len(rows) - len(tokens)
-        assert sum(layout.num_windows) * 2 * window**2 == len(rows)
-        corner = rows.view(-1, 2, window, window)[-1, 0]
-        bottom_right = (
-            -(-size[0] // window) * window - window + shift,
-            -(-size[1] // window) * window - window + shift,
-        )
-        inside = bottom_right[0] < size[0] and bottom_right[1] < size[1]
-        assert corner[0, 0] == (bottom_right[0] * size[1] + bottom_right[1] if inside else -1)
+        layout = swin.window_layout(batch, height, width, window, shift, group_size, torch.device("cpu"))
+        tokens = torch.arange(batch * height * width)
+        cells = torch.cat([tokens[group.source].index_fill_(0, group.padding, -1) for group in layout.groups])
+        assert torch.equal(cells[layout.cell], tokens)
+        assert max(len(group.source) for group in layout.groups) <= max(group_size, window**2)
+
+        padded = nn.functional.pad(tokens.view(batch, height, width), (0, pad_w, 0, pad_h), value=-1)
+        shifted = padded.roll((-shift, -shift), dims=(1, 2))
+        windows = shifted.unfold(1, window, window).unfold(2, window, window).flatten(3).reshape(-1, window**2)
+        assert sorted(cells.view(-1, window**2).tolist()) == sorted(windows.tolist())

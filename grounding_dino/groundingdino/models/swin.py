@@ -17,49 +17,70 @@ from torch import Tensor, nn
 from grounding_dino.groundingdino.models.checks import check_images
 
 PATCH_SIZE = 4
-MLP_ROWS = 8192  # tokens that go through an MLP at a time when no gradient is asked for
+
+
+def tokens_at_a_time(device: torch.device) -> int:
+    """How many tokens go through a layer together: on a CPU as many as its cache holds, elsewhere (nearly) all."""
+    return 2**13 if device.type == "cpu" else 2**18
+
+
+class WindowGroup(NamedTuple):
+    """Windows whose cells may see each other alike.
+
+    Attributes:
+        edge: which of `edge_masks` they take.
+        source: (windows · cells,) int32, the token in each cell; 0 for padding.
+        padding: int64, the cells that hold no token.
+    """
+
+    edge: int
+    source: Tensor
+    padding: Tensor
 
 
 class WindowLayout(NamedTuple):
     """Where the tokens of a (B, H, W) batch of maps go when they are cut into windows.
 
-    Rows of the cut batch are ordered window, map, cell of the window. Windows are ordered by what their cells may see
-    once the map has been shifted: first those that lie inside the map, then those of the right edge, of the bottom
-    edge, and the one in the corner, where cells come together that are not neighbours.
-
     Attributes:
-        source: (windows · B · cells,) int32, the token in each row; 0 for padding.
-        padding: int64, the rows that hold no token.
-        row: (B · H · W,) int32, the row of each token.
-        num_windows: (inside, right, bottom, corner), per map.
+        groups: all windows of all maps.
+        cell: (B · H · W,) int32, the cell that holds each token, counted through all groups.
     """
 
-    source: Tensor
-    padding: Tensor
-    row: Tensor
-    num_windows: tuple[int, int, int, int]
+    groups: tuple[WindowGroup, ...]
+    cell: Tensor
 
 
 # Cached tensors are made outside inference mode, so that training may use them after inference has.
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def window_layout(batch: int, height: int, width: int, window: int, shift: int, device: torch.device) -> WindowLayout:
-    """Layout of maps padded right and bottom to multiples of `window`, then moved up and left by `shift` cyclically."""
-    rows, columns = -(-height // window), -(-width // window)
+def window_layout(
+    batch: int, height: int, width: int, window: int, shift: int, group_size: int, device: torch.device
+) -> WindowLayout:
+    """Layout of maps padded right and bottom to multiples of `window`, then moved up and left by `shift` cyclically.
+
+    Windows are ordered by what their cells may see once the map has been shifted: those inside the map, those of the
+    right edge, those of the bottom edge and the one in the corner. A group has about `group_size` cells at most.
+    """
+    rows, columns, cells = -(-height // window), -(-width // window), window**2
     y = (torch.arange(rows * window) + shift) % (rows * window)
     x = (torch.arange(columns * window) + shift) % (columns * window)
     token = torch.where((y[:, None] < height) & (x < width), y[:, None] * width + x, -1)
-    token = token.view(rows, window, columns, window).transpose(1, 2).reshape(rows, columns, -1)
-    token = torch.cat((token[:-1, :-1].flatten(0, 1), token[:-1, -1], token[-1, :-1], token[-1:, -1]))
-    first_token = torch.arange(batch) * (height * width)
-    source = torch.where(token[:, None] < 0, -1, token[:, None] + first_token[:, None]).flatten()  # windows, B, cells
-    padding = (source < 0).nonzero()[:, 0]
-    return WindowLayout(
-        source=source.clamp(min=0).to(device, torch.int32),
-        padding=padding.to(device),
-        row=source.argsort(stable=True)[len(padding) :].to(device, torch.int32),
-        num_windows=((rows - 1) * (columns - 1), rows - 1, columns - 1, 1),
+    token = token.view(rows, window, columns, window).transpose(1, 2).reshape(rows, columns, cells)
+    if shift:
+        by_edge = [token[:-1, :-1].flatten(0, 1), token[:-1, -1], token[-1, :-1], token[-1, -1:]]
+    else:
+        by_edge = [token.flatten(0, 1)]
+    first_token = height * width * torch.arange(batch)[:, None, None]
+    by_edge = [torch.where(token < 0, -1, token + first_token).flatten(0, 1) for token in by_edge]
+    groups = tuple(
+        WindowGroup(edge, source.clamp(min=0).to(device, torch.int32), (source < 0).nonzero()[:, 0].to(device))
+        for edge, windows in enumerate(by_edge)
+        for source in windows.flatten().split(max(1, group_size // cells) * cells)
+        if len(source) or batch == 0
     )
+    num_padding = sum(len(group.padding) for group in groups)
+    cell = torch.cat(by_edge).flatten().argsort(stable=True)[num_padding:]  # padding, being -1, comes first
+    return WindowLayout(groups, cell.to(device, torch.int32))
 
 
 @lru_cache(maxsize=16)
@@ -130,39 +151,19 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def position_bias(self) -> Tensor:
-        """(heads, cells, cells)."""
-        index = relative_position_index(self.window_size, self.relative_position_bias_table.device)
-        cells = self.window_size**2
-        return self.relative_position_bias_table.index_select(0, index).view(cells, cells, -1).permute(2, 0, 1)
+    def score_biases(self, shift: int) -> Tensor:
+        """What is added to the scores: (1, heads, cells, cells), with a shift one for each of `edge_masks`."""
+        device, cells = self.relative_position_bias_table.device, self.window_size**2
+        index = relative_position_index(self.window_size, device)
+        bias = self.relative_position_bias_table.T.index_select(1, index).view(1, -1, cells, cells)
+        return bias + edge_masks(self.window_size, shift, device)[:, None].to(bias.dtype) if shift else bias
 
-    def forward(self, windows: Tensor, num_windows: tuple[int, int, int, int], shift: int) -> Tensor:
-        """
-        Args:
-            windows: (windows · B · cells, C), in the order of a `WindowLayout`.
-            num_windows: the layout's; their sum times B is how many windows there are.
-            shift: by how many cells the layout is shifted.
-
-        Returns:
-            As `windows`.
-        """
+    def forward(self, windows: Tensor, bias: Tensor) -> Tensor:
+        """(windows · cells, C) and one of `score_biases` → (windows · cells, C)."""
         qkv = self.qkv(windows).view(-1, self.window_size**2, 3, self.num_heads, windows.shape[1] // self.num_heads)
-        q, k, v = qkv.unbind(2)  # each (windows · B, cells, heads, head_dim)
-        bias = self.position_bias().contiguous()
-        batch = len(q) // sum(num_windows)
-        sizes, biases = [len(q)], bias[None]
-        if shift:
-            sizes = [number * batch for number in num_windows]
-            biases = bias + edge_masks(self.window_size, shift, bias.device)[:, None].to(bias.dtype)
-        groups = zip(q.split(sizes), k.split(sizes), v.split(sizes), biases, strict=True)
-        attended = [
-            F.scaled_dot_product_attention(
-                q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias[None]
-            ).transpose(1, 2)
-            for q, k, v, bias in groups
-            if len(q) or batch == 0
-        ]
-        return self.proj(torch.cat(attended).reshape(windows.shape))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (windows, heads, cells, head_dim)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        return self.proj(attended.transpose(1, 2).reshape(windows.shape))
 
 
 class Mlp(nn.Module):
@@ -191,20 +192,29 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
-        layout = window_layout(batch, height, width, self.window_size, self.shift, x.device)
+        group_size = tokens_at_a_time(x.device)
+        layout = window_layout(batch, height, width, self.window_size, self.shift, group_size, x.device)
         tokens = x.reshape(-1, channels)
+        biases = self.attn.score_biases(self.shift)
         # Padding is put in after the norm: its keys and values are the bias of the projection, and are attended to.
-        windows = self.norm1(tokens).index_select(0, layout.source).index_fill_(0, layout.padding, 0.0)
-        attended = self.attn(windows, layout.num_windows, self.shift)
-        tokens = attended.index_select(0, layout.row).add_(tokens)
-        return self.add_mlp_(tokens).view(x.shape)
+        attended = torch.cat(
+            [
+                self.attn(
+                    self.norm1(tokens.index_select(0, group.source)).index_fill_(0, group.padding, 0.0),
+                    biases[group.edge],
+                )
+                for group in layout.groups
+            ]
+        )
+        tokens = attended.index_select(0, layout.cell).add_(tokens)
+        return self.add_mlp_(tokens, group_size).view(x.shape)
 
-    def add_mlp_(self, tokens: Tensor) -> Tensor:
-        """The MLP and its residual on (N, C) tokens, which without gradients are changed in place, block by block."""
+    def add_mlp_(self, tokens: Tensor, group_size: int) -> Tensor:
+        """The MLP and its residual on (N, C) tokens, which without gradients are changed in place, group by group."""
         if torch.is_grad_enabled():
             return self.mlp(self.norm2(tokens)).add_(tokens)
-        for rows in tokens.split(MLP_ROWS):
-            rows += self.mlp(self.norm2(rows))
+        for group in tokens.split(group_size):
+            group += self.mlp(self.norm2(group))
         return tokens
 
 
