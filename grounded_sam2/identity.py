@@ -303,6 +303,7 @@ class IdentityKeeper:
             obj_ids[index] = track.obj_id
             track.vote(int(class_ids[index]), float(confidences[index]))
             if ious[index, column] < self.rules.reprompt_iou:
+                track.mask = masks[index]
                 prompt.append(index)
 
         # 2: objects out of sight, by what they look like

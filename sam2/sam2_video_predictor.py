@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,15 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.mask_ops import fill_holes
-from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures, SAM2Base, SamOutput, non_overlapping
+from sam2.modeling.sam2_base import ImageFeatures, SamOutput
+from sam2.video_engine import MAX_BATCH, VideoEngine
 from sam2.video_frames import LazyFrames, RGBFrames, open_rgb_frames, to_model_input
-from sam2.video_state import FrameOutput, History, InferenceState, ObjectState
-
-MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
-CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
+from sam2.video_state import History, InferenceState, ObjectState
 
 
-class SAM2VideoPredictor(SAM2Base):
+class SAM2VideoPredictor(VideoEngine):
     """The public methods of facebookresearch/sam2 (release of 2024-12), and streams.
 
     All objects of a frame go through memory attention, mask decoder and memory encoder together; none reads
@@ -36,13 +33,6 @@ class SAM2VideoPredictor(SAM2Base):
         from sam2.build_sam import build_sam2_video_predictor_hf
 
         return build_sam2_video_predictor_hf(model_id, **kwargs)
-
-    @property
-    def max_batch(self) -> int:
-        """How many objects go through the model together."""
-        if self.device.type != "cpu":
-            return MAX_BATCH
-        return max(1, min(MAX_BATCH, CPU_BATCH_CELLS // self.embedding_size**2))
 
     # ---- sessions ----
 
@@ -335,171 +325,53 @@ class SAM2VideoPredictor(SAM2Base):
                 scores[obj_id] = (output.mask_score.item(), output.object_score_logits.item())
         return scores
 
-    def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
-        """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
-        to_track = [obj for obj in state.objects.values() if frame_idx not in obj.cond and obj.cond]
-        if to_track:
-            self._track(state, to_track, frame_idx, reverse)
-        config = self.config
-        spatial_reach = (config.num_maskmem - 1) * config.memory_temporal_stride_for_eval
-        for obj in state.objects.values():
-            if frame_idx in obj.cond:
-                obj.cond[frame_idx].reverse = reverse
-                if config.clear_non_cond_mem_around_input:
-                    self._clear_around(obj, frame_idx)
-            if state.history == "recent":
-                obj.forget(frame_idx, spatial_reach, config.max_obj_ptrs_in_encoder - 1, not state.is_stream)
-        return self._masks_on(state, frame_idx)
+    # ---- for those who decide which object is which ----
 
-    def _track(self, state: InferenceState, objects: list[ObjectState], frame_idx: int, reverse: bool) -> None:
-        features = self._features(state, frame_idx)
-        multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
-        outputs: dict[int, tuple[SamOutput, int]] = {}  # position in `objects` → batch and row in it
-        for batch in self._same_shaped(state, objects, frame_idx, reverse):
-            vision = self._read_memory(state, [objects[i] for i in batch], frame_idx, reverse, features)
-            output = self.sam_heads(vision, features.high_res, multimask_output=multimask)
-            outputs.update({i: (output, row) for row, i in enumerate(batch)})
+    @torch.inference_mode()
+    def segment_boxes(
+        self, inference_state: InferenceState, frame_idx: int, boxes: np.ndarray | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What prompts with these boxes would give on a frame, without any object being made.
 
-        in_order = [outputs[i] for i in range(len(objects))]
-        masks = torch.cat([output.low_res_masks[row : row + 1] for output, row in in_order])
-        scores = torch.cat([output.object_score_logits[row : row + 1] for output, row in in_order])
-        high_res_masks = self.upscale(masks)
-        if self.config.non_overlap_masks_for_mem_enc:
-            high_res_masks = non_overlapping(high_res_masks)
-        stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
-        for start in range(0, len(objects), self.max_batch):
-            rows = slice(start, start + self.max_batch)
-            maskmem = self.encode_memory(features.vision, high_res_masks[rows], scores[rows], False)
-            for i, memory in enumerate(maskmem.to(state.storage_device, torch.bfloat16).split(1), start):
-                output, row = outputs[i]
-                frame_output = self._frame_output(state, output, row, stored_masks[i : i + 1])
-                frame_output.maskmem, frame_output.reverse = memory.clone(), reverse
-                objects[i].non_cond[frame_idx] = frame_output
-
-    def _same_shaped(
-        self, state: InferenceState, objects: list[ObjectState], frame_idx: int, reverse: bool
-    ) -> list[list[int]]:
-        """Positions of the objects whose memories hold as much, in batches of at most `max_batch`."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for i, obj in enumerate(objects):
-            spatial, pointers = self._readable(state, obj, frame_idx, reverse)
-            groups[len(spatial), len(pointers)].append(i)
-        return [
-            group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
-        ]
-
-    def _readable(
-        self, state: InferenceState, obj: ObjectState, frame_idx: int, reverse: bool
-    ) -> tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]:
-        """The memories an object's tracking on `frame_idx` reads (Ravi et al., 2024, section 4, memory bank).
+        Args:
+            boxes: (N, 4) xyxy in pixels of the video; N = 0 is fine.
 
         Returns:
-            Spatial memories with their age (0 for a conditioning frame, else 1 to `num_maskmem` - 1), and object
-            pointers with the frames between them and now.
+            (N, 1, H, W) float32 mask logits, (N,) predicted mask qualities (0 to 1) and (N, C) object pointers.
         """
-        config = self.config
-        forward = -1 if reverse else 1
-        selected, unselected = self._closest_cond_frames(obj, frame_idx)
-        spatial = [(0, output.maskmem) for output in selected.values() if output.maskmem is not None]
-        stride = config.memory_temporal_stride_for_eval
-        for age in range(config.num_maskmem - 1, 0, -1):
-            if age == 1:
-                t = frame_idx - forward
-            else:  # frames on the grid of the stride, the first of them at least two frames back
-                t = forward * ((forward * frame_idx - 2) // stride * stride - (age - 2) * stride)
-            output = obj.non_cond.get(t) or unselected.get(t)
-            if output is not None and output.maskmem is not None:
-                spatial.append((age, output.maskmem))
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        corners = torch.as_tensor(boxes, dtype=torch.float32, device=self.device).reshape(-1, 2, 2)
+        coords = corners / corners.new_tensor([state.video_width, state.video_height]) * self.image_size
+        kinds = torch.tensor([[2, 3]], dtype=torch.int32, device=self.device).expand(len(coords), -1)
+        features = self._features(state, frame_idx)
+        vision = self.add_no_memory(features.vision)
+        multimask = self.uses_multimask(is_init_cond_frame=True, num_points=2)
+        outputs = []
+        for batch in coords.split(MAX_BATCH) if len(coords) else ():
+            seen = vision.expand(len(batch), -1, -1, -1)
+            outputs.append(self.sam_heads(seen, features.high_res, (batch, kinds[: len(batch)]), None, multimask))
+        if not outputs:
+            side = self.image_size // 4
+            empty = torch.zeros(0, device=self.device)
+            return (
+                self._at_video_size(state, empty.reshape(0, 1, side, side)),
+                empty,
+                empty.reshape(0, self.config.d_model),
+            )
+        masks = torch.cat([output.low_res_masks for output in outputs])
+        qualities = torch.cat([output.ious.amax(dim=1) for output in outputs])
+        return self._at_video_size(state, masks), qualities, torch.cat([output.obj_ptr for output in outputs])
 
-        if not config.use_obj_ptrs_in_encoder:
-            return spatial, []
-        pointers = []
-        for t, output in selected.items():
-            elapsed = (frame_idx - t) * forward
-            if elapsed >= 0 or not config.only_obj_ptrs_in_the_past_for_eval:
-                pointers.append((elapsed if config.use_signed_tpos_enc_to_obj_ptrs else abs(elapsed), output.obj_ptr))
-        for elapsed in range(1, self._pointer_span(state)):
-            output = obj.non_cond.get(frame_idx - forward * elapsed) or unselected.get(frame_idx - forward * elapsed)
-            if output is not None:
-                pointers.append((elapsed, output.obj_ptr))
-        return spatial, pointers
+    def object_pointers(self, inference_state: InferenceState, frame_idx: int) -> dict[int, Tensor]:
+        """Per object id on a frame just tracked or prompted: its pointer (C,), which tells how the object looks."""
+        outputs = {obj_id: obj.output_at(frame_idx) for obj_id, obj in inference_state.objects.items()}
+        return {obj_id: output.obj_ptr[0] for obj_id, output in outputs.items() if output is not None}
 
-    def _pointer_span(self, state: InferenceState) -> int:
-        limit = self.config.max_obj_ptrs_in_encoder
-        return limit if state.num_frames is None else min(state.num_frames, limit)
-
-    def _closest_cond_frames(
-        self, obj: ObjectState, frame_idx: int
-    ) -> tuple[dict[int, FrameOutput], dict[int, FrameOutput]]:
-        """Conditioning frames that are read as such, and the others: the nearest on each side, then by distance."""
-        limit = self.config.max_cond_frames_in_attn
-        if limit == -1 or len(obj.cond) <= limit:
-            return obj.cond, {}
-        before = [t for t in obj.cond if t < frame_idx]
-        after = [t for t in obj.cond if t >= frame_idx]
-        nearest = ([max(before)] if before else []) + ([min(after)] if after else [])
-        others = sorted((t for t in obj.cond if t not in nearest), key=lambda t: abs(t - frame_idx))
-        chosen = {*nearest, *others[: limit - len(nearest)]}
-        selected = {t: output for t, output in obj.cond.items() if t in chosen}
-        return selected, {t: output for t, output in obj.cond.items() if t not in chosen}
-
-    def _read_memory(
-        self,
-        state: InferenceState,
-        objects: list[ObjectState],
-        frame_idx: int,
-        reverse: bool,
-        features: ImageFeatures,
-    ) -> Tensor:
-        """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much."""
-        readable = [self._readable(state, obj, frame_idx, reverse) for obj in objects]
-        if not readable[0][0]:
-            return self.add_no_memory(features.vision).expand(len(objects), -1, -1, -1)
-        device = self.device
-        spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
-        ages = torch.tensor([[age for age, _ in memories] for memories, _ in readable], device=device)
-        if readable[0][1]:
-            pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
-        else:
-            pointers = torch.zeros(len(objects), 0, self.config.d_model, device=device, dtype=self.dtype)
-        elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
-        times = elapsed / max(self._pointer_span(state) - 1, 1)
-        memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, ages, pointers, times)
-        return self.condition_on_memory(features.vision, memory, memory_pe, num_pointer_tokens)
-
-    def _encode_pending(self, state: InferenceState) -> None:
-        """Turn the outputs of prompts into memory; objects prompted on one frame go together."""
-        by_frame: dict[int, list[ObjectState]] = defaultdict(list)
-        for obj in state.objects.values():
-            for frame_idx in obj.pending:
-                by_frame[frame_idx].append(obj)
-        for frame_idx, objects in by_frame.items():
-            vision = self._features(state, frame_idx).vision
-            for start in range(0, len(objects), self.max_batch):
-                self._encode_prompted(state, objects[start : start + self.max_batch], frame_idx, vision)
-
-    def _encode_prompted(
-        self, state: InferenceState, objects: list[ObjectState], frame_idx: int, vision: Tensor
-    ) -> None:
-        prompted = [obj.pending.pop(frame_idx) for obj in objects]
-        masks = torch.cat([output.low_res_masks for output, _ in prompted]).to(self.device)
-        scores = torch.cat([output.object_score_logits for output, _ in prompted])
-        maskmem = self.encode_memory(vision, self.upscale(masks), scores, is_mask_from_points=True)
-        memories = maskmem.to(state.storage_device, torch.bfloat16).split(1)
-        for obj, memory, (output, is_cond) in zip(objects, memories, prompted, strict=True):
-            output.maskmem = memory.clone()
-            if self.config.clear_non_cond_mem_around_input:
-                self._clear_around(obj, frame_idx)
-            if is_cond:
-                obj.non_cond.pop(frame_idx, None)
-                obj.cond[frame_idx] = output
-            else:
-                obj.non_cond[frame_idx] = output
-
-    def _clear_around(self, obj: ObjectState, frame_idx: int) -> None:
-        reach = self.config.memory_temporal_stride_for_eval * self.config.num_maskmem
-        for t in range(frame_idx - reach, frame_idx + reach + 1):
-            obj.non_cond.pop(t, None)
+    def forget_frame(self, inference_state: InferenceState, frame_idx: int, obj_ids: Sequence[int]) -> None:
+        """Take what was tracked on a frame, and is doubtful, out of these objects' memories; prompts stay."""
+        for obj_id in obj_ids:
+            inference_state.objects[obj_id].non_cond.pop(frame_idx, None)
 
     # ---- frames and outputs ----
 
@@ -512,13 +384,6 @@ class SAM2VideoPredictor(SAM2Base):
         elif not 0 <= frame_idx < (state.num_frames or 0):
             raise ValueError(f"frame {frame_idx} is outside the video's {state.num_frames} frames")
 
-    def _features(self, state: InferenceState, frame_idx: int) -> ImageFeatures:
-        if state.features is None or state.features[0] != frame_idx:
-            frame = state.newest_frame if state.images is None else state.images[frame_idx]
-            assert frame is not None
-            state.features = (frame_idx, self.forward_image(frame.unsqueeze(0)))
-        return state.features[1]
-
     def _vision_for_prompt(
         self, state: InferenceState, obj: ObjectState, frame_idx: int, features: ImageFeatures
     ) -> tuple[Tensor, bool]:
@@ -530,7 +395,8 @@ class SAM2VideoPredictor(SAM2Base):
         previous = obj.output_at(frame_idx)
         if previous is None or previous.reverse is None:
             return self.add_no_memory(features.vision), True
-        return self._read_memory(state, [obj], frame_idx, previous.reverse, features), False
+        readable = self._readable(state, obj, frame_idx, previous.reverse)
+        return self._read_memory(state, [readable], features), False
 
     def _set_pending(self, state: InferenceState, obj: ObjectState, frame_idx: int, output: SamOutput) -> None:
         """Keep the answer to a prompt until `_encode_pending` puts it into memory."""
@@ -543,25 +409,3 @@ class SAM2VideoPredictor(SAM2Base):
         frame_output = self._frame_output(state, output, 0, masks)
         frame_output.reverse = reverse
         obj.pending[frame_idx] = (frame_output, is_cond)
-
-    def _frame_output(self, state: InferenceState, output: SamOutput, row: int, masks: Tensor) -> FrameOutput:
-        """One object's part of a batch, copied so that it does not keep the batch alive."""
-        rows = slice(row, row + 1)
-        return FrameOutput(
-            low_res_masks=masks.to(state.storage_device).clone(),
-            obj_ptr=output.obj_ptr[rows].clone(),
-            object_score_logits=output.object_score_logits[rows].clone(),
-            mask_score=output.ious[rows].amax(dim=1),
-        )
-
-    def _masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
-        """Newest masks of all objects on a frame, (N, 1, H, W) float32 logits; `NO_OBJ_SCORE` where there is none."""
-        side = self.image_size // 4
-        nothing = torch.full((1, 1, side, side), NO_OBJ_SCORE, device=self.device)
-        outputs = [obj.output_at(frame_idx) for obj in state.objects.values()]
-        masks = [nothing if output is None else output.low_res_masks.to(self.device) for output in outputs]
-        size = (state.video_height, state.video_width)
-        if not masks:
-            return torch.zeros(0, 1, *size, device=self.device)
-        video_res = F.interpolate(torch.cat(masks), size=size, mode="bilinear", align_corners=False)
-        return non_overlapping(video_res) if self.config.non_overlap_masks else video_res

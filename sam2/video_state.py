@@ -59,6 +59,10 @@ class ObjectState:
                 del self.non_cond[t]
             elif distance > spatial_reach:
                 self.non_cond[t].maskmem = None
+        if not keep_around_cond:  # a stream, whose passed frames are not prompted again
+            for prompts in (self.points, self.masks):
+                for t in [t for t in prompts if t < frame_idx]:
+                    del prompts[t]
 
 
 @dataclass

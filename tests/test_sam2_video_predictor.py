@@ -206,6 +206,42 @@ def test_mask_prompt_and_scores(predictor: SAM2VideoPredictor, clip: list[np.nda
     assert predictor.frame_scores(state, 5) == {}
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_boxes_are_segmented_as_prompts_would_be(
+    predictor: SAM2VideoPredictor, clip: list[np.ndarray], count: int
+) -> None:
+    state = predictor.init_stream()
+    predictor.append_frame(state, clip[0])
+    obj_ids = list(BOXES)[:count]
+    masks, qualities, pointers = predictor.segment_boxes(state, 0, np.array([BOXES[i] for i in obj_ids], np.float32))
+    assert masks.shape == (count, 1, HEIGHT, WIDTH) and qualities.shape == (count,) and not state.objects
+    assert pointers.shape == (count, predictor.config.d_model)
+    prompt(predictor, state, 0, *obj_ids)
+    _, prompted = predictor.step(state)
+    for row, obj_id in enumerate(obj_ids):
+        assert relative_difference(masks[row], prompted[row]) < 1e-5
+        assert relative_difference(pointers[row], predictor.object_pointers(state, 0)[obj_id]) < 1e-5
+        assert qualities[row].item() == pytest.approx(predictor.frame_scores(state, 0)[obj_id][0], rel=1e-5)
+
+
+def test_a_forgotten_frame_is_not_read_again(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    """Forgetting every tracked frame of one object leaves it its prompt alone, and the other its whole memory."""
+    runs = []
+    for forgotten in ([], [1]):
+        state = predictor.init_stream()
+        for image in clip[:6]:
+            frame_idx = predictor.append_frame(state, image)
+            if frame_idx == 0:
+                prompt(predictor, state, 0, 1, 2)
+            masks = predictor.step(state)[1]
+            if frame_idx > 0:
+                predictor.forget_frame(state, frame_idx, forgotten)
+        runs.append(masks)
+        assert [len(obj.non_cond) for obj in state.objects.values()] == [0 if forgotten else 5, 5]
+    assert relative_difference(runs[0][0], runs[1][0]) > 1e-3
+    assert relative_difference(runs[0][1], runs[1][1]) < 1e-5
+
+
 def test_clear_prompts_and_reset(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
     state = predictor.init_state(clip)
     prompt(predictor, state, 0, 1)
