@@ -48,8 +48,8 @@ def randomize(model: nn.Module) -> None:
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                tensor += (0.3 * torch.randn(tensor.shape, generator=generator)).abs_() if "var" in name else 0.0
-                tensor += 0.1 * torch.randn(tensor.shape, generator=generator) if "var" not in name else 0.0
+                noise = 0.1 * torch.randn(tensor.shape, generator=generator)
+                tensor += noise.abs() if name.endswith("running_var") else noise
 
 
 def make_swin(window_size: int = 4, **changes: object) -> SwinTransformer:
