@@ -53,7 +53,7 @@ def hugging_face_model(kind: str = "GroundingDino", backbone: str = "swin", seed
         max_position_embeddings=40,
     )  # fmt: skip
     sizes = {
-        "d_model": 32, "num_queries": 20, "encoder_layers": 2, "decoder_layers": 3, "encoder_ffn_dim": 64,
+        "d_model": 64, "num_queries": 20, "encoder_layers": 2, "decoder_layers": 3, "encoder_ffn_dim": 64,
         "decoder_ffn_dim": 40, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_text_len": 32,
     }  # fmt: skip
     config = getattr(transformers, f"{kind}Config")(

@@ -210,7 +210,7 @@ class GroundingDINO(nn.Module):
         return ImageFeatures(cells, position, tuple(shapes), level_sizes, padding_mask)
 
     def _pad_level(self, level: int, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps (C, h, w) of one level as cells (B, S_l, C), their positions (B, S_l, C) and where padding is (B, S_l)."""
+        """Maps (C, h, w) of a level → cells (B, S_l, C), their positions (B, S_l, C), where padding is (B, S_l)."""
         height, width = (max(x.shape[axis] for x in maps) for axis in (1, 2))
         cells = maps[0].new_zeros(len(maps), height, width, len(maps[0]))
         position = torch.zeros_like(cells)
