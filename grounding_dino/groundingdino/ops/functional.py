@@ -1,7 +1,7 @@
 """Deformable attention as a PyTorch operator: what it computes, its gradient, and who computes it.
 
-The operator `grounding_dino::deformable_attention` is opaque to `torch.compile` and `torch.export`, which see its shapes
-and its gradient; whether the C++ or CUDA kernel or plain PyTorch does the work is decided when it runs.
+`torch.compile` and `torch.export` see the operator `grounding_dino::deformable_attention` with its shapes and gradient,
+not what is inside; whether the C++ or CUDA kernel or plain PyTorch does the work is decided when it runs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def deformable_attention(
         attention_weights: (B, Q, H, L, P), factors of the samples; usually they sum to 1 over L and P.
 
     Returns:
-        (B, Q, H * D) in the dtype of `value`. Locations and weights may have a wider dtype and should: in bfloat16 a
-        location is off by up to a cell. Sums are kept in float32, or float64 for a float64 value. Q = 0 gives (B, 0, H * D).
+        (B, Q, H * D) in the dtype of `value`; Q = 0 gives (B, 0, H * D). Locations and weights may have a wider dtype
+        and should: in bfloat16 a location is off by up to a cell. Sums are kept in float32, or float64 for a float64
+        value.
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -38,7 +39,9 @@ def deformable_attention(
     num_levels = len(spatial_shapes)
     area = sum(height * width for height, width in spatial_shapes)
     if length != area:
-        raise ValueError(f"value has {length} cells, spatial_shapes {[tuple(shape) for shape in spatial_shapes]} {area}")
+        raise ValueError(
+            f"value has {length} cells, spatial_shapes {[tuple(shape) for shape in spatial_shapes]} {area}"
+        )
     expected = (batch_size, sampling_locations.shape[1], num_heads, num_levels)
     if sampling_locations.dim() != 6 or sampling_locations.shape[:4] != expected or sampling_locations.shape[5] != 2:
         raise ValueError(

@@ -30,7 +30,7 @@ class MSDeformAttn(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as the paper does: every head looks in a direction of its own, point p at p + 1 cells, all weights equal."""
+        """Start as in the paper: each head looks in a direction of its own, point p at p + 1 cells; all weights equal."""
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
@@ -92,7 +92,7 @@ class MSDeformAttn(nn.Module):
     def _sampling_locations(
         self, offsets: Tensor, reference_points: Tensor, spatial_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """(B, Q, H, L, P, 2) in 0..1 from offsets (B, Q, H * L * P * 2); a row of one head is one run of memory here."""
+        """(B, Q, H, L, P, 2) in 0..1 from offsets (B, Q, H * L * P * 2), combined in runs of L * P * 2."""
         dtype = reference_points.dtype
         offsets = offsets.to(dtype).unflatten(-1, (self.num_heads, -1))  # (B, Q, H, L * P * 2)
         centres = self._for_every_point(reference_points[..., :2])

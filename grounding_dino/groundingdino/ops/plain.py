@@ -21,7 +21,7 @@ GATHERED_AT_ONCE = 2**21  # elements of the rows that the backward pass gathers 
 class Corners(NamedTuple):
     """The four cells around each sample. K = H * L * P samples per query, flattened in this order.
 
-    rows: (Q, H, 2, 2, L * P) int32, rows of one image's value seen as (S * H, D): lower and higher y, lower and higher x.
+    rows: (Q, H, 2, 2, L * P) int32, rows of one image's value seen as (S * H, D); lower and higher y, then x.
     weights: (2, 2, Q, K), along x and along y, of the lower and the higher cell; 0 for a cell outside of the level.
     slopes: (2, 2, Q, K), how each of these weights grows with the sample's coordinate in cells, or None.
     """
@@ -34,7 +34,9 @@ class Corners(NamedTuple):
 class Samples:
     """What is the same for every query of a call: level sizes and offsets, spread over the K samples of a query."""
 
-    def __init__(self, spatial_shapes: Sequence[tuple[int, int]], num_heads: int, num_points: int, like: Tensor) -> None:
+    def __init__(
+        self, spatial_shapes: Sequence[tuple[int, int]], num_heads: int, num_points: int, like: Tensor
+    ) -> None:
         starts = [0]
         for height, width in spatial_shapes:
             starts.append(starts[-1] + height * width)
@@ -49,23 +51,24 @@ class Samples:
         self.num_heads = num_heads
         self.sizes = integers[:2, None].to(like.dtype)  # (2, 1, K), x first
         self.last = integers[:2, None] - 1
+        self.last_cells = self.last.to(like.dtype)
         self.line, self.first_row = integers[2:]
 
     def corners(self, locations: Tensor, with_slopes: bool = False) -> Corners:
         """The cells that samples at `locations` (Q, H, L, P, 2) read, and their bilinear weights."""
         num_queries = len(locations)
-        # Within a cell of the border a sample still reads the border; farther out it is moved to where it reads nothing.
+        # Within a cell of the border a sample reads the border; farther out it is moved to where it reads nothing.
         cells = (locations.reshape(num_queries, -1, 2).movedim(-1, 0) * self.sizes).sub_(0.5).clamp_(min=-1)
         torch.minimum(cells, self.sizes, out=cells)
-        low = torch.minimum(cells.floor(), self.last)
-        is_low_outside, is_high_outside = low < 0, low >= self.last
-        is_outside = (cells <= -1).logical_or_(cells >= self.sizes) if with_slopes else None
+        low = torch.minimum(cells.floor(), self.last_cells)
+        to_last = self.last_cells - low
 
         weights = torch.empty((2, *cells.shape), dtype=cells.dtype, device=cells.device)
         torch.sub(cells, low, out=weights[1])
         torch.sub(1, weights[1], out=weights[0])
-        weights[0].masked_fill_(is_low_outside, 0)
-        weights[1].masked_fill_(is_high_outside, 0)
+        # low is in -1..last, so these limits are 0 for a cell outside of the level and at least 1 for others
+        torch.minimum(weights[0], low + 1, out=weights[0])
+        torch.minimum(weights[1], to_last, out=weights[1])
 
         indices = torch.empty(weights.shape, dtype=torch.int32, device=cells.device)
         indices[1] = low  # the lower cell itself until the higher one is made of it
@@ -77,11 +80,9 @@ class Samples:
         rows = self._combine(torch.add, indices[:, 1], indices[:, 0])
 
         slopes = None
-        if is_outside is not None:
-            slopes = torch.ones_like(weights)
-            slopes[0] = -1
-            slopes[0].masked_fill_(is_outside.logical_or(is_low_outside), 0)
-            slopes[1].masked_fill_(is_outside.logical_or(is_high_outside), 0)
+        if with_slopes:
+            is_inside = (cells > -1).logical_and_(cells < self.sizes)
+            slopes = torch.stack((-1.0 * (is_inside & (low >= 0)), 1.0 * (is_inside & (to_last > 0)))).to(cells.dtype)
         return Corners(rows, weights.transpose(0, 1), slopes.transpose(0, 1) if slopes is not None else None)
 
     def outer(self, along_y: Tensor, along_x: Tensor) -> Tensor:
