@@ -1,0 +1,123 @@
+"""This repository's Grounding DINO against the published package, with the same random weights in its own file format.
+
+`make references` installs that package; without it these tests are skipped. It runs once, in a process of its own (see
+`reference/official_grounding_dino.py`), on a model with a full-size Swin-T and a short transformer.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_tokenizer
+from reference.clip import make_frame
+from reference.compare import relative_error
+from reference.official_grounding_dino import BERT, CASES, OFFICIAL_CONFIGS
+from reference.stages import normalise
+
+from grounding_dino.groundingdino.configuration import load_config
+from grounding_dino.groundingdino.models.grounding_dino import GroundingDINO
+from grounding_dino.groundingdino.text import load_tokenizer, text_inputs
+from grounding_dino.groundingdino.util.inference import load_image
+from grounding_dino.groundingdino.weights import build_model
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REFERENCE = REPOSITORY / ".references" / "groundingdino"
+TOLERANCE = 1e-4
+# of the reference's tensors: made anew from the window size, or read by nothing
+NOT_IN_OURS = ("relative_position_index", "pooler.dense.weight", "pooler.dense.bias", "position_ids")
+
+pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference package: make references")
+
+
+def run_reference(what: str, work: Path) -> str:
+    """Run the harness with the reference importable and a tokenizer in its work folder; returns what it prints."""
+    (work / "text_encoder").mkdir()
+    write_tokenizer(work / "text_encoder")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REFERENCE), str(REPOSITORY / "tests")))}
+    command = [sys.executable, "-m", "reference.official_grounding_dino", what, "--work", str(work)]
+    run = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights, config, tokenizer and what the reference made of them."""
+    folder = tmp_path_factory.mktemp("official-grounding-dino")
+    run_reference("run", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(work: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(work / "outputs.npz"))
+
+
+@pytest.fixture(scope="module")
+def model(work: Path) -> GroundingDINO:
+    return build_model(work / "weights.pth")
+
+
+def find(model: GroundingDINO, names: list[str], work: Path) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
+    """Logits (Q, T), boxes (Q, 4) and token ids of cases, run as one batch."""
+    tokenizer = load_tokenizer(work / "text_encoder")
+    input_ids = [tokenizer.caption_ids(CASES[name][1]) for name in names]
+    images = [normalise(make_frame(0, CASES[name][0]))[0] for name in names]
+    with torch.inference_mode():
+        output = model(images, text_inputs(input_ids, tokenizer.special_ids))
+    return [
+        (logits[:, : len(ids)].numpy(), boxes.numpy(), ids)
+        for logits, boxes, ids in zip(output.logits, output.boxes_cxcywh, input_ids, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("names", [*([name] for name in CASES), list(CASES)], ids=lambda names: "+".join(names))
+def test_same_numbers(model: GroundingDINO, work: Path, answers: dict[str, np.ndarray], names: list[str]) -> None:
+    """Also in one batch of images and prompts of different sizes, which the reference cannot do."""
+    for name, (logits, boxes, input_ids) in zip(names, find(model, names, work), strict=True):
+        assert input_ids == answers[f"{name}.input_ids"].tolist()
+        assert relative_error(logits, answers[f"{name}.logits"]) <= TOLERANCE
+        assert relative_error(boxes, answers[f"{name}.boxes"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_weights_tell_something(answers: dict[str, np.ndarray], name: str) -> None:
+    """Queries and tokens that differ, boxes away from the edges: agreement on constants would prove nothing."""
+    logits, boxes = answers[f"{name}.logits"], answers[f"{name}.boxes"]
+    assert logits.std(axis=0).min() > 0.5 and logits.std(axis=1).min() > 0.5
+    assert boxes.std(axis=0).min() > 0.01
+    assert boxes.min() > 0 and boxes.max() < 1
+
+
+def test_architecture_is_worked_out(model: GroundingDINO, work: Path) -> None:
+    settings = {f"bert_{name}": value for name, value in BERT.items()} | {"bert_num_hidden_layers": 2}
+    settings["bert_vocab_size"] = model.config.bert_vocab_size
+    assert model.config == replace(load_config(work / "config.py"), **settings)
+
+
+def test_image_files_are_read_alike(work: Path, answers: dict[str, np.ndarray]) -> None:
+    image, tensor = load_image(str(work / "picture.png"))
+    assert np.array_equal(image, answers["file.image"])
+    assert relative_error(tensor.numpy(), answers["file.tensor"]) <= TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[int]]]:
+    """Shapes of what the reference builds from each published config, with a small BERT of 12 layers."""
+    return json.loads(run_reference("describe", tmp_path_factory.mktemp("official-configs")))
+
+
+@pytest.mark.parametrize("name", OFFICIAL_CONFIGS)
+def test_same_architecture(described: dict[str, dict[str, list[int]]], name: str) -> None:
+    shapes = {key: tuple(shape) for key, shape in described[name].items() if not key.endswith(NOT_IN_OURS)}
+    bert = {f"bert_{key}": value for key, value in BERT.items()}
+    vocab_size = shapes["bert.embeddings.word_embeddings.weight"][0]
+    with torch.device("meta"):
+        model = GroundingDINO(replace(load_config(name), **bert, bert_vocab_size=vocab_size))
+    assert {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()} == shapes
