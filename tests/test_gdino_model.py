@@ -88,6 +88,17 @@ def test_nano_equals_the_reference_on_the_bundled_scene():
     assert error < TOLERANCE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["swin_T_224_1k", "swin_B_384_22k"])
+def test_full_size_models_equal_the_reference(backbone, load_script, tmp_path):
+    parity = load_script("benchmarks/gdino_parity.py")
+    reference = parity.random_reference(backbone, seed=0)
+    ours = build_model(save(reference, tmp_path), device="cpu")
+    prompts = [parity.random_prompt(num_phrases, seed=0) for num_phrases in (1, 20)]
+    for comparison in parity.compare(reference, ours, random_images((224, 320))[0], prompts):
+        assert max(comparison.cells, comparison.logits, comparison.boxes) < 1e-4
+
+
 # ---- batches ----
 
 
