@@ -2,8 +2,11 @@
 
 import bisect
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from grounding_dino.groundingdino.util.inference import (
 from grounding_dino.groundingdino.weights import load_state_dict
 
 NANO = REPOSITORY / "gdino_checkpoints/nano"
+REFERENCE = REPOSITORY / ".references/groundingdino"
 MARKS = (101, 102, 1012, 1029)
 
 
@@ -410,3 +414,19 @@ def test_device_that_is_not_there_is_a_value_error(tiny_detector: Path) -> None:
     assert load_model(None, tiny_detector).device.type == "cpu"
     with pytest.raises(ValueError, match="'cuda' was asked for, but torch sees no CUDA device"):
         load_model(None, tiny_detector, device="cuda")
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference package: make references")
+def test_the_published_functions_give_the_same() -> None:
+    """Boxes, scores and labels around one model, from thresholds that keep few queries to such that keep most."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REFERENCE, REPOSITORY, REPOSITORY / "tests")))}
+    command = [sys.executable, "-m", "reference.official_inference", str(NANO), str(REPOSITORY / "assets/scene.jpg")]
+    run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    cases = json.loads(run.stdout.splitlines()[-1])
+    assert sum(len(expected["labels"]) for _, expected, _ in cases) > 100
+    for name, expected, actual in cases:
+        without_sep = [str(label).removesuffix("[SEP]").strip() for label in expected["labels"]]
+        assert [str(label) for label in actual["labels"]] == without_sep, name
+        np.testing.assert_allclose(actual["boxes"], expected["boxes"], rtol=1e-5, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(actual["scores"], expected["scores"], atol=1e-6, err_msg=name)
