@@ -144,9 +144,11 @@ def test_tokens_are_those_of_transformers(tmp_path: Path, source: str, no_networ
 
 def test_missing_tokenizer_names_the_cure(tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    for folder in (None, tmp_path, tmp_path / "nowhere", "nobody/no-such-model"):
-        with pytest.raises(FileNotFoundError, match=r"hf download .* tokenizer\.json --local-dir gdino_checkpoints/"):
+    for folder in (None, tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"run: gdino_checkpoints/download_ckpts\.sh bert-tokenizer"):
             load_tokenizer(folder)
+    with pytest.raises(FileNotFoundError, match=r"run: hf download nobody/bert tokenizer\.json --local-dir .*/bert"):
+        load_tokenizer("nobody/bert")
 
 
 @pytest.mark.parametrize("content", ["{}", "no json"])

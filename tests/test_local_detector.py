@@ -294,7 +294,7 @@ def test_official_checkpoint_with_a_tokenizer_folder(
     """Sizes of the image come from beside the checkpoint, or are the official ones."""
     checkpoint = tmp_path / "groundingdino_tiny.pth"
     torch.save({"model": load_state_dict(tiny_detector)}, checkpoint)
-    with pytest.raises(FileNotFoundError, match="hf download bert-base-uncased"):
+    with pytest.raises(FileNotFoundError, match=r"download_ckpts\.sh bert-tokenizer"):
         LocalDetector(checkpoint, config=tiny_detector)
     detector = LocalDetector(checkpoint, config=tiny_detector, tokenizer=tiny_detector, nms_threshold=None)
     assert (detector.image_transform.shortest_edge, detector.image_transform.longest_edge) == (800, 1333)

@@ -231,8 +231,13 @@ def _fetch(name: str) -> Path:
 
 
 def _cure(name: str) -> str:
-    hub_name = DEFAULT_TOKENIZER if Path(name).is_dir() or name.startswith((".", "/", "~")) else name
+    if name == DEFAULT_TOKENIZER or Path(name).is_dir() or name.startswith((".", "/", "~")):
+        return (
+            "where there is a network, run: gdino_checkpoints/download_ckpts.sh bert-tokenizer, and give the folder "
+            "gdino_checkpoints as the tokenizer if the checkpoint lies elsewhere"
+        )
+    folder = f"gdino_checkpoints/{Path(name).name}"
     return (
-        f"where there is a network, run: hf download {hub_name} tokenizer.json --local-dir "
-        f"gdino_checkpoints/{Path(hub_name).name}, then give that folder as the tokenizer"
+        f"where there is a network, run: hf download {name} tokenizer.json --local-dir {folder}, and give the folder "
+        f"{folder} as the tokenizer"
     )
