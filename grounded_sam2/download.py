@@ -30,6 +30,7 @@ OFFLINE_VARIABLES = ("GROUNDED_SAM2_OFFLINE", "HF_HUB_OFFLINE")
 
 SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 GROUNDING_DINO_URL = "https://github.com/IDEA-Research/GroundingDINO/releases/download"
+BERT_TOKENIZER_URL = "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def _known_checkpoints() -> dict[str, Checkpoint]:
         ("groundingdino-swinb", "v0.1.0-alpha2/groundingdino_swinb_cogcoor.pth"),
     ):
         checkpoints.append(Checkpoint(name, f"{GROUNDING_DINO_URL}/{path}", "gdino_checkpoints"))
+    # what the text encoder of both reads; it is looked for beside their weights
+    checkpoints.append(Checkpoint("bert-tokenizer", BERT_TOKENIZER_URL, "gdino_checkpoints"))
     for size in ("tiny", "base"):
         name = f"grounding-dino-{size}"
         checkpoints.append(Checkpoint(name, f"IDEA-Research/{name}", "gdino_checkpoints"))

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,11 +14,15 @@ import torch
 logger = logging.getLogger(__name__)
 
 TRACEBACK_VARIABLE = "GROUNDED_SAM2_TRACEBACK"
+_LONGEST_ERROR = 600  # characters; weights that do not fit a model give a line for each tensor
 _NANO_NAME = "nano"
 # setting that names the detector → the real models to download, and what to give the setting
 _REAL_DETECTORS = {
     "GDINO_MODEL_ID": ("sam2.1-large", "IDEA-Research/grounding-dino-tiny"),
-    "GDINO_CHECKPOINT": ("sam2.1-large groundingdino-swint", "gdino_checkpoints/groundingdino_swint_ogc.pth"),
+    "GDINO_CHECKPOINT": (
+        "sam2.1-large groundingdino-swint bert-tokenizer",
+        "gdino_checkpoints/groundingdino_swint_ogc.pth",
+    ),
 }
 _BUNDLED_FOOTAGE = Path(__file__).resolve().parent.parent / "assets"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -123,7 +128,8 @@ def script_errors(program: str) -> Iterator[None]:
     except (ValueError, OSError) as problem:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        print(f"{program}: {' '.join(str(problem).split())}", file=sys.stderr)
+        placeholder = f" … ({TRACEBACK_VARIABLE}=1 shows all of it)"
+        print(f"{program}: {textwrap.shorten(str(problem), _LONGEST_ERROR, placeholder=placeholder)}", file=sys.stderr)
         sys.exit(2)
 
 

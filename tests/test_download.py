@@ -237,7 +237,9 @@ def test_registry() -> None:
     assert CHECKPOINTS["sam2.1-large"].source == f"{base}/092824/sam2.1_hiera_large.pt"
     assert find_checkpoint("groundingdino_swint_ogc.pth") is CHECKPOINTS["groundingdino-swint"]
     assert find_checkpoint("someone/some-detector").is_repository
-    assert len(CHECKPOINTS) == 12
+    assert CHECKPOINTS["bert-tokenizer"].folder == CHECKPOINTS["groundingdino-swint"].folder  # where it is looked for
+    assert CHECKPOINTS["bert-tokenizer"].file_name == "tokenizer.json"
+    assert len(CHECKPOINTS) == 13
     with pytest.raises(ValueError, match=r"unknown checkpoint 'sam2\.1-lage': expected one of sam2\.1-large"):
         find_checkpoint("sam2.1-lage")
 
@@ -302,7 +304,7 @@ def test_command_line(tmp_path: Path, server: Server, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("script", "num_files"), [("checkpoints/download_ckpts.sh", 4), ("gdino_checkpoints/download_ckpts.sh", 2)]
+    ("script", "num_files"), [("checkpoints/download_ckpts.sh", 4), ("gdino_checkpoints/download_ckpts.sh", 3)]
 )
 def test_shell_scripts(script: str, num_files: int) -> None:
     if sys.platform == "win32":

@@ -69,7 +69,7 @@ def test_note_about_nano_models(
 
 def test_the_note_names_the_detector_of_the_script(caplog: pytest.LogCaptureFixture) -> None:
     note_nano_models("my.mp4", *NANO, detector_setting="GDINO_CHECKPOINT")
-    assert "download sam2.1-large groundingdino-swint, " in caplog.text
+    assert "download sam2.1-large groundingdino-swint bert-tokenizer, " in caplog.text
     assert "--gdino-checkpoint gdino_checkpoints/groundingdino_swint_ogc.pth" in caplog.text
 
 
@@ -78,6 +78,7 @@ def test_the_note_names_the_detector_of_the_script(caplog: pytest.LogCaptureFixt
     [
         (ValueError("expected 3, got 4"), 2, "demo.py: expected 3, got 4\n"),
         (ValueError("two\n  lines"), 2, "demo.py: two lines\n"),
+        (ValueError("word " * 140), 2, f"demo.py: {'word ' * 111}… (GROUNDED_SAM2_TRACEBACK=1 shows all of it)\n"),
         (FileNotFoundError("no such file: x"), 2, "demo.py: no such file: x\n"),
         (PermissionError(13, "Permission denied", "out"), 2, "demo.py: [Errno 13] Permission denied: 'out'\n"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), 2, "demo.py: out of GPU memory"),
