@@ -25,7 +25,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 IMAGE_SCRIPT = "grounded_sam2_hf_model_demo.py"
 TRACKING_SCRIPT = "grounded_sam2_tracking_demo.py"
 CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_hf_model.py"
-VIDEO_SCRIPTS = [TRACKING_SCRIPT, CUSTOM_SCRIPT]
+LOCAL_IMAGE_SCRIPT = "grounded_sam2_local_demo.py"
+LOCAL_CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_local_model.py"
+IMAGE_SCRIPTS = [IMAGE_SCRIPT, LOCAL_IMAGE_SCRIPT]
+VIDEO_SCRIPTS = [TRACKING_SCRIPT, CUSTOM_SCRIPT, LOCAL_CUSTOM_SCRIPT]
+SCRIPTS = [*IMAGE_SCRIPTS, *VIDEO_SCRIPTS]
+LOCAL_SCRIPTS = [LOCAL_IMAGE_SCRIPT, LOCAL_CUSTOM_SCRIPT]
+NANO_SAM2 = "checkpoints/sam2.1_hiera_nano.pt"
 
 Load = Callable[[str], ModuleType]
 Ends = Callable[..., str]
@@ -77,12 +83,14 @@ def write_clip(path: Path, num_frames: int = 4, size: tuple[int, int] | None = N
 # ---- sources that cannot be read ----
 
 
-def test_no_such_image(ends: Ends) -> None:
-    assert "nowhere.jpg" in ends(2, IMAGE_SCRIPT, IMAGE_PATH="nowhere.jpg")
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
+def test_no_such_image(ends: Ends, name: str) -> None:
+    assert "nowhere.jpg" in ends(2, name, IMAGE_PATH="nowhere.jpg")
 
 
-def test_text_named_jpg(ends: Ends, tmp_path: Path) -> None:
-    assert "notes.jpg" in ends(2, IMAGE_SCRIPT, IMAGE_PATH=write_text_named(tmp_path / "notes.jpg"))
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
+def test_text_named_jpg(ends: Ends, tmp_path: Path, name: str) -> None:
+    assert "notes.jpg" in ends(2, name, IMAGE_PATH=write_text_named(tmp_path / "notes.jpg"))
 
 
 @pytest.mark.parametrize("name", VIDEO_SCRIPTS)
@@ -168,10 +176,11 @@ def test_images_of_other_modes(ends: Ends, tmp_path: Path, mode: str) -> None:
         assert entry["annotations"]
 
 
-def test_image_of_one_pixel(ends: Ends, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
+def test_image_of_one_pixel(ends: Ends, tmp_path: Path, name: str) -> None:
     path = tmp_path / "pixel.png"
     Image.new("RGB", (1, 1), (200, 30, 30)).save(path)
-    ends(0, IMAGE_SCRIPT, IMAGE_PATH=str(path))
+    ends(0, name, IMAGE_PATH=str(path))
     assert read_image(tmp_path / "out" / "pixel_annotated.jpg").shape == (1, 1, 3)
 
 
@@ -189,26 +198,29 @@ def test_exif_rotated_image_is_upright(ends: Ends, tmp_path: Path) -> None:
 # ---- prompts and settings ----
 
 
-@pytest.mark.parametrize("name", [IMAGE_SCRIPT, TRACKING_SCRIPT, CUSTOM_SCRIPT])
+@pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("text_prompt", ["", " . "])
 def test_empty_prompt(ends: Ends, name: str, text_prompt: str) -> None:
     assert "the text prompt names nothing" in ends(2, name, TEXT_PROMPT=text_prompt)
 
 
-def test_prompt_naming_nothing_present(ends: Ends, tmp_path: Path) -> None:
-    ends(0, IMAGE_SCRIPT, TEXT_PROMPT="xylophone factory.", BOX_THRESHOLD=0.6)
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
+def test_prompt_naming_nothing_present(ends: Ends, tmp_path: Path, name: str) -> None:
+    ends(0, name, TEXT_PROMPT="xylophone factory.", BOX_THRESHOLD=0.6)
     entry = json.loads((tmp_path / "out" / "scene.json").read_text(encoding="utf-8"))
     assert entry["annotations"] == []
     assert (tmp_path / "out" / "scene_annotated.jpg").is_file()
 
 
-def test_prompt_with_capitals_and_no_dots(ends: Ends, load_script: Load, tmp_path: Path) -> None:
-    phrase = load_script(IMAGE_SCRIPT).TEXT_PROMPT.split(".")[0].strip()
-    ends(0, IMAGE_SCRIPT, TEXT_PROMPT=phrase.upper())
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
+def test_prompt_with_capitals_and_no_dots(ends: Ends, load_script: Load, tmp_path: Path, name: str) -> None:
+    phrase = load_script(name).TEXT_PROMPT.split(".")[0].strip()
+    ends(0, name, TEXT_PROMPT=phrase.upper())
     entry = json.loads((tmp_path / "out" / "scene.json").read_text(encoding="utf-8"))
     assert {annotation["class_name"] for annotation in entry["annotations"]} == {phrase}
 
 
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -220,18 +232,36 @@ def test_prompt_with_capitals_and_no_dots(ends: Ends, load_script: Load, tmp_pat
         ({"SAM2_CONFIG": "configs/nothing.yaml"}, "nothing.yaml"),
     ],
 )
-def test_wrong_settings(ends: Ends, settings: dict[str, Any], says: str) -> None:
-    assert says in ends(2, IMAGE_SCRIPT, **settings)
+def test_wrong_settings(ends: Ends, name: str, settings: dict[str, Any], says: str) -> None:
+    assert says in ends(2, name, **settings)
 
 
 # ---- weights ----
 
 
-@pytest.mark.parametrize("name", [IMAGE_SCRIPT, TRACKING_SCRIPT, CUSTOM_SCRIPT])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_missing_weights_name_the_command(ends: Ends, name: str) -> None:
     said = ends(2, name, SAM2_CHECKPOINT="checkpoints/sam2.1_hiera_large_.pt")
     assert "python -m grounded_sam2.download" in said
-    assert "hf download" in ends(2, name, GDINO_MODEL_ID="gdino_checkpoints/nowhere")
+    if name in LOCAL_SCRIPTS:
+        for missing in ("groundingdino_swint_ogc_.pth", "nowhere"):
+            said = ends(2, name, GDINO_CHECKPOINT=f"gdino_checkpoints/{missing}")
+            assert missing in said and "download_ckpts.sh" in said
+    else:
+        assert "hf download" in ends(2, name, GDINO_MODEL_ID="gdino_checkpoints/nowhere")
+
+
+@pytest.mark.parametrize("name", LOCAL_SCRIPTS)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"GDINO_CONFIG": "GroundingDINO_SwinX"}, "GroundingDINO_SwinT_OGC"),
+        ({"GDINO_TOKENIZER": "checkpoints"}, "tokenizer"),
+        ({"GDINO_TOKENIZER": "no/such/folder"}, "tokenizer"),
+    ],
+)
+def test_wrong_settings_of_the_local_detector(ends: Ends, name: str, settings: dict[str, Any], says: str) -> None:
+    assert says in ends(2, name, **settings)
 
 
 def test_weights_of_the_wrong_model(ends: Ends, tmp_path: Path) -> None:
@@ -241,19 +271,27 @@ def test_weights_of_the_wrong_model(ends: Ends, tmp_path: Path) -> None:
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}), encoding="utf-8")
     assert "'bert'" in ends(2, IMAGE_SCRIPT, GDINO_MODEL_ID=str(tmp_path / "bert"))
+    for checkpoint in (*(tmp_path / other for other in ("other.pt", "text.pt", "bert")), NANO_SAM2):
+        settings = {"GDINO_CHECKPOINT": str(checkpoint), "GDINO_TOKENIZER": "gdino_checkpoints/nano"}
+        assert Path(checkpoint).name in ends(2, LOCAL_IMAGE_SCRIPT, **settings)
+
+
+def test_config_of_another_model(ends: Ends) -> None:
+    said = ends(2, LOCAL_IMAGE_SCRIPT, GDINO_CONFIG="GroundingDINO_SwinT_OGC")
+    assert "gdino_checkpoints/nano does not fit" in said and "keys missing" in said and len(said) < 1000
 
 
 # ---- outputs ----
 
 
-@pytest.mark.parametrize("name", [IMAGE_SCRIPT, TRACKING_SCRIPT, CUSTOM_SCRIPT])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_output_folder_that_is_a_file(ends: Ends, tmp_path: Path, name: str) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("", encoding="utf-8")
     assert "blocked" in ends(2, name, OUTPUT_DIR=blocked)
 
 
-@pytest.mark.parametrize("name", [IMAGE_SCRIPT, TRACKING_SCRIPT, CUSTOM_SCRIPT])
+@pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
 def test_no_write_permission(ends: Ends, tmp_path: Path, name: str) -> None:
     locked = tmp_path / "locked"

@@ -20,7 +20,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 IMAGE_SCRIPT = "grounded_sam2_hf_model_demo.py"
 TRACKING_SCRIPT = "grounded_sam2_tracking_demo.py"
 CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_hf_model.py"
-SCRIPTS = [IMAGE_SCRIPT, TRACKING_SCRIPT, CUSTOM_SCRIPT]
+LOCAL_IMAGE_SCRIPT = "grounded_sam2_local_demo.py"
+LOCAL_CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_local_model.py"
+IMAGE_SCRIPTS = [IMAGE_SCRIPT, LOCAL_IMAGE_SCRIPT]
+CUSTOM_SCRIPTS = [CUSTOM_SCRIPT, LOCAL_CUSTOM_SCRIPT]
+SCRIPTS = [*IMAGE_SCRIPTS, TRACKING_SCRIPT, *CUSTOM_SCRIPTS]
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]
@@ -50,8 +54,9 @@ def written_video(path: Path) -> tuple[str, str, int, float]:
         return stream.codec_context.name, stream.codec_context.pix_fmt, count, float(stream.average_rate)
 
 
-def test_image_script(load_script: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = load_script(IMAGE_SCRIPT)
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
+def test_image_script(load_script: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    script = load_script(name)
     script.OUTPUT_DIR = tmp_path
     script.main()
 
@@ -105,8 +110,21 @@ def test_tracking_script(load_script: Load, tmp_path: Path, clip: Path, prompt_t
     }  # fmt: skip
 
 
-def test_custom_video_script(load_script: Load, tmp_path: Path, clip: Path) -> None:
-    script = load_script(CUSTOM_SCRIPT)
+def test_local_detector_finds_what_the_hugging_face_one_does(load_script: Load, tmp_path: Path) -> None:
+    found = []
+    for name in IMAGE_SCRIPTS:
+        script = load_script(name)
+        script.OUTPUT_DIR = tmp_path / name
+        script.main()
+        found.append(read_json(tmp_path / name / "scene.json").detections)
+    assert found[0].data["class_name"].tolist() == found[1].data["class_name"].tolist()
+    np.testing.assert_allclose(found[0].xyxy, found[1].xyxy, atol=0.5)
+    np.testing.assert_allclose(found[0].confidence, found[1].confidence, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CUSTOM_SCRIPTS)
+def test_custom_video_script(load_script: Load, tmp_path: Path, clip: Path, name: str) -> None:
+    script = load_script(name)
     script.VIDEO_PATH, script.OUTPUT_DIR, script.MAX_FRAMES = str(clip), tmp_path, NUM_FRAMES - 2
     script.TEXT_PROMPT = load_script(TRACKING_SCRIPT).TEXT_PROMPT
     script.main()
@@ -122,13 +140,13 @@ def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path
     for name in SCRIPTS:
         script = load_script(name)
         script.OUTPUT_DIR, script.BOX_THRESHOLD = tmp_path / name, 1.0
-        if name != IMAGE_SCRIPT:
+        if name not in IMAGE_SCRIPTS:
             script.VIDEO_PATH = str(clip)
         script.main()
-    image_folder = tmp_path / IMAGE_SCRIPT
-    assert json.loads((image_folder / "scene.json").read_text(encoding="utf-8"))["annotations"] == []
-    assert (image_folder / "scene_annotated.jpg").is_file()
-    for name in (TRACKING_SCRIPT, CUSTOM_SCRIPT):
+    for name in IMAGE_SCRIPTS:
+        assert json.loads((tmp_path / name / "scene.json").read_text(encoding="utf-8"))["annotations"] == []
+        assert (tmp_path / name / "scene_annotated.jpg").is_file()
+    for name in (TRACKING_SCRIPT, *CUSTOM_SCRIPTS):
         assert written_video(tmp_path / name / "short.mp4")[2] == NUM_FRAMES
         by_frame = list(read_frame_annotations(tmp_path / name / "short.jsonl"))
         assert [len(frame.detections) for frame in by_frame] == [0] * NUM_FRAMES

@@ -1,0 +1,75 @@
+"""Find and mask what a text prompt names in one image, with this repository's Grounding DINO.
+
+    python grounded_sam2_local_demo.py
+    python grounded_sam2_local_demo.py --text-prompt "dog. tree." --image-path my.jpg \
+        --gdino-checkpoint gdino_checkpoints/groundingdino_swint_ogc.pth --gdino-config GroundingDINO_SwinT_OGC \
+        --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
+"""
+
+from pathlib import Path
+
+from grounded_sam2.detectors.local import LocalDetector
+from grounded_sam2.export import write_json
+from grounded_sam2.files import check_writable
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.images import read_image, write_image
+from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.render import annotate
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
+from grounded_sam2.segment import segment
+from sam2.build_sam import build_sam2
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+# ---- settings: edit here, or pass the same name as a flag ----
+TEXT_PROMPT = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."  # phrases, each ended by "."
+IMAGE_PATH = "assets/scene.jpg"  # any image file
+GDINO_CHECKPOINT = "gdino_checkpoints/nano"  # real footage: gdino_checkpoints/groundingdino_swint_ogc.pth
+GDINO_CONFIG: str | None = None  # GroundingDINO_SwinT_OGC and the like, or a file; none reads it from the weights
+GDINO_TOKENIZER: str | None = None  # folder of a BERT tokenizer; none takes the one beside the weights or the hub's
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
+NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+OUTPUT_DIR = Path("outputs/grounded_sam2_local_demo")  # where the picture and the JSON go
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+
+def main() -> None:
+    # Step 1: read the prompt and the image, and make sure the outputs can be written
+    phrases = parse_prompt(TEXT_PROMPT)
+    image = read_image(IMAGE_PATH)
+    height, width = image.shape[:2]
+    annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_annotated.jpg")
+    json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}.json")
+    note_nano_models(IMAGE_PATH, GDINO_CHECKPOINT, SAM2_CHECKPOINT, detector_setting="GDINO_CHECKPOINT")
+
+    # Step 2: build the models
+    device = choose_device(DEVICE)
+    sam2_model = build_sam2(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE))
+    predictor = SAM2ImagePredictor(sam2_model)
+    detector = LocalDetector(
+        GDINO_CHECKPOINT,
+        config=GDINO_CONFIG,
+        tokenizer=GDINO_TOKENIZER,
+        device=device,
+        nms_threshold=NMS_THRESHOLD,
+    )
+
+    # Step 3: find the boxes that the prompt names
+    (detections,) = detector.detect(image, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
+
+    # Step 4: find the mask in each box
+    detections = segment(predictor, image, detections)
+
+    # Step 5: draw and write
+    write_image(annotated_path, annotate(image, detections))
+    write_json(json_path, IMAGE_PATH, detections, size=(width, height))
+    print(f"found {len(detections)}: {', '.join(detections.data['class_name']) or 'nothing'}")
+    print(f"wrote {annotated_path} and {json_path}")
+
+
+if __name__ == "__main__":
+    override_from_flags(globals())
+    run(main)

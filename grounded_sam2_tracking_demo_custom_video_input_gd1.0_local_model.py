@@ -1,0 +1,98 @@
+"""Track what a text prompt names through your own video, camera or stream, with this repository's Grounding DINO.
+
+Frames are taken as they come. Objects are looked for on each until some are found, and followed from there on. Nothing
+is read ahead or kept, so the video may be of any length.
+
+    python grounded_sam2_tracking_demo_custom_video_input_gd1.0_local_model.py
+    python grounded_sam2_tracking_demo_custom_video_input_gd1.0_local_model.py --video-path 0 --max-frames 300 \
+        --text-prompt "person. cup." --gdino-checkpoint gdino_checkpoints/groundingdino_swint_ogc.pth \
+        --gdino-config GroundingDINO_SwinT_OGC --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
+"""
+
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from grounded_sam2.detectors.local import LocalDetector
+from grounded_sam2.export import FrameAnnotationWriter
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.render import annotate
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
+from grounded_sam2.segment import segment
+from grounded_sam2.tracking import PromptType, no_objects, prompt_objects, track_frame
+from grounded_sam2.video import open_frames
+from grounded_sam2.video_writer import VideoWriter
+from sam2.build_sam import build_sam2_video_predictor
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+# ---- settings: edit here, or pass the same name as a flag ----
+TEXT_PROMPT = "penguin. red car. pig."  # phrases, each ended by "."
+VIDEO_PATH = "assets/crossing.mp4"  # video file, folder of frames, URL or camera index
+MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
+PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask
+GDINO_CHECKPOINT = "gdino_checkpoints/nano"  # real footage: gdino_checkpoints/groundingdino_swint_ogc.pth
+GDINO_CONFIG: str | None = None  # GroundingDINO_SwinT_OGC and the like, or a file; none reads it from the weights
+GDINO_TOKENIZER: str | None = None  # folder of a BERT tokenizer; none takes the one beside the weights or the hub's
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
+NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_custom_video_input_local_model")  # where video and JSON lines go
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+
+def main() -> None:
+    # Step 1: read the prompt and open the source
+    phrases = parse_prompt(TEXT_PROMPT)
+    frames = open_frames(VIDEO_PATH)
+    name = Path(VIDEO_PATH).stem
+    note_nano_models(VIDEO_PATH, GDINO_CHECKPOINT, SAM2_CHECKPOINT, detector_setting="GDINO_CHECKPOINT")
+
+    with (
+        frames,
+        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size) as video,
+        FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
+    ):
+        # Step 2: build the models; both predictors share one set of weights
+        device = choose_device(DEVICE)
+        video_predictor = build_sam2_video_predictor(
+            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
+        )
+        image_predictor = SAM2ImagePredictor(video_predictor)
+        detector = LocalDetector(
+            GDINO_CHECKPOINT,
+            config=GDINO_CONFIG,
+            tokenizer=GDINO_TOKENIZER,
+            device=device,
+            nms_threshold=NMS_THRESHOLD,
+        )
+
+        inference_state = video_predictor.init_stream()
+        objects = no_objects(frames.size)
+        for image in tqdm(islice(frames, MAX_FRAMES), total=MAX_FRAMES or frames.num_frames, unit="frame"):
+            frame_idx = video_predictor.append_frame(inference_state, image)
+
+            # Step 3: until something is found, look for the objects; one object id per detection
+            if len(objects) == 0:
+                (detections,) = detector.detect(
+                    image, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD
+                )
+                detections = segment(image_predictor, image, detections)
+                objects = prompt_objects(video_predictor, inference_state, frame_idx, detections, PROMPT_TYPE_FOR_VIDEO)
+
+            # Step 4: follow them onto this frame; draw and write it
+            detections = track_frame(video_predictor, inference_state, frame_idx, objects)
+            video.write(annotate(image, detections))
+            annotations.write(frame_idx, detections)
+
+    print(f"found {len(objects)}: {', '.join(objects.data['class_name']) or 'nothing'}")
+    print(f"wrote {video.path} and {annotations.path}")
+
+
+if __name__ == "__main__":
+    override_from_flags(globals())
+    run(main)
