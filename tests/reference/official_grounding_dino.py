@@ -1,13 +1,15 @@
 """Run the published Grounding DINO package and write what it returns; nothing in it is patched.
 
     PYTHONPATH=.references/groundingdino:tests python -m reference.official_grounding_dino run --work W
+    PYTHONPATH=.references/groundingdino:tests python -m reference.official_grounding_dino full --work W --config C
     PYTHONPATH=.references/groundingdino:tests python -m reference.official_grounding_dino describe --work W
 
-`W/text_encoder/` must hold a BERT tokenizer; a small BERT is put beside it, which the package then reads as it would
-read `bert-base-uncased`. `run` writes a model with a full-size Swin-T, short encoder and decoder and random weights in
-the layout of the published files (`W/weights.pth`), its config (`W/config.py`) and, in `W/outputs.npz`, its answers to
-`CASES` and what it makes of an image file. `describe` prints the shapes of the parameters of both published configs,
-with a small BERT again.
+`W/text_encoder/` must hold a BERT tokenizer; a BERT is put beside it, which the package then reads as it would read
+`bert-base-uncased`. `run` writes a model with a full-size Swin-T, a small BERT, short encoder and decoder and random
+weights in the layout of the published files (`W/weights.pth`), its config (`W/config.py`) and, in `W/outputs.npz`, its
+answers to `CASES` and what it makes of an image file. `full` does the same with one of the published configs and a BERT
+of the size of theirs, on `FULL_CASES`. `describe` prints the shapes of the parameters of both published configs, with a
+small BERT again.
 
 Every prompt ends with a mark, without one the package fails; and cases are run one by one: it pads images of different
 sizes before its backbone, and mixes up the text masks of prompts that share a batch.
@@ -18,6 +20,7 @@ import contextlib
 import json
 import runpy
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,12 +42,18 @@ CASES: dict[str, tuple[tuple[int, int], str]] = {
     "a_question": ((64, 64), "a cat? car."),
     "long": ((96, 96), "a red car. tire. the green dog. apple. cat. 3 tires. car 5. straße."),
 }
+FULL_CASES: dict[str, tuple[tuple[int, int], str]] = {
+    "one_phrase": ((500, 333), CASES["one_phrase"][1]),
+    "several_phrases": ((640, 480), CASES["several_phrases"][1]),
+    "long": ((1066, 800), CASES["long"][1]),
+}
 FILE_SIZE = (200, 120)  # of the image file that is read and resized
 OFFICIAL_CONFIGS = ("GroundingDINO_SwinT_OGC", "GroundingDINO_SwinB_cfg")
 SMALL = {"enc_layers": 2, "dec_layers": 3, "dim_feedforward": 256, "num_queries": 40}
 BOX_STEP = 0.3  # larger steps push the boxes to the edges, where differences vanish
 NOT_CHECKPOINTED = {"use_checkpoint": False, "use_transformer_ckpt": False}
 BERT = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192, "max_position_embeddings": 64}
+FULL_BERT = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512}
 
 
 def published_settings(name: str) -> dict[str, Any]:
@@ -55,12 +64,12 @@ def published_settings(name: str) -> dict[str, Any]:
     return {key: value for key, value in runpy.run_path(str(file)).items() if not key.startswith("__")}
 
 
-def write_text_encoder(folder: Path, num_layers: int) -> None:
-    """Put a small random BERT beside the tokenizer in `folder`."""
+def write_text_encoder(folder: Path, num_layers: int, sizes: dict[str, int]) -> None:
+    """Put a random BERT of the given sizes beside the tokenizer in `folder`."""
     from transformers import BertConfig, BertModel
 
     vocab_size = len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
-    BertModel(BertConfig(vocab_size=vocab_size, num_hidden_layers=num_layers, **BERT)).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=vocab_size, num_hidden_layers=num_layers, **sizes)).save_pretrained(folder)
 
 
 def build(work: Path, name: str, settings: dict[str, Any]) -> torch.nn.Module:
@@ -80,49 +89,82 @@ def published_layout(model: torch.nn.Module) -> dict[str, Any]:
     """What the published files hold: the weights under `module.…`, and two tensors that no forward pass reads."""
     weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
     weights["module.label_enc.weight"] = torch.randn(7, model.hidden_dim)
-    weights["module.bert.embeddings.position_ids"] = torch.arange(BERT["max_position_embeddings"])[None]
+    weights["module.bert.embeddings.position_ids"] = torch.arange(model.bert.config.max_position_embeddings)[None]
     return {"model": weights}
 
 
-@torch.inference_mode()
-def run_case(model: torch.nn.Module, size: tuple[int, int], prompt: str) -> Arrays:
-    """Logits (Q, T) of the prompt's tokens and boxes_cxcywh (Q, 4) in 0..1, with the prompt's input_ids (T,)."""
-    answer = model(normalise(make_frame(0, size)), captions=[prompt])
-    input_ids = np.array(model.tokenizer(prompt)["input_ids"])
-    logits = answer["pred_logits"][0].numpy()
-    if not np.isneginf(logits[:, len(input_ids) :]).all():
-        raise AssertionError("expected no score beyond the prompt's tokens")
-    return {"input_ids": input_ids, "logits": logits[:, : len(input_ids)], "boxes": answer["pred_boxes"][0].numpy()}
-
-
-def run(work: Path) -> None:
-    """Build, fill with random weights, save, and answer every case."""
-    write_text_encoder(work / "text_encoder", num_layers=2)
-    settings = published_settings("GroundingDINO_SwinT_OGC") | SMALL | NOT_CHECKPOINTED
-    model = build(work, "config", settings)
+def write_random_weights(model: torch.nn.Module, file: Path) -> None:
+    """Fill a model with random weights, and write them in the layout of the published files."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     weights = random_state_dict(shapes)
     for name in weights:
         if "bbox_embed" in name and ".layers.2." in name:
             weights[name] *= BOX_STEP
     model.load_state_dict(weights, strict=False)
-    torch.save(published_layout(model), work / "weights.pth")
+    torch.save(published_layout(model), file)
 
-    arrays: Arrays = {}
-    for name, (size, prompt) in CASES.items():
-        arrays |= {f"{name}.{kind}": array for kind, array in run_case(model, size, prompt).items()}
 
+@torch.inference_mode()
+def run_case(model: torch.nn.Module, size: tuple[int, int], prompt: str) -> Arrays:
+    """What the model says about one image and prompt of T tokens.
+
+    Returns:
+        input_ids (T,), logits (Q, T), boxes (Q, 4) cxcywh in 0..1, the cells (Q,) that its queries start from, and the
+        seconds it took.
+    """
+    seen = {}
+    handle = model.transformer.enc_out_class_embed.register_forward_hook(lambda *call: seen.update(scores=call[-1]))
+    start = time.perf_counter()
+    answer = model(normalise(make_frame(0, size)), captions=[prompt])
+    seconds = time.perf_counter() - start
+    handle.remove()
+    input_ids = np.array(model.tokenizer(prompt)["input_ids"])
+    logits = answer["pred_logits"][0].numpy()
+    if not np.isneginf(logits[:, len(input_ids) :]).all():
+        raise AssertionError("expected no score beyond the prompt's tokens")
+    selected = seen["scores"].max(-1)[0].topk(model.num_queries, dim=1)[1]
+    return {
+        "input_ids": input_ids,
+        "logits": logits[:, : len(input_ids)],
+        "boxes": answer["pred_boxes"][0].numpy(),
+        "selected": selected[0].numpy(),
+        "seconds": np.array(seconds),
+    }
+
+
+def run_cases(model: torch.nn.Module, cases: dict[str, tuple[tuple[int, int], str]]) -> Arrays:
+    """`run_case` for each, names joined by a dot."""
+    return {
+        f"{name}.{kind}": array
+        for name, (size, prompt) in cases.items()
+        for kind, array in run_case(model, size, prompt).items()
+    }
+
+
+def run(work: Path) -> None:
+    """Build a small model, save it, answer every case, read an image file."""
     from groundingdino.util.inference import load_image
 
+    write_text_encoder(work / "text_encoder", num_layers=2, sizes=BERT)
+    model = build(work, "config", published_settings("GroundingDINO_SwinT_OGC") | SMALL | NOT_CHECKPOINTED)
+    write_random_weights(model, work / "weights.pth")
+    arrays = run_cases(model, CASES)
     Image.fromarray(make_frame(0, FILE_SIZE)).save(work / "picture.png")
     arrays["file.image"], tensor = load_image(str(work / "picture.png"))
-    arrays["file.tensor"] = tensor.numpy()
-    np.savez(work / "outputs.npz", **arrays)
+    np.savez(work / "outputs.npz", **arrays, **{"file.tensor": tensor.numpy()})
+
+
+def run_full(work: Path, config: str) -> None:
+    """Build a published model, save it, answer every case for it."""
+    write_text_encoder(work / "text_encoder", num_layers=12, sizes=FULL_BERT)
+    model = build(work, "config", published_settings(config) | NOT_CHECKPOINTED)
+    write_random_weights(model, work / "weights.pth")
+    np.savez(work / "outputs.npz", **run_cases(model, FULL_CASES))
 
 
 def describe(work: Path) -> dict[str, dict[str, list[int]]]:
     """For both published configs, name → shape of every parameter and buffer of the model."""
-    write_text_encoder(work / "text_encoder", num_layers=12)
+    write_text_encoder(work / "text_encoder", num_layers=12, sizes=BERT)
     shapes = {}
     for name in OFFICIAL_CONFIGS:
         model = build(work, name, published_settings(name))
@@ -133,12 +175,15 @@ def describe(work: Path) -> dict[str, dict[str, list[int]]]:
 def main() -> None:
     """Parse the command line and do what it says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "describe"))
+    parser.add_argument("what", choices=("run", "full", "describe"))
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--config", choices=OFFICIAL_CONFIGS, default=OFFICIAL_CONFIGS[0], help="of `full`")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     if arguments.what == "run":
         run(arguments.work)
+    elif arguments.what == "full":
+        run_full(arguments.work, arguments.config)
     else:
         print(json.dumps(describe(arguments.work)))
 
