@@ -19,9 +19,8 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -40,8 +39,7 @@ TOLERANCE = 1e-4
 NOISE = 0.02
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Errors of one image and prompt, and the seconds that both took for it."""
 
     cells: float

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from tiny_gdino import (
     CLS,
@@ -251,13 +250,13 @@ def test_bi_attention_equals_the_formula_with_projected_cells():
 
 def test_feed_forward_in_blocks_equals_all_at_once(monkeypatch):
     torch.manual_seed(0)
-    linear1, linear2 = torch.nn.Linear(6, 10), torch.nn.Linear(10, 6)
+    parts = torch.nn.Linear(6, 10), torch.nn.Linear(10, 6), torch.nn.LayerNorm(6)
     x = torch.randn(2, 7, 6)
-    expected = linear2(F.relu(linear1(x)))
+    expected = layers.feed_forward(x, *parts)
     monkeypatch.setattr(layers, "FEED_FORWARD_ROWS", 4)
     with torch.inference_mode():
-        assert torch.allclose(layers.feed_forward(x, linear1, linear2), expected, atol=1e-6)
-        assert layers.feed_forward(x[:0], linear1, linear2).shape == (0, 7, 6)
+        assert torch.allclose(layers.feed_forward(x, *parts), expected, atol=1e-6)
+        assert layers.feed_forward(x[:0], *parts).shape == (0, 7, 6)
 
 
 def test_sine_encoding_is_that_of_the_paper():

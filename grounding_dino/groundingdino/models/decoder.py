@@ -53,7 +53,7 @@ class DecoderLayer(nn.Module):
         queries = self.catext_norm(queries + self.ca_text(queries + position, text, text, token_mask))
         attended = self.cross_attn(queries + position, reference_boxes, vision, spatial_shapes, padding_mask)
         queries = self.norm1(queries + attended)
-        return self.norm3(queries + feed_forward(queries, self.linear1, self.linear2))
+        return feed_forward(queries, self.linear1, self.linear2, self.norm3)
 
 
 class Decoder(nn.Module):

@@ -27,7 +27,7 @@ class TextEnhancerLayer(nn.Module):
         """(B, T, C) → (B, T, C); `position` is of the same shape, `mask` (B, 1, T, T) bool, True where to look."""
         placed = text + position
         text = self.norm1(text + self.self_attn(placed, placed, text, mask))
-        return self.norm2(text + feed_forward(text, self.linear1, self.linear2))
+        return feed_forward(text, self.linear1, self.linear2, self.norm2)
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -60,7 +60,7 @@ class DeformableEncoderLayer(nn.Module):
         """(B, S, C) → (B, S, C); for the other arguments see `FeatureEnhancer`."""
         attended = self.self_attn(vision + position, reference_points, vision, spatial_shapes, padding_mask)
         vision = self.norm1(attended.add_(vision))
-        return self.norm2(feed_forward(vision, self.linear1, self.linear2).add_(vision))
+        return feed_forward(vision, self.linear1, self.linear2, self.norm2)
 
 
 class FeatureEnhancer(nn.Module):
