@@ -53,8 +53,8 @@ class IdentityRules:
         iou_threshold: the least mask IoU, in [0, 1], of a detection and a followed object that can be the same.
         other_class_iou: the same where their phrases differ; detectors take one thing for another now and then.
         appearance_weight: share of the appearance in a match's score, in [0, 1]; the rest is the mask IoU.
-        covered_fraction: a detection that no object claims is taken for a part of one of the same phrase, and ignored,
-            when this share of it, in [0, 1], lies on that object.
+        covered_fraction: of a detection and an object of one phrase, when this share, in [0, 1], of the smaller mask
+            lies on the larger one, they are the same whatever their IoU; a second detection of that kind is ignored.
         sure_confidence: a detection with this confidence is shown at once, without waiting for others.
         confirm_hits: detections, out of the last `confirm_window` rounds of detection, that a new object needs.
         confirm_window: rounds of detection; a new object that cannot reach `confirm_hits` in them any more is dropped.
@@ -65,8 +65,10 @@ class IdentityRules:
         similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
             again.
         similarity_margin: how much closer than the second-best unseen object of its phrase it must be.
-        merge_iou: two objects whose masks have this IoU in `merge_rounds` rounds of detection in a row are one.
-        merge_rounds: rounds of detection.
+        merge_iou: two objects of one phrase whose masks have this IoU in `merge_rounds` rounds of detection are one.
+        astray_iou: an object has gone astray when its mask has this IoU with a detection of another phrase, which
+            belongs to another object, in `merge_rounds` rounds; SAM 2 lets go of it, and it can be found again.
+        merge_rounds: rounds of detection in a row.
         min_object_score: SAM 2's presence logit above which a mask counts as seen.
         max_area_ratio: a mask that is this many times larger or smaller than the object's usual area is kept out of
             its memory, as long as that lasts no more than `jump_patience` frames.
@@ -89,6 +91,7 @@ class IdentityRules:
     similarity_threshold: float = 0.6
     similarity_margin: float = 0.05
     merge_iou: float = 0.8
+    astray_iou: float = 0.5
     merge_rounds: int = 2
     min_object_score: float = 0.0
     max_area_ratio: float = 3.0
@@ -97,7 +100,7 @@ class IdentityRules:
 
     def __post_init__(self) -> None:
         fractions = ("iou_threshold", "other_class_iou", "appearance_weight", "covered_fraction", "sure_confidence")
-        for name in (*fractions, "reprompt_iou", "merge_iou"):
+        for name in (*fractions, "reprompt_iou", "merge_iou", "astray_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
         for name in ("confirm_hits", "confirm_window", "lost_after", "merge_rounds"):
@@ -145,6 +148,7 @@ class Track:
         descriptor: (C,) unit float32 appearance, averaged over its life; None if never given.
         usual_area: pixels, averaged over the last frames.
         jumped_frames: consecutive frames on which its area was far from that.
+        astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
         mask: (H, W) bool on the last frame it was seen on; None while unseen.
     """
 
@@ -158,6 +162,7 @@ class Track:
     descriptor: Descriptors | None = None
     usual_area: float = 0.0
     jumped_frames: int = 0
+    astray_rounds: int = 0
     mask: Masks | None = None
 
     @property
@@ -200,7 +205,8 @@ class Found:
         obj_ids: (N,) int64, the object of each detection; 0 for a detection that is ignored.
         prompt: detections, by position, whose object SAM 2 is to be prompted with: new objects, objects found again
             and objects that have drifted.
-        removed: objects to take out of the SAM 2 session.
+        removed: objects to take out of the SAM 2 session before the prompts; those that are prompted as well start
+            anew in it.
     """
 
     obj_ids: npt.NDArray[np.int64]
@@ -297,30 +303,35 @@ class IdentityKeeper:
 
         # 1: objects in sight, by where they are
         seen = [track for track in followed if track.mask is not None]
-        ious = mask_iou(masks, [track.mask for track in seen if track.mask is not None])
-        for index, column in assign(self._scores(ious, class_ids, descriptors, seen)):
+        seen_masks = [track.mask for track in seen if track.mask is not None]
+        ious, inside = mask_overlaps(masks, seen_masks)
+        for index, column in assign(self._scores(ious, inside, class_ids, descriptors, seen)):
             track = seen[column]
             obj_ids[index] = track.obj_id
             track.vote(int(class_ids[index]), float(confidences[index]))
             if ious[index, column] < self.rules.reprompt_iou:
                 track.mask = masks[index]
                 prompt.append(index)
+        astray = self._find_astray(obj_ids, ious, class_ids, seen)
 
-        # 2: objects out of sight, by what they look like
-        free = [
-            index
-            for index in range(len(masks))
-            if not obj_ids[index] and not self._is_part(masks, index, class_ids, seen)
-        ]
-        unseen = [track for track in self.tracks.values() if track.mask is None]
+        # 2: objects out of sight or astray, by what they look like
+        same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
+        is_part = (same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
+        free = [index for index in range(len(masks)) if not obj_ids[index] and not is_part[index]]
+        unseen = [track for track in self.tracks.values() if track.mask is None] + astray
+        removed: list[int] = []
         for index, column in self._look_alikes(free, class_ids, descriptors, unseen):
             track = unseen[column]
             obj_ids[index] = track.obj_id
             prompt.append(index)
             track.vote(int(class_ids[index]), float(confidences[index]))
-            hidden = frame_idx - track.last_seen_frame_idx
+            if track.mask is not None:
+                removed.append(track.obj_id)
+                reason = "by the detector, elsewhere than SAM 2 followed it"
+            else:
+                reason = f"after {frame_idx - track.last_seen_frame_idx} frames by the detector"
             self._show(track, masks[index], frame_idx)
-            self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by the detector")
+            self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
 
         # 3: the rest are new
         free = sorted((index for index in free if not obj_ids[index]), key=lambda index: -confidences[index])
@@ -335,11 +346,11 @@ class IdentityKeeper:
         for index in map(int, np.flatnonzero(obj_ids)):
             track = self.tracks[int(obj_ids[index])]
             track.resemble(None if descriptors is None else descriptors[index], rate=0.3)
-        removed = self._confirm(frame_idx, {int(obj_id) for obj_id in obj_ids if obj_id})
-        removed += self._merge(frame_idx)
-        gone = np.isin(obj_ids, removed)
+        ended = self._confirm(frame_idx, {int(obj_id) for obj_id in obj_ids if obj_id})
+        ended += self._merge(frame_idx) + self._let_go(frame_idx)
+        gone = np.isin(obj_ids, ended)
         obj_ids[gone] = 0
-        return Found(obj_ids, sorted(index for index in prompt if not gone[index]), removed)
+        return Found(obj_ids, sorted(index for index in prompt if not gone[index]), removed + ended)
 
     # ---- one object's life ----
 
@@ -364,7 +375,7 @@ class IdentityKeeper:
 
     def _show(self, track: Track, mask: Masks, frame_idx: int) -> None:
         track.mask, track.last_seen_frame_idx = mask, frame_idx
-        track.usual_area, track.jumped_frames = float(mask.sum()), 0
+        track.usual_area, track.jumped_frames, track.astray_rounds = float(mask.sum()), 0, 0
 
     def _is_usual(self, track: Track, area: int) -> bool:
         """Whether a mask's area is one its object can have, and learn it."""
@@ -424,30 +435,57 @@ class IdentityKeeper:
         return ended
 
     def _merge(self, frame_idx: int) -> list[int]:
-        """End objects that have been on an older one for some rounds; returns them."""
+        """End objects that have been on an older one of their phrase for some rounds; returns them."""
         seen = sorted((track for track in self.followed() if track.mask is not None), key=lambda track: track.obj_id)
         masks = [track.mask for track in seen if track.mask is not None]
-        ious = mask_iou(masks, masks)
+        class_ids = np.array([track.class_id for track in seen])
+        overlapping = (mask_overlaps(masks, masks)[0] >= self.rules.merge_iou) & (class_ids[:, None] == class_ids[None])
         former, self._overlapping_rounds = self._overlapping_rounds, {}
         merged: list[int] = []
-        for older, newer in zip(*np.nonzero(np.triu(ious >= self.rules.merge_iou, 1)), strict=True):
+        for older, newer in zip(*np.nonzero(np.triu(overlapping, 1)), strict=True):
             pair = seen[older].obj_id, seen[newer].obj_id
             rounds = former.get(pair, 0) + 1
             if rounds < self.rules.merge_rounds:
                 self._overlapping_rounds[pair] = rounds
             elif not {*pair} & {*merged}:
                 merged.append(pair[1])
-                self._log(frame_idx, pair[1], "merged", f"into object {pair[0]}, mask IoU {ious[older, newer]:.2f}")
-                for class_id, votes in self.tracks[pair[1]].class_votes.items():
-                    self.tracks[pair[0]].vote(class_id, votes)
+                self._log(frame_idx, pair[1], "merged", f"into object {pair[0]}, seen in one place {rounds} times")
                 del self.tracks[pair[1]]
         return merged
+
+    def _find_astray(
+        self,
+        obj_ids: npt.NDArray[np.int64],
+        ious: npt.NDArray[np.float64],
+        class_ids: npt.NDArray[np.int64],
+        seen: Sequence[Track],
+    ) -> list[Track]:
+        """Objects in sight whose mask is on a detection of another phrase, which belongs to another object."""
+        astray = []
+        for column, track in enumerate(seen):
+            if track.obj_id in obj_ids:
+                track.astray_rounds = 0
+                continue
+            others = (obj_ids > 0) & (class_ids != track.class_id) & (ious[:, column] >= self.rules.astray_iou)
+            if others.any():
+                track.astray_rounds += 1
+                astray.append(track)
+        return astray
+
+    def _let_go(self, frame_idx: int) -> list[int]:
+        """Lose objects that have been astray for some rounds; returns them."""
+        lost = [track for track in self.followed() if track.astray_rounds >= self.rules.merge_rounds]
+        for track in lost:
+            track.mask, track.astray_rounds = None, 0
+            self._enter(track, TrackState.LOST, frame_idx, "lost", "its mask is on another object")
+        return [track.obj_id for track in lost]
 
     # ---- who is who ----
 
     def _scores(
         self,
         ious: npt.NDArray[np.float64],
+        inside: npt.NDArray[np.float64],
         class_ids: npt.NDArray[np.int64],
         descriptors: Descriptors | None,
         seen: Sequence[Track],
@@ -455,21 +493,11 @@ class IdentityKeeper:
         """(N, M) how well each detection fits each object in sight; negative where it cannot be that object."""
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
         needed = np.where(same_class, self.rules.iou_threshold, self.rules.other_class_iou)
+        fits = (ious >= needed) | (same_class & (inside >= self.rules.covered_fraction))
         weight = self.rules.appearance_weight
         likeness = similarities(descriptors, len(class_ids), seen)
         scores = np.where(np.isnan(likeness), ious, (1 - weight) * ious + weight * (1 + likeness) / 2)
-        return np.where(ious >= needed, scores + same_class, -1.0)
-
-    def _is_part(
-        self, masks: Sequence[Masks], index: int, class_ids: npt.NDArray[np.int64], seen: Sequence[Track]
-    ) -> bool:
-        area = max(int(masks[index].sum()), 1)
-        return any(
-            track.class_id == class_ids[index]
-            and track.mask is not None
-            and int((masks[index] & track.mask).sum()) >= self.rules.covered_fraction * area
-            for track in seen
-        )
+        return np.where(fits, scores + same_class, -1.0)
 
     def _look_alikes(
         self,
@@ -536,9 +564,15 @@ def similarities(
     return cosines
 
 
-def mask_iou(masks: Sequence[Masks], others: Sequence[Masks]) -> npt.NDArray[np.float64]:
-    """(N, M) IoU of (H, W) bool masks, compared only where their bounding boxes meet; 0 for empty masks."""
-    ious = np.zeros((len(masks), len(others)))
+def mask_overlaps(
+    masks: Sequence[Masks], others: Sequence[Masks]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How (H, W) bool masks overlap, compared only where their bounding boxes meet.
+
+    Returns:
+        (N, M) IoU, and (N, M) share of the smaller mask that lies on the larger; both 0 for empty masks.
+    """
+    ious, inside = np.zeros((len(masks), len(others))), np.zeros((len(masks), len(others)))
     corners, other_corners = (np.array([_corners(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
     areas, other_areas = ([int(mask.sum()) for mask in each] for each in (masks, others))
     for row, (left, top, right, bottom) in enumerate(corners):
@@ -548,7 +582,8 @@ def mask_iou(masks: Sequence[Masks], others: Sequence[Masks]) -> npt.NDArray[np.
             if rows.start < rows.stop and columns.start < columns.stop:
                 shared = int((masks[row][rows, columns] & others[column][rows, columns]).sum())
                 ious[row, column] = shared / max(areas[row] + other_areas[column] - shared, 1)
-    return ious
+                inside[row, column] = shared / max(min(areas[row], other_areas[column]), 1)
+    return ious, inside
 
 
 def _corners(mask: Masks) -> tuple[int, int, int, int]:

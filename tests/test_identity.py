@@ -10,7 +10,7 @@ from grounded_sam2.identity import (
     IdentityRules,
     TrackState,
     assign,
-    mask_iou,
+    mask_overlaps,
     unit,
 )
 
@@ -206,6 +206,36 @@ def test_a_part_of_a_followed_object_is_no_object() -> None:
     assert answer.obj_ids.tolist() == [1, 0, 2]  # the third one has another phrase: a button on a shirt
 
 
+def test_a_mask_that_shrank_inside_its_object_is_prompted_again() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections(((30, 30, 20), 0, 0.9)))
+    see(keeper, 1, {1: (34, 30, 5)})  # IoU 0.06
+    answer = keeper.match(1, detections(((30, 30, 20), 0, 0.9)))
+    assert answer.obj_ids.tolist() == [1] and answer.prompt == [0]
+
+
+def test_an_object_gone_astray_is_let_go_and_found_again() -> None:
+    """SAM 2 slides from object 1 onto object 2, of another phrase; its id is not given up."""
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
+    for frame_idx, removed in ((1, []), (2, [1])):
+        see(keeper, frame_idx, {1: RIGHT, 2: RIGHT}, {1: 0, 2: 1})
+        assert keeper.match(frame_idx, detections((RIGHT, 1, 0.9)), LOOKS[[1]]).removed == removed
+    assert keeper.tracks[1].state is TrackState.LOST
+    answer = keeper.match(3, detections((RIGHT, 1, 0.9), (LOW, 0, 0.9)), LOOKS[[1, 0]])
+    assert answer.obj_ids.tolist() == [2, 1] and answer.prompt == [1]
+
+
+def test_an_object_astray_that_is_detected_elsewhere_starts_anew_there() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
+    see(keeper, 1, {1: RIGHT, 2: RIGHT}, {1: 0, 2: 1})
+    answer = keeper.match(1, detections((RIGHT, 1, 0.9), (LOW, 0, 0.9)), LOOKS[[1, 0]])
+    assert answer.obj_ids.tolist() == [2, 1]
+    assert answer.removed == [1] and answer.prompt == [1]
+    assert keeper.tracks[1].state is TrackState.ACTIVE and keeper.tracks[1].mask[48, 30]
+
+
 def test_a_drifted_object_is_prompted_again() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9)))
@@ -288,14 +318,16 @@ def test_bad_input_is_refused() -> None:
         keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[:2])
 
 
-def test_mask_iou_of_discs_and_nothing() -> None:
+def test_overlaps_of_discs_and_nothing() -> None:
     masks = [disc(place) for place in (LEFT, RIGHT, (18.0, 15.0, 8.0), None)]
-    ious = mask_iou(masks, masks)
+    ious, inside = mask_overlaps(masks, masks)
     for row, one in enumerate(masks):
         for column, other in enumerate(masks):
             union = (one | other).sum()
             assert ious[row, column] == pytest.approx((one & other).sum() / union if union else 0.0)
-    assert mask_iou([], masks).shape == (0, 4) and mask_iou(masks, []).shape == (4, 0)
+            smaller = min(one.sum(), other.sum())
+            assert inside[row, column] == pytest.approx((one & other).sum() / smaller if smaller else 0.0)
+    assert mask_overlaps([], masks)[0].shape == (0, 4) and mask_overlaps(masks, [])[1].shape == (4, 0)
 
 
 def test_assign_leaves_forbidden_pairs_alone() -> None:

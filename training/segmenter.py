@@ -47,7 +47,7 @@ EXPORT_PATH = Path("checkpoints/sam2.1_hiera_nano.pt")
 EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is exported
 CHECKPOINT_SECONDS = 120
 WARMUP_STEPS = 60
-WARM_START = 0.4  # how far into the image stage's schedule exported weights start
+WARM_START = 0.4  # how far into each stage's schedule exported weights start
 UNSEEN_STEP = 50_000  # where their scenes start, beyond those that they have learnt from
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
 
@@ -81,7 +81,7 @@ class Trainer:
     def __init__(self, folder: Path, steps: tuple[int, int, int], start_from: Path | None = None) -> None:
         self.folder = folder
         self.steps = steps
-        self.first_fractions = (0.0 if start_from is None else WARM_START, 0.0, 0.0)
+        self.first_fraction = 0.0 if start_from is None else WARM_START
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
         self.model = SAM2Base(load_config("sam2.1-nano"))
@@ -107,8 +107,7 @@ class Trainer:
         """How far the current stage's schedule is, up to 1."""
         steps = self.steps[self.progress.stage]
         done = self.progress.step / steps if steps else 1.0
-        first = self.first_fractions[self.progress.stage]
-        return first + (1 - first) * done
+        return self.first_fraction + (1 - self.first_fraction) * done
 
     def run_stage(
         self,

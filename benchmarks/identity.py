@@ -1,0 +1,262 @@
+"""Score identity on generated clips with ground truth, beside the plain rule that the field uses.
+
+    make references                                     # installs the library of metrics, once
+    python benchmarks/identity.py
+    python benchmarks/identity.py --detector gdino_checkpoints/nano      # instead of true boxes dropped at random
+    python benchmarks/identity.py --num-clips 10 --num-frames 720 --kinds reentry     # 30 s
+
+Both methods get the same detections on the same frames and the same SAM 2. The plain rule: every time the detector has
+looked, SAM 2 starts anew on what it found; a mask whose IoU with a mask of the frame before is above 0.8 takes over
+that id, greedily, every other one gets a new id.
+
+HOTA, IDF1, identity switches and fragments are those of the `trackers` library over mask IoU; J&F that of DAVIS, of
+the track that fits an object best. "Returns kept" counts objects that left or hid and came back: whether they have
+the id they had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".references/trackers"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+import supervision as sv
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from grounded_sam2.continuous import ContinuousTracker
+from grounded_sam2.detectors.base import Detector, make_detections
+from grounded_sam2.detectors.huggingface import HuggingFaceDetector
+from grounded_sam2.identity import mask_overlaps
+from sam2.build_sam import build_sam2_video_predictor
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from training.scenes import Scene, make_clip
+from training.segmenter_scores import boundary_f, iou
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+KINDS = ("crossing", "twins", "occlusion", "reentry", "mixed", "cut")
+FIRST_SEED = 9_000
+SIZE = (192, 256)  # (height, width) in pixels
+TAKEN_OVER_IOU = 0.8  # of the plain rule
+SAME_IOU = 0.5  # of a track and an object that it is counted as following
+
+Tracked = tuple[np.ndarray, np.ndarray]  # ids (N,), masks (N, H, W) bool, of one frame
+
+
+def make_scenes(kind: str, seed: int, num_frames: int) -> list[Scene]:
+    """One held-out clip; "cut" is two clips one after the other, whose objects have nothing in common."""
+    if kind != "cut":
+        return list(make_clip(seed, num_frames, SIZE, "heldout", kind=kind))
+    first = list(make_clip(seed, num_frames // 2, SIZE, "heldout", kind="drift"))
+    second = list(make_clip(seed + 500_000, num_frames - num_frames // 2, SIZE, "heldout", kind="mixed"))
+    return first + [Scene(s.image, s.masks, s.boxes_xyxy, s.phrases, s.ids + 1000) for s in second]
+
+
+class TrueBoxes:
+    """A detector that knows the boxes of the clip, but misses each with some chance."""
+
+    def __init__(self, scenes: list[Scene], missed: float, seed: int) -> None:
+        rng = np.random.default_rng([seed, round(100 * missed)])
+        self.missed = [rng.random(len(scene.ids)) < missed for scene in scenes]
+        self.scenes = scenes
+        self.frame_idx = 0
+
+    def detect(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        text_prompt: str | Sequence[str],
+        *,
+        box_threshold: float = 0.35,
+        text_threshold: float = 0.25,
+    ) -> list[sv.Detections]:
+        scene, phrases = self.scenes[self.frame_idx], list(text_prompt)
+        visible = scene.masks.sum((1, 2)) >= 24
+        rows = np.flatnonzero(visible & ~self.missed[self.frame_idx])
+        class_id = np.array([phrases.index(scene.phrases[row]) for row in rows], dtype=np.int64)
+        size = (scene.image.shape[1], scene.image.shape[0])
+        return [make_detections(scene.boxes_xyxy[rows], np.full(len(rows), 0.9), class_id, phrases, size)]
+
+
+def track_ours(
+    predictor: SAM2VideoPredictor, detector: Detector, scenes: list[Scene], phrases: list[str], every: int
+) -> Iterator[Tracked]:
+    tracker = ContinuousTracker(detector, predictor, phrases, detect_every=every)
+    for frame_idx, scene in enumerate(scenes):
+        if isinstance(detector, TrueBoxes):
+            detector.frame_idx = frame_idx
+        objects = tracker.step(scene.image)
+        yield np.asarray(objects.tracker_id), np.asarray(objects.mask)
+
+
+def track_plainly(
+    predictor: SAM2VideoPredictor, detector: Detector, scenes: list[Scene], phrases: list[str], every: int
+) -> Iterator[Tracked]:
+    state, next_id = predictor.init_stream(), 1
+    ids, masks = np.zeros(0, np.int64), np.zeros((0, *SIZE), bool)
+    for frame_idx, scene in enumerate(scenes):
+        if isinstance(detector, TrueBoxes):
+            detector.frame_idx = frame_idx
+        if frame_idx % every == 0:
+            state = predictor.init_stream()
+            stream_idx = predictor.append_frame(state, scene.image)
+            [detections] = detector.detect(scene.image, phrases)
+            logits, _, _ = predictor.segment_boxes(state, stream_idx, detections.xyxy)
+            found = (logits[:, 0] > 0).cpu().numpy()
+            overlap = mask_overlaps(list(found), list(masks))[0]
+            former, taken = ids.tolist(), set[int]()
+            for row, mask in enumerate(found):
+                heirs = [
+                    former[column] for column in np.argsort(-overlap[row]) if overlap[row, column] > TAKEN_OVER_IOU
+                ]
+                obj_id = next((heir for heir in heirs if heir not in taken), next_id)
+                next_id += obj_id == next_id
+                taken.add(obj_id)
+                predictor.add_new_mask(state, stream_idx, obj_id, mask)
+        else:
+            predictor.append_frame(state, scene.image)
+        followed, logits = predictor.step(state)
+        masks = (logits[:, 0] > 0).cpu().numpy()
+        seen = np.flatnonzero(masks.any((1, 2)))
+        ids, masks = np.array(followed, np.int64)[seen], masks[seen]
+        yield ids, masks
+
+
+@dataclass
+class IdentityScores:
+    """Figures of one clip; sums over clips add up, means are taken over clips."""
+
+    hota: float
+    idf1: float
+    switches: int
+    fragments: int
+    jf: float
+    returns_kept: int
+    returns: int
+
+
+def score(scenes: list[Scene], tracked: list[Tracked]) -> IdentityScores:
+    """Compare what was tracked with the truth; objects count on the frames where they can be seen."""
+    from trackers.eval import compute_clear_metrics, compute_hota_metrics, compute_identity_metrics
+
+    true_ids, found_ids, overlaps = [], [], []
+    for scene, (ids, masks) in zip(scenes, tracked, strict=True):
+        visible = scene.masks.any((1, 2))
+        true_ids.append(scene.ids[visible])
+        found_ids.append(ids)
+        overlaps.append(mask_overlaps(list(scene.masks[visible]), list(masks))[0])
+    hota = compute_hota_metrics(true_ids, found_ids, overlaps)
+    clear = compute_clear_metrics(true_ids, found_ids, overlaps)
+    identity = compute_identity_metrics(true_ids, found_ids, overlaps)
+    kept, returns = returning_ids(scenes, tracked)
+    return IdentityScores(
+        hota["HOTA"], identity["IDF1"], clear["IDSW"], clear["Frag"], best_jf(scenes, tracked), kept, returns
+    )
+
+
+def best_jf(scenes: list[Scene], tracked: list[Tracked]) -> float:
+    """Mean of J and F over objects and all their frames, each object with the one track that suits it best."""
+    objects = sorted({int(obj_id) for scene in scenes for obj_id in scene.ids})
+    tracks = sorted({int(obj_id) for ids, _ in tracked for obj_id in ids})
+    total = np.zeros((len(objects), len(tracks)))
+    for scene, (ids, masks) in zip(scenes, tracked, strict=True):
+        rows = [objects.index(int(obj_id)) for obj_id in scene.ids]
+        columns = [tracks.index(int(obj_id)) for obj_id in ids]
+        total[np.ix_(rows, columns)] += mask_overlaps(list(scene.masks), list(masks))[0]
+    track_of = dict(zip(*linear_sum_assignment(-total), strict=True)) if tracks else {}
+    nothing = np.zeros(SIZE, bool)
+    values = []
+    for scene, (ids, masks) in zip(scenes, tracked, strict=True):
+        for obj_id, true in zip(scene.ids, scene.masks, strict=True):
+            row = objects.index(int(obj_id))
+            column = np.flatnonzero(ids == tracks[track_of[row]]) if row in track_of else []
+            mask = masks[column[0]] if len(column) else nothing
+            values.append((iou(mask, true) + boundary_f(mask, true)) / 2)
+    return float(np.mean(values))
+
+
+def returning_ids(scenes: list[Scene], tracked: list[Tracked], least_gap: int = 5) -> tuple[int, int]:
+    """How many absences of at least `least_gap` frames end with the id that the object had before, and all of them.
+
+    An absence counts when the object was followed before it, and once it is followed again, under any id.
+    """
+    kept = returns = 0
+    for obj_id in sorted({int(obj_id) for scene in scenes for obj_id in scene.ids}):
+        last_id, gap, has_returned = 0, 0, False
+        for scene, (ids, masks) in zip(scenes, tracked, strict=True):
+            row = np.flatnonzero(scene.ids == obj_id)
+            if not len(row) or not scene.masks[row[0]].any():
+                gap += 1
+                continue
+            has_returned = has_returned or (gap >= least_gap and last_id > 0)
+            gap = 0
+            overlap = mask_overlaps([scene.masks[row[0]]], list(masks))[0][0]
+            if len(overlap) and overlap.max() >= SAME_IOU:
+                now = int(ids[overlap.argmax()])
+                if has_returned:
+                    returns += 1
+                    kept += now == last_id
+                has_returned, last_id = False, now
+    return kept, returns
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-clips", type=int, default=4, help="per kind")
+    parser.add_argument("--num-frames", type=int, default=120)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--missed", type=float, nargs="+", default=[0.0, 0.25, 0.5], help="chances of a missed box")
+    parser.add_argument("--every", type=int, default=20, help="frames from one look of the detector to the next")
+    parser.add_argument("--detector", help="folder of a detector to use instead of true boxes")
+    parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    predictor = build_sam2_video_predictor(
+        None, str(REPOSITORY / options.segmenter), device="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    real = HuggingFaceDetector(str(REPOSITORY / options.detector)) if options.detector else None
+    methods = {"ours": track_ours, "plain": track_plainly}
+    print(f"{options.num_clips} clips of {options.num_frames} frames per kind, a look every {options.every} frames")
+    print(
+        f"{'missed':>7} {'kind':9} {'method':6} {'HOTA':>6} {'IDF1':>6} {'IDSW':>5} {'frag':>5} {'J&F':>6} returns kept"
+    )
+    for missed in [0.0] if real else options.missed:
+        every_kind: dict[str, list[IdentityScores]] = {name: [] for name in methods}
+        for kind in options.kinds:
+            of_kind: dict[str, list[IdentityScores]] = {name: [] for name in methods}
+            for seed in range(FIRST_SEED, FIRST_SEED + options.num_clips):
+                scenes = make_scenes(kind, seed, options.num_frames)
+                phrases = list(dict.fromkeys(phrase for scene in scenes for phrase in scene.phrases))
+                for name, method in methods.items():
+                    detector = real or TrueBoxes(scenes, missed, seed)
+                    of_kind[name].append(
+                        score(scenes, list(method(predictor, detector, scenes, phrases, options.every)))
+                    )
+            for name, scores in of_kind.items():
+                print_line(missed, kind, name, scores)
+                every_kind[name] += scores
+        for name, scores in every_kind.items():
+            print_line(missed, "all", name, scores)
+
+
+def print_line(missed: float, kind: str, method: str, scores: list[IdentityScores]) -> None:
+    """Means of the measures and sums of the counts."""
+    hota, idf1, jf = (np.mean([getattr(each, name) for each in scores]) for name in ("hota", "idf1", "jf"))
+    switches, fragments, kept, returns = (
+        sum(getattr(each, name) for each in scores) for name in ("switches", "fragments", "returns_kept", "returns")
+    )
+    print(
+        f"{missed:7.0%} {kind:9} {method:6} {hota:6.3f} {idf1:6.3f} {switches:5d} {fragments:5d} {jf:6.3f} "
+        f"{kept}/{returns}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
