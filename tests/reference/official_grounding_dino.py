@@ -7,9 +7,9 @@
 `W/text_encoder/` must hold a BERT tokenizer; a BERT is put beside it, which the package then reads as it would read
 `bert-base-uncased`. `run` writes a model with a full-size Swin-T, a small BERT, short encoder and decoder and random
 weights in the layout of the published files (`W/weights.pth`), its config (`W/config.py`) and, in `W/outputs.npz`, its
-answers to `CASES` and what it makes of an image file. `full` does the same with one of the published configs and a BERT
-of the size of theirs, on `FULL_CASES`. `describe` prints the shapes of the parameters of both published configs, with a
-small BERT again.
+answers to `CASES`, what it makes of an image file, and what its `predict` returns. `full` does the same for one of the
+published configs, with a BERT of the size of theirs, on `FULL_CASES` only. `describe` prints the shapes of the
+parameters of both published configs, with a small BERT again.
 
 Every prompt ends with a mark, without one the package fails; and cases are run one by one: it pads images of different
 sizes before its backbone, and mixes up the text masks of prompts that share a batch.
@@ -47,9 +47,12 @@ FULL_CASES: dict[str, tuple[tuple[int, int], str]] = {
     "several_phrases": ((640, 480), CASES["several_phrases"][1]),
     "long": ((1066, 800), CASES["long"][1]),
 }
+PREDICTED_SIZE = (120, 96)
+PREDICTED = ("Red apple. the Dog. green car. tire", 0.8, 0.6)  # caption, box threshold, text threshold
 FILE_SIZE = (200, 120)  # of the image file that is read and resized
 OFFICIAL_CONFIGS = ("GroundingDINO_SwinT_OGC", "GroundingDINO_SwinB_cfg")
 SMALL = {"enc_layers": 2, "dec_layers": 3, "dim_feedforward": 256, "num_queries": 40}
+SCORE_GAIN = 0.3
 BOX_STEP = 0.3  # larger steps push the boxes to the edges, where differences vanish
 NOT_CHECKPOINTED = {"use_checkpoint": False, "use_transformer_ckpt": False}
 BERT = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 192, "max_position_embeddings": 64}
@@ -101,7 +104,20 @@ def write_random_weights(model: torch.nn.Module, file: Path) -> None:
         if "bbox_embed" in name and ".layers.2." in name:
             weights[name] *= BOX_STEP
     model.load_state_dict(weights, strict=False)
+    spread_scores(model)
     torch.save(published_layout(model), file)
+
+
+@torch.no_grad()
+def spread_scores(model: torch.nn.Module) -> None:
+    """Centre and scale what the decoder puts out, so that scores depend on the query and are not all near 0 or 1."""
+    norm, outputs = model.transformer.decoder.norm, []
+    handle = norm.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    run_case(model, *CASES["several_phrases"])
+    handle.remove()
+    norm.bias -= outputs[-1].mean(dim=(0, 1))
+    norm.weight *= SCORE_GAIN
+    norm.bias *= SCORE_GAIN
 
 
 @torch.inference_mode()
@@ -142,8 +158,8 @@ def run_cases(model: torch.nn.Module, cases: dict[str, tuple[tuple[int, int], st
 
 
 def run(work: Path) -> None:
-    """Build a small model, save it, answer every case, read an image file."""
-    from groundingdino.util.inference import load_image
+    """Build a small model, save it, answer every case, read an image file, say what is in a picture."""
+    from groundingdino.util.inference import load_image, predict
 
     write_text_encoder(work / "text_encoder", num_layers=2, sizes=BERT)
     model = build(work, "config", published_settings("GroundingDINO_SwinT_OGC") | SMALL | NOT_CHECKPOINTED)
@@ -151,7 +167,13 @@ def run(work: Path) -> None:
     arrays = run_cases(model, CASES)
     Image.fromarray(make_frame(0, FILE_SIZE)).save(work / "picture.png")
     arrays["file.image"], tensor = load_image(str(work / "picture.png"))
-    np.savez(work / "outputs.npz", **arrays, **{"file.tensor": tensor.numpy()})
+    arrays["file.tensor"] = tensor.numpy()
+    image = normalise(make_frame(0, PREDICTED_SIZE))[0]
+    for remove_combined in (False, True):
+        boxes, scores, phrases = predict(model, image, *PREDICTED, device="cpu", remove_combined=remove_combined)
+        for kind, array in {"boxes": boxes.numpy(), "scores": scores.numpy(), "phrases": np.array(phrases)}.items():
+            arrays[f"predict.{remove_combined}.{kind}"] = array
+    np.savez(work / "outputs.npz", **arrays)
 
 
 def run_full(work: Path, config: str) -> None:
