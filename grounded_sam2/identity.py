@@ -331,7 +331,8 @@ class IdentityKeeper:
             else:
                 reason = f"after {frame_idx - track.last_seen_frame_idx} frames by the detector"
             self._show(track, masks[index], frame_idx)
-            self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
+            if track.state is not TrackState.TENTATIVE:
+                self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
 
         # 3: the rest are new
         free = sorted((index for index in free if not obj_ids[index]), key=lambda index: -confidences[index])

@@ -114,6 +114,14 @@ def test_unsure_objects_are_confirmed_by_two_of_three(found: list[bool], state: 
     assert removed == ([1] if state is None else [])
 
 
+def test_looks_do_not_confirm_an_unsure_object() -> None:
+    keeper = IdentityKeeper(IdentityRules(confirm_hits=3, confirm_window=4))
+    keeper.match(0, detections((LEFT, 0, 0.4)), LOOKS[[0]])
+    see(keeper, 1, {1: None})
+    assert keeper.match(1, detections((RIGHT, 0, 0.4)), LOOKS[[0]]).obj_ids.tolist() == [1]
+    assert keeper.tracks[1].state is TrackState.TENTATIVE and kinds(keeper, 1) == ["born"]
+
+
 def test_a_missed_detection_changes_nothing() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9)))

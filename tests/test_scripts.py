@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from grounded_sam2.export import read_frame_annotations, read_json
+from grounded_sam2.export_tracks import read_events, read_id_map
 from grounded_sam2.images import read_image
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.video import open_frames
@@ -24,7 +25,8 @@ LOCAL_IMAGE_SCRIPT = "grounded_sam2_local_demo.py"
 LOCAL_CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_local_model.py"
 IMAGE_SCRIPTS = [IMAGE_SCRIPT, LOCAL_IMAGE_SCRIPT]
 CUSTOM_SCRIPTS = [CUSTOM_SCRIPT, LOCAL_CUSTOM_SCRIPT]
-SCRIPTS = [*IMAGE_SCRIPTS, TRACKING_SCRIPT, *CUSTOM_SCRIPTS]
+CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
+SCRIPTS = [*IMAGE_SCRIPTS, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, CONTINUOUS_SCRIPT]
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]
@@ -136,6 +138,26 @@ def test_custom_video_script(load_script: Load, tmp_path: Path, clip: Path, name
     assert all(len(frame.detections) > 0 for frame in by_frame)
 
 
+def test_continuous_id_script(load_script: Load, tmp_path: Path, clip: Path) -> None:
+    script = load_script(CONTINUOUS_SCRIPT)
+    script.VIDEO_PATH, script.OUTPUT_DIR, script.STEP = str(clip), tmp_path, 2
+    script.main()
+
+    fps = float(open_frames(clip).fps)
+    assert written_video(tmp_path / "short.mp4") == ("h264", "yuv420p", NUM_FRAMES, pytest.approx(fps))
+    by_frame = list(read_frame_annotations(tmp_path / "short.jsonl"))
+    assert len(by_frame) == NUM_FRAMES
+    for frame in by_frame:
+        in_map = read_id_map(tmp_path, frame.frame_idx)
+        assert in_map.tracker_id.tolist() == frame.detections.tracker_id.tolist()
+        assert in_map.data["class_name"].tolist() == frame.detections.data["class_name"].tolist()
+        hidden = frame.detections.mask & ~in_map.mask  # under other objects
+        assert not (hidden & ~in_map.mask.any(axis=0)).any() and not (in_map.mask & ~frame.detections.mask).any()
+    shown = {int(obj_id) for frame in by_frame for obj_id in frame.detections.tracker_id}
+    confirmed = {event.obj_id for event in read_events(tmp_path / "events.jsonl") if event.kind == "confirmed"}
+    assert shown and shown == confirmed
+
+
 def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path, clip: Path) -> None:
     for name in SCRIPTS:
         script = load_script(name)
@@ -146,7 +168,7 @@ def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path
     for name in IMAGE_SCRIPTS:
         assert json.loads((tmp_path / name / "scene.json").read_text(encoding="utf-8"))["annotations"] == []
         assert (tmp_path / name / "scene_annotated.jpg").is_file()
-    for name in (TRACKING_SCRIPT, *CUSTOM_SCRIPTS):
+    for name in (TRACKING_SCRIPT, *CUSTOM_SCRIPTS, CONTINUOUS_SCRIPT):
         assert written_video(tmp_path / name / "short.mp4")[2] == NUM_FRAMES
         by_frame = list(read_frame_annotations(tmp_path / name / "short.jsonl"))
         assert [len(frame.detections) for frame in by_frame] == [0] * NUM_FRAMES
