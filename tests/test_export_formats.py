@@ -1,0 +1,193 @@
+"""Annotations in other programs' formats, read back by those programs' readers where there are any."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import supervision as sv
+import yaml
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from grounded_sam2.export import FrameAnnotationWriter
+from grounded_sam2.export_formats import (
+    FORMATS,
+    davis_palette,
+    main,
+    write_coco,
+    write_davis,
+    write_mot,
+    write_mots,
+    write_yolo,
+    write_youtube_vis,
+)
+
+SIZE = (40, 24)  # width, height
+NUM_FRAMES = 4
+NAMES = {0: "dog", 2: "red car"}
+
+
+def bar(left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    mask = np.zeros(SIZE[::-1], bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def objects_on(frame_idx: int) -> sv.Detections:
+    """Object 3, a dog, moves right; object 9, a red car, is there on odd frames, on top of it; frame 2 is empty."""
+    if frame_idx == 2:
+        return sv.Detections.empty()
+    masks = [bar(2 + frame_idx, 4, 18 + frame_idx, 20)]
+    if frame_idx % 2:
+        masks.append(bar(10, 10, 14, 14))
+    count = len(masks)
+    xyxy = sv.mask_to_xyxy(np.stack(masks)).astype(np.float32)
+    xyxy[:, 2:] += 1
+    return sv.Detections(
+        xyxy=xyxy,
+        mask=np.stack(masks),
+        confidence=np.array([0.5, 0.75][:count], np.float32),
+        class_id=np.array([0, 2][:count]),
+        tracker_id=np.array([3, 9][:count]),
+        data={"class_name": np.array(["dog", "red car"][:count])},
+    )
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    with FrameAnnotationWriter(tmp_path / "clip.jsonl", SIZE) as writer:
+        for frame_idx in range(NUM_FRAMES):
+            writer.write(frame_idx, objects_on(frame_idx))
+    return tmp_path / "clip.jsonl"
+
+
+def test_coco_loads_with_pycocotools(annotations: Path, tmp_path: Path) -> None:
+    write_coco(annotations, tmp_path / "coco.json")
+    coco = COCO(tmp_path / "coco.json")
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["dog", "red car"]
+    assert len(coco.getImgIds()) == NUM_FRAMES
+    for frame_idx in range(NUM_FRAMES):
+        truth = objects_on(frame_idx)
+        found = coco.loadAnns(coco.getAnnIds(imgIds=frame_idx + 1))
+        assert [annotation["track_id"] for annotation in found] == list(truth.tracker_id if len(truth) else [])
+        for row, annotation in enumerate(found):
+            assert np.array_equal(coco.annToMask(annotation).astype(bool), truth.mask[row])
+            left, top, width, height = annotation["bbox"]
+            assert [left, top, left + width, top + height] == truth.xyxy[row].tolist()
+            assert annotation["area"] == truth.mask[row].sum() and annotation["score"] == truth.confidence[row]
+            assert NAMES[annotation["category_id"] - 1] == truth.data["class_name"][row]
+
+
+def test_youtube_vis_has_a_mask_or_none_for_every_frame(annotations: Path, tmp_path: Path) -> None:
+    write_youtube_vis(annotations, tmp_path / "vis.json")
+    entry = json.loads((tmp_path / "vis.json").read_text(encoding="utf-8"))
+    [video] = entry["videos"]
+    assert (video["width"], video["height"], video["length"], len(video["file_names"])) == (*SIZE, 4, 4)
+    dog, car = entry["annotations"]
+    assert (dog["id"], car["id"], car["category_id"], car["score"]) == (3, 9, 3, 0.75)
+    for annotation, row in ((dog, 0), (car, 1)):
+        for key in ("segmentations", "bboxes", "areas"):
+            assert len(annotation[key]) == NUM_FRAMES
+        for frame_idx, segmentation in enumerate(annotation["segmentations"]):
+            truth = objects_on(frame_idx)
+            if row < len(truth):
+                assert np.array_equal(coco_mask.decode(segmentation).astype(bool), truth.mask[row])
+            else:
+                assert segmentation is None and annotation["bboxes"][frame_idx] is None
+
+
+def test_mot_has_a_line_per_object_and_frame(annotations: Path, tmp_path: Path) -> None:
+    write_mot(annotations, tmp_path / "mot.txt")
+    table = np.loadtxt(tmp_path / "mot.txt", delimiter=",")
+    assert table[:, :2].tolist() == [[1, 3], [2, 3], [2, 9], [4, 3], [4, 9]]
+    assert table[2].tolist() == [2, 9, 10, 10, 4, 4, 0.75, -1, -1, -1]
+
+
+def test_mots_masks_do_not_overlap(annotations: Path, tmp_path: Path) -> None:
+    write_mots(annotations, tmp_path / "mots.txt")
+    covered: dict[int, np.ndarray] = {}
+    for line in (tmp_path / "mots.txt").read_text(encoding="utf-8").splitlines():
+        frame_idx, obj_id, category, height, width, counts = line.split(" ")
+        mask = coco_mask.decode({"size": [int(height), int(width)], "counts": counts.encode()}).astype(bool)
+        assert NAMES[int(category) - 1] == {"3": "dog", "9": "red car"}[obj_id]
+        assert not (covered.get(int(frame_idx), np.zeros_like(mask)) & mask).any()
+        covered[int(frame_idx)] = covered.get(int(frame_idx), np.zeros_like(mask)) | mask
+    assert sorted(covered) == [0, 1, 3]
+    for frame_idx, mask in covered.items():
+        assert np.array_equal(mask, objects_on(frame_idx).mask.any(axis=0))
+
+
+def test_yolo_polygons_cover_the_masks(annotations: Path, tmp_path: Path) -> None:
+    write_yolo(annotations, tmp_path / "yolo")
+    names = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text(encoding="utf-8"))["names"]
+    assert names == {0: "dog", 1: "class 1", 2: "red car"}
+    assert sorted(path.name for path in (tmp_path / "yolo/labels").iterdir()) == [f"{i:05d}.txt" for i in range(4)]
+    assert (tmp_path / "yolo/labels/00002.txt").read_text() == ""
+    for line, row in zip((tmp_path / "yolo/labels/00001.txt").read_text().splitlines(), (0, 1), strict=True):
+        class_id, *corners = line.split(" ")
+        assert int(class_id) == objects_on(1).class_id[row]
+        polygon = np.array(corners, float).reshape(-1, 2) * SIZE
+        assert polygon.min() >= 0 and (polygon <= SIZE).all()
+        drawn = sv.polygon_to_mask(polygon.round().astype(int), SIZE).astype(bool)
+        truth = objects_on(1).mask[row]
+        assert (drawn & truth).sum() / (drawn | truth).sum() > 0.9
+
+
+def test_davis_pixels_are_ids(annotations: Path, tmp_path: Path) -> None:
+    write_davis(annotations, tmp_path / "davis")
+    for frame_idx in range(NUM_FRAMES):
+        with Image.open(tmp_path / f"davis/{frame_idx:05d}.png") as picture:
+            assert picture.mode == "P" and picture.size == SIZE
+            assert picture.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+            ids = np.asarray(picture)
+        truth = objects_on(frame_idx)
+        expected = np.zeros(SIZE[::-1], int)
+        for row in range(len(truth)):  # the car, which is smaller, on top
+            expected[truth.mask[row]] = truth.tracker_id[row]
+        assert np.array_equal(ids, expected)
+    assert len({davis_palette()[i : i + 3] for i in range(0, 768, 3)}) == 256
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_video_without_objects(tmp_path: Path, name: str) -> None:
+    with FrameAnnotationWriter(tmp_path / "empty.jsonl", SIZE) as writer:
+        writer.write(0, sv.Detections.empty())
+    write, file_name = FORMATS[name]
+    write(tmp_path / "empty.jsonl", tmp_path / file_name)
+    assert (tmp_path / file_name).exists()
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_objects_without_masks_are_refused_and_nothing_is_left(tmp_path: Path, name: str) -> None:
+    boxes = objects_on(0)
+    boxes.mask = None
+    with FrameAnnotationWriter(tmp_path / "boxes.jsonl", SIZE) as writer:
+        writer.write(0, boxes)
+    write, file_name = FORMATS[name]
+    with pytest.raises(ValueError, match="expected tracked objects with masks; frame 0 has no mask"):
+        write(tmp_path / "boxes.jsonl", tmp_path / file_name)
+    assert not (tmp_path / file_name).is_file()
+
+
+def test_davis_refuses_ids_that_a_palette_cannot_hold(tmp_path: Path) -> None:
+    many = objects_on(0)
+    many.tracker_id = np.array([256])
+    with FrameAnnotationWriter(tmp_path / "many.jsonl", SIZE) as writer:
+        writer.write(0, many)
+    with pytest.raises(ValueError, match="ids up to 255, frame 0 has 256"):
+        write_davis(tmp_path / "many.jsonl", tmp_path / "davis")
+
+
+def test_the_command_writes_all_formats(
+    annotations: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["export_formats", str(annotations)])
+    main()
+    written = {path.name for path in annotations.with_suffix("").iterdir()}
+    assert written == {file_name for _, file_name in FORMATS.values()}
+    monkeypatch.setattr("sys.argv", ["export_formats", "nowhere.jsonl"])
+    with pytest.raises(SystemExit) as ending:
+        main()
+    assert ending.value.code == 2 and "nowhere.jsonl" in capsys.readouterr().err
