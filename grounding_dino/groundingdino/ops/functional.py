@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grounding_dino.groundingdino.ops import plain
+from grounding_dino.groundingdino.ops import extension, plain
+from grounding_dino.groundingdino.ops.kernel import Kernel
 
 
 def deformable_attention(
@@ -35,6 +36,29 @@ def deformable_attention(
     Raises:
         ValueError: shapes that do not fit together.
     """
+    dtype = _wide(value)
+    flat_shapes = [size for shape in spatial_shapes for size in shape]
+    return _operator(value, flat_shapes, sampling_locations.to(dtype), attention_weights.to(dtype))
+
+
+def _wide(value: Tensor) -> torch.dtype:
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def _kernel_for(value: Tensor) -> Kernel | None:
+    device_type = value.device.type
+    if device_type == "cpu":
+        return extension.kernel("cpu") if value.dtype != torch.float16 else None
+    return extension.kernel("cuda") if device_type == "cuda" else None
+
+
+def _checked_shapes(
+    value: Tensor, flat_shapes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
+) -> list[tuple[int, int]]:
+    """The levels' (height, width), once all shapes and dtypes fit together: compiled code relies on every one."""
+    spatial_shapes = list(zip(flat_shapes[::2], flat_shapes[1::2], strict=True))
+    if value.dim() != 4:
+        raise ValueError(f"value must be (B, S, H, D), got {tuple(value.shape)}")
     batch_size, length, num_heads, _ = value.shape
     num_levels = len(spatial_shapes)
     area = sum(height * width for height, width in spatial_shapes)
@@ -52,13 +76,12 @@ def deformable_attention(
         raise ValueError(
             f"attention_weights must be {tuple(sampling_locations.shape[:5])}, got {tuple(attention_weights.shape)}"
         )
-    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    flat_shapes = [size for shape in spatial_shapes for size in shape]
-    return _operator(value, flat_shapes, sampling_locations.to(dtype), attention_weights.to(dtype))
-
-
-def _pairs(flat_shapes: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip(flat_shapes[::2], flat_shapes[1::2], strict=True))
+    dtypes = (sampling_locations.dtype, attention_weights.dtype)
+    if dtypes != (_wide(value), _wide(value)):
+        raise ValueError(f"sampling_locations and attention_weights must be {_wide(value)}, got {dtypes}")
+    if batch_size * length * num_heads >= 2**31:
+        raise ValueError(f"value has {batch_size} x {length} x {num_heads} rows, more than 32 bits count")
+    return spatial_shapes
 
 
 @torch.library.custom_op(
@@ -69,7 +92,9 @@ def _pairs(flat_shapes: Sequence[int]) -> list[tuple[int, int]]:
 def _operator(
     value: Tensor, spatial_shapes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    return plain.forward(value, _pairs(spatial_shapes), sampling_locations, attention_weights)
+    shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights)
+    forward = (_kernel_for(value) or plain).forward
+    return forward(value, shapes, sampling_locations, attention_weights)
 
 
 @_operator.register_fake
@@ -91,7 +116,9 @@ def _backward_operator(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return plain.backward(grad_output, value, _pairs(spatial_shapes), sampling_locations, attention_weights)
+    shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights)
+    backward = (_kernel_for(value) or plain).backward
+    return backward(grad_output, value, shapes, sampling_locations, attention_weights)
 
 
 @_backward_operator.register_fake

@@ -30,7 +30,7 @@ class MSDeformAttn(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as in the paper: each head looks in a direction of its own, point p at p + 1 cells; all weights equal."""
+        """Start as in the paper: a head looks in a direction of its own, point p at p + 1 cells, all weights equal."""
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
