@@ -63,9 +63,7 @@ def _checked_shapes(
     num_levels = len(spatial_shapes)
     area = sum(height * width for height, width in spatial_shapes)
     if length != area:
-        raise ValueError(
-            f"value has {length} cells, spatial_shapes {[tuple(shape) for shape in spatial_shapes]} {area}"
-        )
+        raise ValueError(f"value has {length} cells, but spatial_shapes {spatial_shapes} have {area}")
     expected = (batch_size, sampling_locations.shape[1], num_heads, num_levels)
     if sampling_locations.dim() != 6 or sampling_locations.shape[:4] != expected or sampling_locations.shape[5] != 2:
         raise ValueError(
