@@ -29,6 +29,7 @@ from grounded_sam2.files import check_writable, replace_file, replacing
 
 __all__ = [
     "FrameAnnotationWriter",
+    "FrameAnnotations",
     "ImageAnnotations",
     "decode_rle",
     "encode_rle",
@@ -322,3 +323,48 @@ def read_frame_annotations(path: str | os.PathLike[str]) -> Iterator[ImageAnnota
                     return
                 raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
             yield _parsed(entry, f"{path}, line {number}")
+
+
+class FrameAnnotations:
+    """A video's annotations on disk, read frame by frame in any order; only where each frame's line is, is held.
+
+    Args:
+        path: lines that `FrameAnnotationWriter` wrote, in any order of frames.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not of this format; the message names it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._offsets: dict[int, int] = {}
+        with self.path.open("rb") as lines:
+            offset = 0
+            for number, line in enumerate(lines, start=1):
+                if line.endswith(b"\n"):  # a crash may have cut off the last one
+                    try:
+                        self._offsets[int(json.loads(line)["frame_idx"])] = offset
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise ValueError(f"{path}, line {number} is no frame's annotations: {error!r}") from error
+                offset += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __iter__(self) -> Iterator[int]:
+        """Frame indices, in the file's order."""
+        return iter(self._offsets)
+
+    def __contains__(self, frame_idx: object) -> bool:
+        return frame_idx in self._offsets
+
+    def __getitem__(self, frame_idx: int) -> ImageAnnotations:
+        """What one frame holds.
+
+        Raises:
+            KeyError: the frame is not in the file.
+        """
+        with self.path.open("rb") as lines:
+            lines.seek(self._offsets[frame_idx])
+            return _parsed(json.loads(lines.readline()), f"{self.path}, frame {frame_idx}")

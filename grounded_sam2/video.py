@@ -29,6 +29,7 @@ __all__ = [
     "VideoFile",
     "VideoWriter",
     "open_frames",
+    "open_indexed_frames",
     "read_image",
     "write_image",
 ]
@@ -72,6 +73,23 @@ def open_frames(
     if isinstance(source, Iterable):
         return FrameStream(iter(source), "generator", fps)
     raise ValueError(f"expected a path, URL, camera index or frames, got {type(source).__name__}")
+
+
+def open_indexed_frames(
+    source: str | os.PathLike[str] | npt.NDArray[np.uint8] | Sequence[Any] | FrameSource,
+    default_fps: float | Fraction = DEFAULT_FPS,
+) -> IndexedFrameSource:
+    """Open frames that can be read in any order, as often as wanted; see `open_frames`.
+
+    Raises:
+        FileNotFoundError: as `open_frames`.
+        ValueError: as `open_frames`, and for a camera, a live stream or a generator.
+    """
+    frames = open_frames(source, default_fps)
+    if isinstance(frames, IndexedFrameSource):
+        return frames
+    frames.close()
+    raise ValueError(f"{frames.name} can only be read once, from its start: expected a video file or image folder")
 
 
 def _open_location(location: str, fps: Fraction) -> FrameSource:

@@ -1,0 +1,98 @@
+"""Track with continuous ids, then follow what was found late back to where it first appears.
+
+    python grounded_sam2_tracking_demo_with_continuous_id_plus.py
+    python grounded_sam2_tracking_demo_with_continuous_id_plus.py --video-path street.mp4 --text-prompt "car. person." \
+        --gdino-model-id IDEA-Research/grounding-dino-tiny --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
+"""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from grounded_sam2.continuous import ContinuousTracker
+from grounded_sam2.detectors.huggingface import HuggingFaceDetector
+from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter
+from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.identity import IdentityRules
+from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.render import annotate
+from grounded_sam2.reverse import ReverseTracker, merged
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
+from grounded_sam2.video import open_indexed_frames
+from grounded_sam2.video_writer import VideoWriter
+from sam2.build_sam import build_sam2_video_predictor
+
+# ---- settings: edit here, or pass the same name as a flag ----
+TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."; "not a toy car." bars one
+VIDEO_PATH = "assets/parade.mp4"  # video file or folder of frames
+STEP = 10  # frames from one look of the detector to the next
+GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
+NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
+LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
+MAX_OBJECTS: int | None = None  # followed at a time; none follows all
+OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id_plus")  # where everything goes
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+
+def main() -> None:
+    # Step 1: read the prompt and open the video
+    phrases = parse_prompt(TEXT_PROMPT)
+    rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
+    frames = open_indexed_frames(VIDEO_PATH)
+    name = Path(VIDEO_PATH).stem
+    note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
+
+    with frames, VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size) as video:
+        # Step 2: build the models and the tracker over them
+        device = choose_device(DEVICE)
+        predictor = build_sam2_video_predictor(
+            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
+        )
+        detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
+        thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
+        tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
+
+        # Step 3: follow forwards; what is found goes to disk frame by frame
+        with (
+            FrameAnnotationWriter(OUTPUT_DIR / f"{name}_forward.jsonl", frames.size) as annotations,
+            EventLogWriter(OUTPUT_DIR / "events.jsonl") as event_log,
+        ):
+            for image in tqdm(frames, total=frames.num_frames, desc="forwards", unit="frame"):
+                objects = tracker.step(image)
+                annotations.write(tracker.frame_idx, objects)
+                event_log.write(tracker.take_events())
+        forward = FrameAnnotations(annotations.path)
+
+        # Step 4: follow what was found late back to its first appearance
+        back = ReverseTracker(predictor, forward)
+        with FrameAnnotationWriter(OUTPUT_DIR / f"{name}_backward.jsonl", frames.size) as annotations:
+            for frame_idx, objects in tqdm(back.run(frames), desc="backwards", unit="frame"):
+                annotations.write(frame_idx, objects)
+        backward = FrameAnnotations(annotations.path)
+
+        # Step 5: put both together; draw and write each frame
+        with (
+            FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
+            IdMapWriter(OUTPUT_DIR, frames.size) as id_maps,
+        ):
+            for frame_idx, image in enumerate(tqdm(frames, total=frames.num_frames, desc="writing", unit="frame")):
+                earlier = backward[frame_idx].detections if frame_idx in backward else None
+                objects = merged(forward[frame_idx].detections, earlier, back.renamed)
+                video.write(annotate(image, objects))
+                annotations.write(frame_idx, objects)
+                id_maps.write(frame_idx, objects)
+
+    print(f"{len(backward)} frames completed backwards, ids joined: {back.renamed or 'none'}")
+    print(f"wrote {video.path}, {annotations.path}, {event_log.path}, {id_maps.mask_folder} and {id_maps.json_folder}")
+
+
+if __name__ == "__main__":
+    override_from_flags(globals())
+    run(main)
