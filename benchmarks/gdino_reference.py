@@ -2,7 +2,7 @@
 
     make references
     python benchmarks/gdino_reference.py                                    # some ten minutes on a small CPU
-    python benchmarks/gdino_reference.py --configs GroundingDINO_SwinT_OGC
+    python benchmarks/gdino_reference.py --configs GroundingDINO_SwinT_OGC --cases one_phrase
 
 The package runs in a process of its own, on random weights that it writes in the layout of its files; ours reads that
 file and works out by itself which model it is (`tests/reference/official_grounding_dino.py`). Figures are the largest
@@ -42,17 +42,17 @@ from grounding_dino.groundingdino.weights import build_model  # noqa: E402
 TOLERANCE = 1e-4
 
 
-def run_package(config: str, work: Path) -> dict[str, np.ndarray]:
+def run_package(config: str, cases: list[str], work: Path) -> dict[str, np.ndarray]:
     """Let the package write weights and its answers into `work`."""
     (work / "text_encoder").mkdir()
     write_tokenizer(work / "text_encoder")
     paths = (REPOSITORY / ".references" / "groundingdino", REPOSITORY / "tests")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [sys.executable, "-m", "reference.official_grounding_dino", "full", "--config", config]
-    with open(work / "package.log", "w", encoding="utf-8") as log:
-        subprocess.run(
-            [*command, "--work", str(work)], check=True, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+    command += ["--cases", *cases]
+    ended = subprocess.run([*command, "--work", str(work)], cwd=work, env=environment, capture_output=True, text=True)
+    if ended.returncode != 0:
+        sys.exit(f"the package failed:\n{ended.stderr[-3000:]}")
     return dict(np.load(work / "outputs.npz"))
 
 
@@ -84,6 +84,7 @@ def main() -> None:
     """Print a row for each config and case; the exit status is 1 if any figure is above the tolerance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", default=list(OFFICIAL_CONFIGS), choices=OFFICIAL_CONFIGS)
+    parser.add_argument("--cases", nargs="+", default=list(FULL_CASES), choices=list(FULL_CASES))
     arguments = parser.parse_args()
     worst = 0.0
     header = ("config", "image", "tokens", "logits", "boxes", "moved", "package", "ours")
@@ -91,9 +92,10 @@ def main() -> None:
     for config in arguments.configs:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
-            expected = run_package(config, work)
+            expected = run_package(config, arguments.cases, work)
             model = build_model(work / "weights.pth", device="cpu")
-            for case, ((width, height), _) in FULL_CASES.items():
+            for case in arguments.cases:
+                width, height = FULL_CASES[case][0]
                 logits, boxes, moved, seconds = compare(model, work, case, expected)
                 worst = max(worst, logits, boxes)
                 tokens, package_seconds = len(expected[f"{case}.input_ids"]), float(expected[f"{case}.seconds"])

@@ -36,13 +36,14 @@ from reference.stages import normalise
 Arrays = dict[str, np.ndarray]
 
 # name → (width, height) of the image in pixels, prompt
-CASES: dict[str, tuple[tuple[int, int], str]] = {
+Cases = dict[str, tuple[tuple[int, int], str]]
+CASES: Cases = {
     "one_phrase": ((128, 96), "dog."),
     "several_phrases": ((100, 131), "red apple. the dog. st. bernard. tire."),
     "a_question": ((64, 64), "a cat? car."),
     "long": ((96, 96), "a red car. tire. the green dog. apple. cat. 3 tires. car 5. straße."),
 }
-FULL_CASES: dict[str, tuple[tuple[int, int], str]] = {
+FULL_CASES: Cases = {
     "one_phrase": ((500, 333), CASES["one_phrase"][1]),
     "several_phrases": ((640, 480), CASES["several_phrases"][1]),
     "long": ((1066, 800), CASES["long"][1]),
@@ -96,24 +97,24 @@ def published_layout(model: torch.nn.Module) -> dict[str, Any]:
     return {"model": weights}
 
 
-def write_random_weights(model: torch.nn.Module, file: Path) -> None:
-    """Fill a model with random weights, and write them in the layout of the published files."""
+def write_random_weights(model: torch.nn.Module, cases: Cases, file: Path) -> None:
+    """Fill a model with random weights that suit the cases, and write them in the layout of the published files."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     weights = random_state_dict(shapes)
     for name in weights:
         if "bbox_embed" in name and ".layers.2." in name:
             weights[name] *= BOX_STEP
     model.load_state_dict(weights, strict=False)
-    spread_scores(model)
+    spread_scores(model, *cases["several_phrases"])
     torch.save(published_layout(model), file)
 
 
 @torch.no_grad()
-def spread_scores(model: torch.nn.Module) -> None:
+def spread_scores(model: torch.nn.Module, size: tuple[int, int], prompt: str) -> None:
     """Centre and scale what the decoder puts out, so that scores depend on the query and are not all near 0 or 1."""
     norm, outputs = model.transformer.decoder.norm, []
     handle = norm.register_forward_hook(lambda *call: outputs.append(call[-1]))
-    run_case(model, *CASES["several_phrases"])
+    run_case(model, size, prompt)
     handle.remove()
     norm.bias -= outputs[-1].mean(dim=(0, 1))
     norm.weight *= SCORE_GAIN
@@ -148,7 +149,7 @@ def run_case(model: torch.nn.Module, size: tuple[int, int], prompt: str) -> Arra
     }
 
 
-def run_cases(model: torch.nn.Module, cases: dict[str, tuple[tuple[int, int], str]]) -> Arrays:
+def run_cases(model: torch.nn.Module, cases: Cases) -> Arrays:
     """`run_case` for each, names joined by a dot."""
     return {
         f"{name}.{kind}": array
@@ -163,7 +164,7 @@ def run(work: Path) -> None:
 
     write_text_encoder(work / "text_encoder", num_layers=2, sizes=BERT)
     model = build(work, "config", published_settings("GroundingDINO_SwinT_OGC") | SMALL | NOT_CHECKPOINTED)
-    write_random_weights(model, work / "weights.pth")
+    write_random_weights(model, CASES, work / "weights.pth")
     arrays = run_cases(model, CASES)
     Image.fromarray(make_frame(0, FILE_SIZE)).save(work / "picture.png")
     arrays["file.image"], tensor = load_image(str(work / "picture.png"))
@@ -176,12 +177,12 @@ def run(work: Path) -> None:
     np.savez(work / "outputs.npz", **arrays)
 
 
-def run_full(work: Path, config: str) -> None:
-    """Build a published model, save it, answer every case for it."""
+def run_full(work: Path, config: str, names: list[str]) -> None:
+    """Build a published model, save it, answer the cases of these names."""
     write_text_encoder(work / "text_encoder", num_layers=12, sizes=FULL_BERT)
     model = build(work, "config", published_settings(config) | NOT_CHECKPOINTED)
-    write_random_weights(model, work / "weights.pth")
-    np.savez(work / "outputs.npz", **run_cases(model, FULL_CASES))
+    write_random_weights(model, FULL_CASES, work / "weights.pth")
+    np.savez(work / "outputs.npz", **run_cases(model, {name: FULL_CASES[name] for name in names}))
 
 
 def describe(work: Path) -> dict[str, dict[str, list[int]]]:
@@ -200,12 +201,13 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "full", "describe"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--config", choices=OFFICIAL_CONFIGS, default=OFFICIAL_CONFIGS[0], help="of `full`")
+    parser.add_argument("--cases", nargs="+", choices=list(FULL_CASES), default=list(FULL_CASES), help="of `full`")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     if arguments.what == "run":
         run(arguments.work)
     elif arguments.what == "full":
-        run_full(arguments.work, arguments.config)
+        run_full(arguments.work, arguments.config, arguments.cases)
     else:
         print(json.dumps(describe(arguments.work)))
 
