@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class Kernel:
         """Open a compiled library; OSError where the system cannot."""
         opened = ctypes.CDLL(str(library))
         numbers = ctypes.POINTER(ctypes.c_int64)
-        leading = [numbers, numbers, ctypes.c_int32, ctypes.c_int64]
+        leading: list[Any] = [numbers, numbers, ctypes.c_int32, ctypes.c_int64]
         self._forward, self._backward = opened.gdino_forward, opened.gdino_backward
         for function, num_tensors in ((self._forward, 4), (self._backward, 7)):
             function.restype = ctypes.c_char_p

@@ -144,6 +144,7 @@ def backward(
             attention = attention_weights[image, block].flatten(1)
             grad = grad_output[image, block].to(table.dtype).reshape(-1, 1, head_dim)  # (Q * H, 1, D)
             corners = samples.corners(sampling_locations[image, block], with_slopes=True)
+            assert corners.slopes is not None
             (along_x, along_y), (slope_x, slope_y) = corners.weights, corners.slopes
             rows = corners.rows.flatten()
             products = (table[image][rows].view(len(grad), -1, head_dim) * grad).sum(-1).view(corners.rows.shape)
