@@ -282,11 +282,12 @@ def test_a_config_file_is_read_and_never_executed(tmp_path):
     marker = tmp_path / "executed"
     path.write_text(
         f"import pathlib\npathlib.Path({str(marker)!r}).touch()\nbackbone = 'swin_B_384_22k'\nnum_queries = 300\n"
-        "lr = 10 ** -4\nnheads = 4\nreturn_interm_indices = [1, 2, 3]\n"
+        "lr = 10 ** -4\nnheads = 4\nreturn_interm_indices = [1, 2, 3]\ntext_encoder_type = 'models/bert'\n"
     )
     config = load_config(path)
     assert not marker.exists()
     assert (config.num_queries, config.nheads, config.dec_nheads, config.embed_dim) == (300, 4, 4, 128)
+    assert config.own_tokenizer == "models/bert" and load_config("GroundingDINO_SwinT_OGC").own_tokenizer is None
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,9 @@ class LocalDetector:
     Args:
         checkpoint: official `.pth` file, or Hugging Face folder of Grounding DINO or MM-Grounding-DINO.
         config: upstream config name or file; None works the architecture out from the checkpoint.
-        tokenizer: folder or hub name of the tokenizer; None looks beside the checkpoint before it takes
-            "bert-base-uncased" from the hub or its cache. Local files are read with no network access at all.
+        tokenizer: folder or hub name of the tokenizer; None takes the one that the config names, and for
+            "bert-base-uncased" looks beside the checkpoint before the hub or its cache. Local files are read with no
+            network access at all.
         device: where the model runs.
         dtype: the precision the model is built with: float32, bfloat16, or float16 on a GPU.
         nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept, also when they come
@@ -89,9 +90,9 @@ class LocalDetector:
         self.batch_size = batch_size
         self.text_cache_size = text_cache_size
         find_weights(checkpoint)  # a missing file is reported before any model is built
-        self.tokenizer = tokenizer_for(checkpoint, tokenizer)
         self.image_transform = image_transform_for(checkpoint)
         self.model = build_model(checkpoint, config, device, dtype)
+        self.tokenizer = tokenizer_for(checkpoint, tokenizer or self.model.config.own_tokenizer)
         self._text_features: OrderedDict[tuple[int, ...], TextFeatures] = OrderedDict()
 
     def detect(

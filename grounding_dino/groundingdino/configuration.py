@@ -24,6 +24,9 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
+DEFAULT_TEXT_ENCODER = "bert-base-uncased"
+
+
 @dataclass(frozen=True)
 class GroundingDINOConfig:
     """Every number that tells one Grounding DINO from another; the defaults are the official Swin-T model.
@@ -52,6 +55,7 @@ class GroundingDINOConfig:
     bert_max_position_embeddings: int = 512
     bert_layer_norm_eps: float = 1e-12
     max_text_len: int = 256  # tokens of one text, [CLS] and [SEP] included
+    text_encoder_type: str = DEFAULT_TEXT_ENCODER  # hub name or folder of the tokenizer
 
     # feature enhancer and decoder; attention between text and image, and within text, has half of `nheads` heads
     hidden_dim: int = 256
@@ -72,11 +76,15 @@ class GroundingDINOConfig:
     scaled_class_embed: bool = False  # MM-Grounding-DINO: logits are scaled by √hidden_dim and have a learned bias
     inverse_sigmoid_eps: float = 1e-3  # box coordinates are kept this far from 0 and 1 where they become logits
 
+    @property
+    def own_tokenizer(self) -> str | None:
+        """The tokenizer that the config names, or None for the usual one, which is first looked for beside weights."""
+        return None if self.text_encoder_type == DEFAULT_TEXT_ENCODER else self.text_encoder_type
+
 
 # Settings of upstream's files that no official file varies.
 _UPSTREAM_FIXED: dict[str, Any] = {
     "position_embedding": "sine",
-    "text_encoder_type": "bert-base-uncased",
     "sub_sentence_present": True,
     "transformer_activation": "relu",
     "use_text_enhancer": True,

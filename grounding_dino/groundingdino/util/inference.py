@@ -90,8 +90,8 @@ def load_model(
             None works the architecture out from the checkpoint.
         model_checkpoint_path: official `.pth` file or Hugging Face folder.
         device: where the model goes; None takes a GPU if there is one.
-        text_encoder_type: folder or hub name of the tokenizer; None looks beside the checkpoint before it takes
-            "bert-base-uncased", see `tokenizer_for`.
+        text_encoder_type: folder or hub name of the tokenizer; None takes the one that the config names, and for
+            "bert-base-uncased" looks beside the checkpoint first, see `tokenizer_for`.
         dtype: precision of weights and computation.
         overrides: fields of the config, such as `num_queries=300`.
 
@@ -109,7 +109,7 @@ def load_model(
         config = replace(config, **overrides)
     except TypeError as problem:
         raise ValueError(f"unknown setting of a Grounding DINO config: {problem}") from problem
-    tokenizer = tokenizer_for(model_checkpoint_path, text_encoder_type)
+    tokenizer = tokenizer_for(model_checkpoint_path, text_encoder_type or config.own_tokenizer)
     image_transform = image_transform_for(model_checkpoint_path)
     with torch.device("meta"):  # random weights are never made
         model = CaptionedGroundingDINO(config, tokenizer, image_transform)
