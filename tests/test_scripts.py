@@ -81,7 +81,6 @@ def test_image_script(load_script: Load, tmp_path: Path, capsys: pytest.CaptureF
     assert f"found {len(detections)}: " in capsys.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, reason="the bundled nano pair is still below its floors; see CHANGELOG.md")
 def test_image_script_finds_and_masks_every_phrase_of_its_prompt(load_script: Load, tmp_path: Path) -> None:
     script = load_script(IMAGE_SCRIPT)
     script.OUTPUT_DIR = tmp_path
