@@ -34,7 +34,7 @@ $(VENV)/.installed: pyproject.toml setup.py
 
 demo: install
 	$(PY) grounded_sam2_hf_model_demo.py
-	$(PY) grounded_sam2_tracking_demo.py
+	$(PY) grounded_sam2_tracking_demo.py --start-frame-idx 30
 	@echo "Done. Look at outputs/grounded_sam2_hf_model_demo and outputs/grounded_sam2_tracking_demo."
 
 lint: install
