@@ -12,7 +12,7 @@ import supervision as sv
 from grounded_sam2.detectors.base import Detector, Image
 from grounded_sam2.identity import IdentityEvent, IdentityKeeper, IdentityRules, Track, TrackState
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.tracking import no_objects
+from grounded_sam2.tracking import boxes_around, no_objects
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 _NEGATION = re.compile(r"^not (?:an? |the )?")
@@ -192,10 +192,8 @@ class ContinuousTracker:
             return no_objects((size[1], size[0]))
         scores = self.predictor.frame_scores(self._state, self.frame_idx)
         masks = np.stack([cast(npt.NDArray[np.bool_], track.mask) for track in seen])
-        xyxy = sv.mask_to_xyxy(masks).astype(np.float32)
-        xyxy[:, 2:] += 1  # the last row and column are inside the box
         return sv.Detections(
-            xyxy=xyxy,
+            xyxy=boxes_around(masks),
             mask=masks,
             confidence=np.array([track.confidence for track in seen], dtype=np.float32),
             class_id=np.array([track.class_id for track in seen], dtype=np.int64),

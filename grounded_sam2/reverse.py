@@ -12,7 +12,7 @@ import supervision as sv
 from grounded_sam2.export import FrameAnnotations
 from grounded_sam2.frame_source import IndexedFrameSource
 from grounded_sam2.identity import mask_overlaps
-from grounded_sam2.tracking import no_objects
+from grounded_sam2.tracking import boxes_around, no_objects
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 
@@ -169,8 +169,7 @@ def _as_found(followed: list[_Followed], masks: npt.NDArray[np.bool_]) -> sv.Det
     origins = [cast(sv.Detections, going.origin[[going.row]]) for going in followed]
     objects = sv.Detections.merge([_without_mask(origin) for origin in origins])
     objects.mask = masks
-    objects.xyxy = sv.mask_to_xyxy(masks).astype(np.float32)
-    objects.xyxy[:, 2:] += 1  # the last row and column are inside the box
+    objects.xyxy = boxes_around(masks)
     return objects
 
 

@@ -182,10 +182,8 @@ def frame_detections(
     masks, obj_ids = masks[seen], [obj_ids[index] for index in seen]
     row_of = {obj_id: row for row, obj_id in enumerate(objects.tracker_id.tolist())}
     rows = np.array([row_of[obj_id] for obj_id in obj_ids])
-    xyxy = sv.mask_to_xyxy(masks).astype(np.float32)
-    xyxy[:, 2:] += 1  # the last row and column are inside the box
     return sv.Detections(
-        xyxy=xyxy,
+        xyxy=boxes_around(masks),
         mask=masks,
         confidence=objects.confidence[rows],
         class_id=objects.class_id[rows],
@@ -196,6 +194,13 @@ def frame_detections(
             "object_score": np.array([scores[obj_id][1] for obj_id in obj_ids], dtype=np.float32),
         },
     )
+
+
+def boxes_around(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Tight boxes (N, 4) float32 xyxy around masks (N, H, W) that are not empty; right and bottom edges exclusive."""
+    xyxy = sv.mask_to_xyxy(masks).astype(np.float32)
+    xyxy[:, 2:] += 1  # the last row and column are inside the box
+    return xyxy
 
 
 def no_objects(size: tuple[int, int]) -> sv.Detections:
