@@ -3,15 +3,19 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TRACEBACK_VARIABLE = "GROUNDED_SAM2_TRACEBACK"
 _LONGEST_ERROR = 600  # characters; weights that do not fit a model give a line for each tensor
@@ -103,6 +107,69 @@ def note_nano_models(
     )
 
 
+class StoppedError(KeyboardInterrupt):
+    """A run was asked to end before its last frame; what writers hold is finished and kept, as after Ctrl-C.
+
+    Attributes:
+        signal_number: of the signal that asked.
+    """
+
+    def __init__(self, signal_number: signal.Signals, num_frames: int) -> None:
+        super().__init__(f"stopped by {signal_number.name} after {num_frames} frames")
+        self.signal_number = signal_number
+
+
+class StopRequest(threading.Event):
+    """Set once a run is asked to end; see `stop_on_signals`.
+
+    Attributes:
+        signal_number: of the signal that asked; None before.
+    """
+
+    signal_number: signal.Signals | None = None
+
+    def guard(self, frames: Iterable[T]) -> Iterator[T]:
+        """The same frames, until the request comes.
+
+        Raises:
+            StoppedError: in place of the next frame. A source that ends by itself just then has ended well.
+        """
+        for num_frames, frame in enumerate(frames):
+            if self.signal_number is not None:
+                raise StoppedError(self.signal_number, num_frames)
+            yield frame
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Let Ctrl-C (SIGINT) and SIGTERM end a loop between two frames instead of in the middle of one.
+
+        with stop_on_signals() as stop, VideoWriter(path, frames.fps) as video:
+            for image in stop.guard(frames):
+                video.write(image)
+
+    The first signal only sets the event that is yielded; a second one raises KeyboardInterrupt at once. A loop over a
+    video is guarded: it raises, the writers keep what there is as partial files, and `script_errors` exits with the
+    status that shells give a signal. A loop over a live stream, which only ever ends so, breaks when the event is set,
+    and its files are complete. To be entered in the main thread, before the writers.
+    """
+    stop = StopRequest()
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.signal_number = signal.Signals(number)
+        stop.set()
+        os.write(2, b"\nstopping after this frame; once more to stop at once\n")  # print() may be interrupted itself
+
+    former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def script_errors(program: str) -> Iterator[None]:
     """Turn what a user can put right into one line on stderr and exit status 2.
@@ -115,10 +182,13 @@ def script_errors(program: str) -> Iterator[None]:
         program: name the line starts with.
 
     Raises:
-        SystemExit: status 2 for bad input, 130 after Ctrl-C.
+        SystemExit: status 2 for bad input, 130 after Ctrl-C, 143 after a SIGTERM that `stop_on_signals` took.
     """
     try:
         yield
+    except StoppedError as stopped:
+        print(f"{program}: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         sys.exit(130)

@@ -1,13 +1,15 @@
 """Device, precision, the note about the nano models, and one line for bad input."""
 
 import logging
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, script_errors
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, script_errors, stop_on_signals
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -115,3 +117,46 @@ def test_run_names_the_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         run(main)
     assert capsys.readouterr().err == "demo.py: no\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_guarded_loop_between_two_frames(
+    capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
+) -> None:
+    before = signal.getsignal(number)
+    worked_on = []
+    with pytest.raises(SystemExit) as exit_info, script_errors("demo.py"), stop_on_signals() as stop:
+        for frame_idx in stop.guard(range(5)):
+            if frame_idx == 2:
+                os.kill(os.getpid(), number)
+            worked_on.append(frame_idx)
+    assert exit_info.value.code == status
+    assert worked_on == [0, 1, 2] and stop.is_set()
+    assert capsys.readouterr().err == f"demo.py: stopped by {number.name} after 3 frames\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_only_sets_the_event_of_a_loop_that_looks_itself() -> None:
+    worked_on = []
+    with stop_on_signals() as stop:
+        for frame_idx in range(5):
+            if stop.is_set():
+                break
+            worked_on.append(frame_idx)
+            if frame_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert worked_on == [0, 1]
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_during_the_last_frame_comes_too_late() -> None:
+    with stop_on_signals() as stop:
+        for frame_idx in stop.guard(range(3)):
+            if frame_idx == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+    assert stop.is_set()
