@@ -39,8 +39,8 @@ Arrays = dict[str, np.ndarray]
 Cases = dict[str, tuple[tuple[int, int], str]]
 CASES: Cases = {
     "one_phrase": ((128, 96), "dog."),
-    "several_phrases": ((100, 131), "red apple. the dog. st. bernard. tire."),
-    "a_question": ((64, 64), "a cat? car."),
+    "several_phrases": ((92, 139), "red apple. the dog. st. bernard. tire."),
+    "a_question": ((80, 88), "a cat? car."),
     "long": ((96, 96), "a red car. tire. the green dog. apple. cat. 3 tires. car 5. straße."),
 }
 FULL_CASES: Cases = {
@@ -48,7 +48,7 @@ FULL_CASES: Cases = {
     "several_phrases": ((640, 480), CASES["several_phrases"][1]),
     "long": ((1066, 800), CASES["long"][1]),
 }
-PREDICTED_SIZE = (120, 96)
+PREDICTED_SIZE = (128, 88)
 PREDICTED = ("Red apple. the Dog. green car. tire", 0.8, 0.6)  # caption, box threshold, text threshold
 FILE_SIZE = (200, 120)  # of the image file that is read and resized
 OFFICIAL_CONFIGS = ("GroundingDINO_SwinT_OGC", "GroundingDINO_SwinB_cfg")
@@ -126,8 +126,8 @@ def run_case(model: torch.nn.Module, size: tuple[int, int], prompt: str) -> Arra
     """What the model says about one image and prompt of T tokens.
 
     Returns:
-        input_ids (T,), logits (Q, T), boxes (Q, 4) cxcywh in 0..1, the cells (Q,) that its queries start from, and the
-        seconds it took.
+        input_ids (T,), logits (Q, T), boxes (Q, 4) cxcywh in 0..1, the cells (Q,) that its queries start from, the
+        margin by which each rank of them is won, relative to the best score, and the seconds it took.
     """
     seen = {}
     handle = model.transformer.enc_out_class_embed.register_forward_hook(lambda *call: seen.update(scores=call[-1]))
@@ -139,12 +139,13 @@ def run_case(model: torch.nn.Module, size: tuple[int, int], prompt: str) -> Arra
     logits = answer["pred_logits"][0].numpy()
     if not np.isneginf(logits[:, len(input_ids) :]).all():
         raise AssertionError("expected no score beyond the prompt's tokens")
-    selected = seen["scores"].max(-1)[0].topk(model.num_queries, dim=1)[1]
+    scores, cells = seen["scores"].max(-1)[0][0].topk(model.num_queries + 1)
     return {
         "input_ids": input_ids,
         "logits": logits[:, : len(input_ids)],
         "boxes": answer["pred_boxes"][0].numpy(),
-        "selected": selected[0].numpy(),
+        "selected": cells[:-1].numpy(),
+        "margin": -(scores.diff() / scores[0]).max().numpy(),
         "seconds": np.array(seconds),
     }
 
