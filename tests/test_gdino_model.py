@@ -31,7 +31,7 @@ from grounding_dino.groundingdino.weights import build_model
 
 REPOSITORY = Path(__file__).parents[1]
 NANO_FOLDER = REPOSITORY / "gdino_checkpoints" / "nano"
-SIZES = ((96, 128), (75, 101), (160, 64))
+SIZES = ((96, 128), (75, 101), (160, 72))  # on which the selected cells are no ties
 TOLERANCE = 1e-5
 
 MODELS = {
