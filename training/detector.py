@@ -62,9 +62,11 @@ NAMING_WEIGHT = 2.5
 POSITIONS_PER_OBJECT = 5
 FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant for; each coarser level twice it
 SAVE_SECONDS = 90.0
+WARM_START = 0.4  # how far into the full stage's schedule exported weights start
+UNSEEN_STEP = 400_000  # where their scenes start, beyond those that they have learnt from
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SHORTEST_EDGE, LONGEST_EDGE = 176, 352  # pixels, what the exported image processor resizes to
+SHORTEST_EDGE, LONGEST_EDGE = 224, 448  # pixels, what the exported image processor resizes to
 
 
 # ---- losses of the two stages ----
@@ -188,7 +190,8 @@ class Trainer:
             exported = GroundingDinoForObjectDetection.from_pretrained(start_from, dtype=torch.float32)
             self.model.load_state_dict(exported.state_dict(), strict=False)  # it has frozen norms without counters
             self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-            self.stage = "full"
+            self.step, self.stage = UNSEEN_STEP, "full"
+        self.first_progress = 0.0 if start_from is None else WARM_START
         self.optimizer = self._build_optimizer()
         if self.checkpoint_path.exists():
             self.restore()
@@ -267,6 +270,7 @@ class Trainer:
             progress = (self.seconds - first_second) / (last_second - first_second)
             if progress >= 1:
                 break
+            progress = self.first_progress + (1 - self.first_progress) * progress
             warmup = min(1.0, (self.stage_steps + 1) / WARMUP_STEPS)
             rate = learning_rate * warmup * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * progress)))
             for group in self.optimizer.param_groups:

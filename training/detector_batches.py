@@ -14,7 +14,7 @@ from training.scenes import NOUNS, make_scene
 
 BATCH_SIZE = 8
 DENSE_SIZES = ((144, 144), (128, 128), (160, 160), (128, 176), (128, 208))  # (height, width) in pixels: small is fast
-FULL_SIZES = ((160, 160), (176, 176), (192, 192), (144, 208), (144, 256))
+FULL_SIZES = ((208, 208), (224, 224), (240, 240), (192, 272), (192, 336))
 FRESH_PER_BATCH = 2  # composed for a batch; the others are mirrored crops of earlier ones, as composing is slow
 POOL_SIZE = 500  # earlier scenes kept of each size
 LARGEST_ZOOM = 2.0

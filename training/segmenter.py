@@ -48,7 +48,7 @@ EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is expo
 CHECKPOINT_SECONDS = 120
 WARMUP_STEPS = 60
 WARM_START = 0.4  # how far into each stage's schedule exported weights start
-UNSEEN_STEP = 50_000  # where their scenes start, beyond those that they have learnt from
+UNSEEN_STEP = 150_000  # where their scenes start, beyond those that they have learnt from
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
 
 # parameters that no image needs
