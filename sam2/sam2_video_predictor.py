@@ -396,7 +396,7 @@ class SAM2VideoPredictor(VideoEngine):
         if previous is None or previous.reverse is None:
             return self.add_no_memory(features.vision), True
         readable = self._readable(state, obj, frame_idx, previous.reverse)
-        return self._read_memory(state, [readable], features), False
+        return self._read_memory(state, [readable], features.vision, self.attend_to_frame(features.vision)), False
 
     def _set_pending(self, state: InferenceState, obj: ObjectState, frame_idx: int, output: SamOutput) -> None:
         """Keep the answer to a prompt until `_encode_pending` puts it into memory."""

@@ -50,8 +50,9 @@ class VideoEngine(SAM2Base):
         multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
         outputs: dict[int, tuple[SamOutput, int]] = {}  # position in `objects` → batch and row in it
         readable = [self._readable(state, obj, frame_idx, reverse) for obj in objects]
+        attended = self.attend_to_frame(features.vision)
         for batch in self._same_shaped(readable):
-            vision = self._read_memory(state, [readable[i] for i in batch], features)
+            vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended)
             output = self.sam_heads(vision, features.high_res, multimask_output=multimask)
             outputs.update({i: (output, row) for row, i in enumerate(batch)})
 
@@ -135,10 +136,10 @@ class VideoEngine(SAM2Base):
         selected = {t: output for t, output in obj.cond.items() if t in chosen}
         return selected, {t: output for t, output in obj.cond.items() if t not in chosen}
 
-    def _read_memory(self, state: InferenceState, readable: list[Readable], features: ImageFeatures) -> Tensor:
+    def _read_memory(self, state: InferenceState, readable: list[Readable], vision: Tensor, attended: Tensor) -> Tensor:
         """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much."""
         if not readable[0][0]:
-            return self.add_no_memory(features.vision).expand(len(readable), -1, -1, -1)
+            return self.add_no_memory(vision).expand(len(readable), -1, -1, -1)
         device = self.device
         spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
         ages = torch.tensor([[age for age, _ in memories] for memories, _ in readable], device=device)
@@ -149,7 +150,7 @@ class VideoEngine(SAM2Base):
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(self._pointer_span(state) - 1, 1)
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, ages, pointers, times)
-        return self.condition_on_memory(features.vision, memory, memory_pe, num_pointer_tokens)
+        return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
 
     # ---- writing memory ----
 

@@ -160,7 +160,7 @@ class Memory:
         elapsed = torch.tensor([now, *(now - t for t in earlier)], device=device, dtype=torch.float32)
         times = (elapsed / max(pointer_span - 1, 1)).expand(len(vision), -1)
         tokens, encoding, num_pointer_tokens = model.assemble_memory(spatial, ages, pointers, times)
-        return model.condition_on_memory(vision, tokens, encoding, num_pointer_tokens)
+        return model.condition_on_memory(model.attend_to_frame(vision), tokens, encoding, num_pointer_tokens)
 
 
 def mask_logits_of(targets: Tensor, side: int) -> Tensor:

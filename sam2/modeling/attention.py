@@ -40,42 +40,51 @@ class RoPEAttention(Attention):
         self.theta = theta
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_keys_without_position: int = 0) -> Tensor:
-        q, k = self.q_proj(q), self.k_proj(k)
+        """Queries (1 or B, Q, C), keys and values (B, K, C_kv) → (B, Q, C)."""
+        q = self.q_proj(q)
         side = math.isqrt(q.shape[1])
         rotations = rope_rotations(q.shape[2], side, side, self.theta, q.device)
-        q = rotate(q, rotations)
-        num_turned = k.shape[1] - num_keys_without_position
-        turned = rotate(k[:, :num_turned].unflatten(1, (-1, len(rotations))), rotations).flatten(1, 2)
-        k = turned if num_keys_without_position == 0 else torch.cat((turned, k[:, num_turned:]), dim=1)
+        q = rotate(q, rotations).expand(len(k), -1, -1)
         is_plain_inference = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         if v.shape[2] < q.shape[2] and q.dtype == torch.float32 and q.device.type == "cpu" and is_plain_inference:
             # An average of projected values is the projected average of the values, which are narrower.
-            return self.out_proj(self.v_proj(attend_in_blocks(q, k, v)))
+            attended = [
+                attend_in_blocks(queries, self._turned_keys(keys, num_keys_without_position, rotations), values)
+                for queries, keys, values in zip(q, k, v, strict=True)
+            ]
+            return self.out_proj(self.v_proj(torch.stack(attended)))
+        k = self._turned_keys(k, num_keys_without_position, rotations)
         return self.out_proj(F.scaled_dot_product_attention(q, k, self.v_proj(v)))
+
+    def _turned_keys(self, k: Tensor, num_without_position: int, rotations: Tensor) -> Tensor:
+        """Projected keys (..., K, C) of (..., K, C_kv), all but the last few turned."""
+        k = self.k_proj(k)
+        num_turned = k.shape[-2] - num_without_position
+        turned = rotate(k[..., :num_turned, :].unflatten(-2, (-1, len(rotations))), rotations).flatten(-3, -2)
+        return turned if num_without_position == 0 else torch.cat((turned, k[..., num_turned:, :]), dim=-2)
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23) -> Tensor:
     """Scaled dot-product attention for values narrower than the keys, which PyTorch's fused CPU kernel cannot take.
 
     Args:
-        q: (B, Q, C).
-        k: (B, K, C).
-        v: (B, K, C_v).
+        q: (Q, C).
+        k: (K, C).
+        v: (K, C_v).
         max_scores: how many scores are held at a time.
 
     Returns:
-        (B, Q, C_v).
+        (Q, C_v).
     """
-    num_queries, num_keys = q.shape[1], k.shape[1]
+    num_queries, num_keys = len(q), len(k)
     block = min(num_queries, 256, max(16, max_scores // num_keys))
-    q = q * q.shape[2] ** -0.5
+    q = q * q.shape[1] ** -0.5
     scores = q.new_empty(block, num_keys)
-    out = q.new_empty(*q.shape[:2], v.shape[2])
-    for queries, keys, values, attended in zip(q, k.transpose(1, 2), v, out, strict=True):
-        for start in range(0, num_queries, block):
-            rows = slice(start, start + block)
-            weights = scores[: len(queries[rows])]
-            torch.mm(queries[rows], keys, out=weights)
-            torch.softmax(weights, dim=-1, out=weights)
-            torch.mm(weights, values, out=attended[rows])
+    out = q.new_empty(num_queries, v.shape[1])
+    for start in range(0, num_queries, block):
+        rows = slice(start, start + block)
+        weights = scores[: len(q[rows])]
+        torch.mm(q[rows], k.T, out=weights)
+        torch.softmax(weights, dim=-1, out=weights)
+        torch.mm(weights, v, out=out[rows])
     return out

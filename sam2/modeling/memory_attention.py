@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2.config import SAM2Config
 from sam2.modeling.attention import RoPEAttention
+
+MLP_ROWS = 512  # on a CPU, tokens that go through the MLP together: its wide middle then stays in the caches
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -22,12 +27,21 @@ class MemoryAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, frame: Tensor, keys: Tensor, memory: Tensor, num_pointer_tokens: int) -> Tensor:
-        """Frame (1 or N, h·w, C), keys and memory (N, L, mem_dim) → (N, h·w, C)."""
+    def attend_to_itself(self, frame: Tensor) -> Tensor:
+        """The self-attention alone: (N, h·w, C) → (N, h·w, C)."""
         q = self.norm1(frame)
-        frame = (frame + self.self_attn(q, q, q)).expand(len(memory), -1, -1)
+        return frame + self.self_attn(q, q, q)
+
+    def attend_to_memory(self, frame: Tensor, keys: Tensor, memory: Tensor, num_pointer_tokens: int) -> Tensor:
+        """The rest: frame (1 or N, h·w, C), keys and memory (N, L, mem_dim) → (N, h·w, C)."""
         frame = frame + self.cross_attn_image(self.norm2(frame), keys, memory, num_pointer_tokens)
-        return frame + self.linear2(F.relu(self.linear1(self.norm3(frame))))
+        return frame + self._mlp(self.norm3(frame))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self.linear2(F.relu(self.linear1(x)))
+        rows = x.flatten(0, 1).split(MLP_ROWS)
+        return torch.cat([self.linear2(self.linear1(part).relu_()) for part in rows]).view_as(x)
 
 
 class MemoryAttention(nn.Module):
@@ -41,15 +55,23 @@ class MemoryAttention(nn.Module):
         )
         self.norm = nn.LayerNorm(config.d_model)
 
-    def forward(
-        self, frame: Tensor, frame_pe: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int
-    ) -> Tensor:
+    def attend_to_frame(self, frame: Tensor, frame_pe: Tensor) -> Tensor:
+        """What comes before any memory is read, the first self-attention: the same for all objects on a frame.
+
+        Args:
+            frame: (B, h·w, C) features.
+            frame_pe: (1, h·w, C) position encoding.
+
+        Returns:
+            (B, h·w, C), for `forward`.
+        """
+        return self._stack()[0].attend_to_itself(frame + 0.1 * frame_pe)
+
+    def forward(self, attended: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int) -> Tensor:
         """Condition a frame on the memories of N objects.
 
         Args:
-            frame: (1 or N, h·w, C) features; 1 when the objects share the frame, whose first self-attention is then
-                computed once.
-            frame_pe: (1, h·w, C) position encoding.
+            attended: (1 or N, h·w, C) from `attend_to_frame`; 1 when the objects share the frame.
             memory: (N, L, mem_dim), spatial memories of h·w tokens each, then the pointer tokens.
             memory_pe: (1 or N, L, mem_dim).
             num_pointer_tokens: how many tokens at the end are pointers.
@@ -57,8 +79,12 @@ class MemoryAttention(nn.Module):
         Returns:
             (N, h·w, C).
         """
-        x = frame + 0.1 * frame_pe
         keys = memory + memory_pe
-        for layer in self.layers:
-            x = layer(x, keys, memory, num_pointer_tokens)
+        first, *others = self._stack()
+        x = first.attend_to_memory(attended, keys, memory, num_pointer_tokens)
+        for layer in others:
+            x = layer.attend_to_memory(layer.attend_to_itself(x), keys, memory, num_pointer_tokens)
         return self.norm(x)
+
+    def _stack(self) -> list[MemoryAttentionLayer]:
+        return cast(list[MemoryAttentionLayer], list(self.layers))

@@ -106,7 +106,7 @@ class SAM2Base(nn.Module):
             return vision + self.no_mem_embed.reshape(1, -1, 1, 1)
         memory = self.no_mem_embed[..., : self.config.mem_dim].expand(len(vision), 1, -1)
         memory_pe = self.no_mem_pos_enc[..., : self.config.mem_dim]
-        return self.condition_on_memory(vision, memory, memory_pe, num_pointer_tokens=1)
+        return self.condition_on_memory(self.attend_to_frame(vision), memory, memory_pe, num_pointer_tokens=1)
 
     def uses_multimask(self, is_init_cond_frame: bool, num_points: int) -> bool:
         """Whether a frame of a video is decoded into three candidates of which the best is taken."""
@@ -255,14 +255,20 @@ class SAM2Base(nn.Module):
         encoding = torch.cat((encoding, time.repeat_interleave(pieces, dim=1)), dim=1)
         return torch.cat((tokens, pointer_tokens.to(self.dtype)), dim=1), encoding, pointer_tokens.shape[1]
 
-    def condition_on_memory(self, vision: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int) -> Tensor:
-        """Features (1 or N, C, h, w) after reading the memories (N, L, mem_dim) of N objects: (N, C, h, w)."""
+    def attend_to_frame(self, vision: Tensor) -> Tensor:
+        """Tokens (B, h·w, C) of features (B, C, h, w) after what memory attention does before it reads memories."""
         height, width = vision.shape[-2:]
-        frame = vision.flatten(2).transpose(1, 2)
         frame_pe = sine_position_encoding(self.config.d_model, height, width, self.device, self.dtype)
-        frame_pe = frame_pe.flatten(2).transpose(1, 2)
-        conditioned = self.memory_attention(frame, frame_pe, memory, memory_pe, num_pointer_tokens)
-        return conditioned.transpose(1, 2).unflatten(2, (height, width))
+        tokens, encoding = (x.flatten(2).transpose(1, 2) for x in (vision, frame_pe))
+        return self.memory_attention.attend_to_frame(tokens, encoding)
+
+    def condition_on_memory(
+        self, attended: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int
+    ) -> Tensor:
+        """Features (N, C, h, w) of frames (1 or N, h·w, C), see `attend_to_frame`, after reading the memories of N
+        objects, see `assemble_memory`."""
+        conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens)
+        return conditioned.transpose(1, 2).unflatten(2, (self.embedding_size, self.embedding_size))
 
 
 def non_overlapping(mask_logits: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def our_stages(model: Any, inputs: Arrays) -> Arrays:
     used = [POINTER_TIMES.index(time) for time in (5.0, 1.0, 2.0)]
     times = torch.tensor([POINTER_TIMES[i] for i in used]).expand(NUM_OBJECTS, -1) / FURTHEST_POINTER
     memory = model.assemble_memory(kept["in.spatial"], ages, kept["in.pointers"][:, used], times)
-    arrays["out.conditioned"] = _numpy(model.condition_on_memory(vision, *memory))
+    arrays["out.conditioned"] = _numpy(model.condition_on_memory(model.attend_to_frame(vision), *memory))
     return arrays
 
 
