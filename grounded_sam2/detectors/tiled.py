@@ -1,0 +1,283 @@
+"""Any detector on the tiles of an image, for objects that are too small to be seen when all of it is looked at.
+
+Slicing aided hyper inference (Akyon et al. 2022, arXiv:2202.06934): a detector shrinks a large image to the size it was
+made for, and with it the objects. Here it looks at overlapping tiles, and once at the whole image for the large ones.
+
+    detector = in_tiles(HuggingFaceDetector("gdino_checkpoints/nano"), (640, 640))
+    (detections,) = detector.detect(image, "bird. boat.")
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from scipy.sparse.csgraph import connected_components
+
+from grounded_sam2.detectors.base import (
+    DEFAULT_BOX_THRESHOLD,
+    DEFAULT_TEXT_THRESHOLD,
+    Detector,
+    Image,
+    Threshold,
+    as_image_list,
+    check_threshold,
+    check_top_k,
+    make_detections,
+)
+from grounded_sam2.prompts import parse_prompt
+
+Merge: TypeAlias = Literal["nms", "nmm"]
+
+DEFAULT_OVERLAP_RATIO = (0.2, 0.2)
+SMALLEST_TILE = 32  # pixels a side; less shows no object
+_BORDER = 0.02  # of the tile's side: a box that ends this near to an inner border of the tile may be cut by it
+_HELD = 0.7  # share of a piece that lies in a box of its phrase when it is taken for a part of that
+_SAME_EXTENT = 0.5  # IoU, along the border, of two pieces that continue each other across it
+
+_Find: TypeAlias = Callable[[Sequence[Image]], list[sv.Detections]]
+_Flags: TypeAlias = npt.NDArray[np.bool_]
+
+
+def in_tiles(
+    detector: Detector,
+    slice_wh: tuple[int, int] | None,
+    overlap_ratio: tuple[float, float] = DEFAULT_OVERLAP_RATIO,
+) -> Detector:
+    """Let a detector look at tiles: a `TiledDetector` over it, or for a `slice_wh` of None the detector itself."""
+    return detector if slice_wh is None else TiledDetector(detector, slice_wh, overlap_ratio=overlap_ratio)
+
+
+class TiledDetector:
+    """A `Detector` that lets another one look at overlapping tiles of each image, and at the whole of it.
+
+    `supervision.InferenceSlicer` lays out the tiles, hands them on in batches and moves the boxes back; what it would
+    merge by overlap alone is merged here with regard to the borders. A box cut by a border is dropped when a whole box
+    of the same phrase holds it: an object smaller than the overlap is whole in some tile, a large one in the whole
+    image. Pieces of an object that is whole nowhere are joined. What is then left is merged as `merge` says.
+
+    An image that fits in one tile is looked at once, as without tiles. At any time only `batch_size` tiles of one image
+    are with the detector. Masks that a detector makes are left out: SAM 2 makes them from the boxes.
+
+    Args:
+        detector: what looks at each tile.
+        slice_wh: width and height of a tile in pixels, 32 at least.
+        overlap_ratio: horizontal and vertical overlap of neighbouring tiles as shares of a tile's sides, in [0, 1);
+            objects smaller than it are whole in some tile.
+        merge: what becomes of boxes that overlap by an IoU above `merge_threshold`: "nms" keeps the most confident one,
+            "nmm" makes one box around them.
+        merge_threshold: in [0, 1].
+        class_agnostic: merge boxes of different phrases too.
+        batch_size: how many tiles go to the detector together.
+
+    Raises:
+        ValueError: for a value outside what is said above.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        slice_wh: tuple[int, int],
+        *,
+        overlap_ratio: tuple[float, float] = DEFAULT_OVERLAP_RATIO,
+        merge: Merge = "nms",
+        merge_threshold: float = 0.5,
+        class_agnostic: bool = True,
+        batch_size: int = 8,
+    ) -> None:
+        if len(slice_wh) != 2 or min(slice_wh) < SMALLEST_TILE:
+            raise ValueError(f"expected a slice_wh of two numbers, {SMALLEST_TILE} or more, got {slice_wh}")
+        if len(overlap_ratio) != 2 or not all(0 <= ratio < 1 for ratio in overlap_ratio):
+            raise ValueError(f"expected an overlap_ratio of two numbers in [0, 1), got {overlap_ratio}")
+        if merge not in get_args(Merge):
+            raise ValueError(f"expected a merge of {' or '.join(get_args(Merge))}, got {merge!r}")
+        check_threshold("merge_threshold", merge_threshold)
+        if batch_size < 1:
+            raise ValueError(f"expected a batch_size of at least 1, got {batch_size}")
+        self.detector = detector
+        self.slice_wh = slice_wh
+        self.overlap_wh = (int(slice_wh[0] * overlap_ratio[0]), int(slice_wh[1] * overlap_ratio[1]))
+        self.merge = merge
+        self.merge_threshold = merge_threshold
+        self.class_agnostic = class_agnostic
+        self.batch_size = batch_size
+
+    def detect(
+        self,
+        images: Image | Sequence[Image],
+        text_prompt: str | Sequence[str],
+        *,
+        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+        top_k: int | None = None,
+        **options: Any,
+    ) -> list[sv.Detections]:
+        """Find the prompt's phrases in each image and its tiles; see `Detector.detect`.
+
+        Beyond the contract, `top_k` keeps that many boxes of each phrase in an image. Thresholds per phrase and
+        `options`, such as `aliases`, are handed on to the detector, which must take them.
+        """
+        check_top_k(top_k)
+        if top_k is not None:
+            options["top_k"] = top_k
+        phrases = parse_prompt(text_prompt)
+        image_list = as_image_list(images)
+        detect = cast(Any, self.detector).detect  # the contract's thresholds are numbers, and it has no options
+
+        def find(views: Sequence[Image]) -> list[sv.Detections]:
+            found = detect(views, text_prompt, box_threshold=box_threshold, text_threshold=text_threshold, **options)
+            return cast(list[sv.Detections], found)
+
+        return [
+            self._merge(image, find, whole, phrases, top_k) if self._needs_tiles(image) else whole
+            for image, whole in zip(image_list, find(image_list), strict=True)
+        ]
+
+    def _needs_tiles(self, image: Image) -> bool:
+        return image.shape[1] > self.slice_wh[0] or image.shape[0] > self.slice_wh[1]
+
+    def _merge(
+        self, image: Image, find: _Find, of_image: sv.Detections, phrases: Sequence[str], top_k: int | None
+    ) -> sv.Detections:
+        """Put together what was found in the whole of an image and what is found in its tiles."""
+        height, width = image.shape[:2]
+        border = np.maximum(2, _BORDER * np.array(self.slice_wh, np.float32))  # (2,) pixels across and down
+        of_tiles = _Boxes.of(self._find_in_tiles(image, find, border))
+        of_tiles.cuts[:, :2] &= of_tiles.xyxy[:, :2] > border  # where the image itself ends, nothing is cut
+        of_tiles.cuts[:, 2:] &= of_tiles.xyxy[:, 2:] < np.array([width, height]) - border
+        boxes = _settle_pieces(_Boxes.joined([of_tiles, _Boxes.of(of_image)]), border)
+        if self.merge == "nmm":
+            boxes = _merge_overlapping(boxes, self.merge_threshold, self.class_agnostic)
+        return make_detections(
+            boxes.xyxy,
+            boxes.confidence,
+            boxes.class_id,
+            phrases,
+            (width, height),
+            nms_threshold=self.merge_threshold if self.merge == "nms" else None,
+            class_agnostic=self.class_agnostic,
+            top_k=top_k,
+        )
+
+    def _find_in_tiles(self, image: Image, find: _Find, border: npt.NDArray[np.float32]) -> sv.Detections:
+        """Boxes of all tiles in pixels of the image; `data["cuts"]` marks sides that end at a border of the tile."""
+
+        def look(tiles: list[Image]) -> list[sv.Detections]:
+            return [_mark_cuts(boxes, tile, border) for tile, boxes in zip(tiles, find(tiles), strict=True)]
+
+        slicer = sv.InferenceSlicer(
+            look if self.batch_size > 1 else lambda tile: look([tile])[0],
+            slice_wh=self.slice_wh,
+            overlap_wh=self.overlap_wh,
+            overlap_filter=sv.OverlapFilter.NONE,
+            batch_size=self.batch_size,
+        )
+        return slicer(image)
+
+
+def _mark_cuts(boxes: sv.Detections, tile: Image, border: npt.NDArray[np.float32]) -> sv.Detections:
+    """A tile's boxes with `data["cuts"]`, (N, 4) bool: which sides (left, top, right, bottom) lie at its borders."""
+    if len(boxes) == 0:
+        return sv.Detections.empty()
+    height, width = tile.shape[:2]
+    cuts = np.concatenate(
+        [boxes.xyxy[:, :2] <= border, boxes.xyxy[:, 2:] >= np.array([width, height]) - border], axis=1
+    )
+    return sv.Detections(boxes.xyxy, confidence=boxes.confidence, class_id=boxes.class_id, data={"cuts": cuts})
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Boxes of one image: xyxy (N, 4) pixels, confidence (N,), class_id (N,), and which of their sides are cut."""
+
+    xyxy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.int64]
+    cuts: _Flags  # (N, 4) left, top, right, bottom
+
+    @classmethod
+    def of(cls, detections: sv.Detections) -> "_Boxes":
+        """Those of detections, none of them cut if these do not say which are; with N = 0 they have no fields."""
+        count = len(detections)
+        confidence, class_id = (
+            np.zeros(0) if count == 0 else column for column in (detections.confidence, detections.class_id)
+        )
+        cuts = detections.data.get("cuts", np.zeros((count, 4), bool))
+        return cls(
+            detections.xyxy.astype(np.float32).reshape(-1, 4),
+            np.asarray(confidence, np.float32),
+            np.asarray(class_id, np.int64),
+            np.array(cuts, bool).reshape(-1, 4),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Boxes"]) -> "_Boxes":
+        """All boxes of one or more parts, in order."""
+        columns = zip(*((part.xyxy, part.confidence, part.class_id, part.cuts) for part in parts), strict=True)
+        return cls(*map(np.concatenate, columns))
+
+    def rows(self, kept: _Flags) -> "_Boxes":
+        return _Boxes(self.xyxy[kept], self.confidence[kept], self.class_id[kept], self.cuts[kept])
+
+    @property
+    def area(self) -> npt.NDArray[np.float32]:
+        """(N,) square pixels."""
+        return cast(npt.NDArray[np.float32], (self.xyxy[:, 2:] - self.xyxy[:, :2]).prod(axis=1))
+
+    def merged(self) -> "_Boxes":
+        """One box around the N > 0 boxes, the most confident of which speaks for them."""
+        low, high = self.xyxy[:, :2].min(axis=0), self.xyxy[:, 2:].max(axis=0)
+        best = np.arange(len(self.xyxy)) == self.confidence.argmax()
+        box = self.rows(best)
+        return _Boxes(np.concatenate([low, high])[None], box.confidence, box.class_id, box.cuts)
+
+
+def _settle_pieces(boxes: _Boxes, border: npt.NDArray[np.float32]) -> _Boxes:
+    """Drop cut boxes that a whole one of their phrase holds, join those that continue each other, keep the rest."""
+    is_piece = np.logical_or.reduce(boxes.cuts, axis=1)
+    whole, pieces = boxes.rows(~is_piece), boxes.rows(is_piece)
+    pieces = _join(pieces.rows(~np.logical_or.reduce(_is_held(pieces, whole), axis=1)), border)
+    area = pieces.area
+    of_two_equal_ones_the_later = (area[:, None] == area) & np.tri(len(area), k=-1, dtype=bool)
+    is_held = _is_held(pieces, pieces) & ((area[:, None] < area) | of_two_equal_ones_the_later)
+    return _Boxes.joined([whole, pieces.rows(~np.logical_or.reduce(is_held, axis=1))])
+
+
+def _is_held(pieces: _Boxes, boxes: _Boxes) -> _Flags:
+    """(P, N) bool: whether most of a piece lies in a box of the same phrase."""
+    low = np.maximum(pieces.xyxy[:, None, :2], boxes.xyxy[:, :2])
+    high = np.minimum(pieces.xyxy[:, None, 2:], boxes.xyxy[:, 2:])
+    shared = (high - low).clip(0).prod(axis=-1)  # (P, N) square pixels
+    is_same_class = pieces.class_id[:, None] == boxes.class_id
+    return cast(_Flags, (shared >= _HELD * pieces.area[:, None]) & is_same_class)
+
+
+def _join(pieces: _Boxes, border: npt.NDArray[np.float32]) -> _Boxes:
+    """Make one box of the pieces that continue each other across borders."""
+    low, high = pieces.xyxy[:, :2], pieces.xyxy[:, 2:]
+    shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # (P, P, 2) pixels, below 0: a gap
+    spanned = np.maximum(high[:, None], high) - np.minimum(low[:, None], low)
+    goes_on = np.zeros((len(low), len(low)), bool)  # [a, b]: b goes on where a is cut at its right or bottom
+    for axis in (0, 1):
+        goes_on |= (
+            (pieces.cuts[:, None, axis + 2] & pieces.cuts[:, axis])
+            & ((low[:, None, axis] < low[:, axis]) & (high[:, None, axis] < high[:, axis]))
+            & (shared[..., axis] >= -border[axis])
+            & (shared[..., 1 - axis] >= _SAME_EXTENT * spanned[..., 1 - axis])
+        )
+    goes_on &= pieces.class_id[:, None] == pieces.class_id
+    if not goes_on.any():
+        return pieces
+    count, group = connected_components(goes_on, directed=False)
+    return _Boxes.joined([pieces.rows(group == index).merged() for index in range(count)])
+
+
+def _merge_overlapping(boxes: _Boxes, threshold: float, class_agnostic: bool) -> _Boxes:
+    """Make one box of those that overlap: non-maximum merging."""
+    columns = [boxes.xyxy, boxes.confidence[:, None]] + ([] if class_agnostic else [boxes.class_id[:, None]])
+    groups = sv.box_non_max_merge(np.concatenate(columns, axis=1), iou_threshold=threshold)
+    return _Boxes.joined(
+        [boxes.rows(np.isin(np.arange(len(boxes.xyxy)), group)).merged() for group in groups] or [boxes]
+    )
