@@ -123,7 +123,7 @@ class ImageSequence(IndexedFrameSource):
 
 
 class FrameStream(FrameSource):
-    """Frames that come once, in order, and whose number nobody knows: a generator, a camera, a live URL.
+    """Frames that come once, in order, and whose number nobody knows: those of a generator.
 
     The first frame is taken at once, to learn the size. Iterating a second time is a RuntimeError.
     """
@@ -150,7 +150,7 @@ class FrameStream(FrameSource):
             yield check_image(frame, f"frame {frame_idx} of {self.name}", self.size)
 
     def close(self) -> None:
-        """Release the camera or the connection behind the stream."""
+        """End the generator."""
         close = getattr(self._frames, "close", None)
         if close is not None:
             close()

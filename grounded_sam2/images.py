@@ -1,10 +1,11 @@
-"""Still images, read and written as RGB uint8."""
+"""Still images, read, scaled and written as RGB uint8."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
@@ -12,7 +13,7 @@ from PIL import ImageOps
 
 from grounded_sam2.files import replacing
 
-__all__ = ["IMAGE_SUFFIXES", "RGBImage", "check_image", "read_image", "rgb_of_picture", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "RGBImage", "check_image", "letterboxed", "read_image", "rgb_of_picture", "write_image"]
 
 RGBImage = npt.NDArray[np.uint8]
 
@@ -91,3 +92,27 @@ def check_image(image: object, name: str, size: tuple[int, int] | None = None) -
     if size is not None and (image.shape[1], image.shape[0]) != size:
         raise ValueError(f"{name}: expected {size[0]}x{size[1]} pixels, got {image.shape[1]}x{image.shape[0]}")
     return image
+
+
+def letterboxed(image: RGBImage, size: tuple[int, int]) -> RGBImage:
+    """Scale an image to fit within a size whole and undistorted, in the middle of black.
+
+    Args:
+        image: RGB uint8 `(H, W, 3)`.
+        size: (width, height) in pixels.
+
+    Returns:
+        RGB uint8 `(height, width, 3)`; `image` itself when it has that size.
+    """
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    scale = min(size[0] / width, size[1] / height)
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    left, top = (size[0] - inner_width) // 2, (size[1] - inner_height) // 2
+    framed = np.zeros((size[1], size[0], 3), np.uint8)
+    framed[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        image, (inner_width, inner_height), interpolation=interpolation
+    )
+    return framed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grounded_sam2.capture import is_realsense
 from grounded_sam2.frame_source import FrameSource, FrameStream, ImageSequence, IndexedFrameSource
-from grounded_sam2.images import IMAGE_SUFFIXES, RGBImage, read_image, write_image
-from grounded_sam2.video_file import DEFAULT_FPS, VideoFile, decoded, open_container, stream_fps, upright_rgb
+from grounded_sam2.images import IMAGE_SUFFIXES, read_image, write_image
+from grounded_sam2.live import LiveStream
+from grounded_sam2.video_file import DEFAULT_FPS, VideoFile
 from grounded_sam2.video_writer import VideoWriter, exact_fps
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "FrameStream",
     "ImageSequence",
     "IndexedFrameSource",
+    "LiveStream",
     "VideoFile",
     "VideoWriter",
     "open_frames",
@@ -43,13 +46,15 @@ def open_frames(
 
     Args:
         source: a video file; a folder of images (in natural order: 2 before 10); one image; an http(s), rtsp, ...
-            URL; a camera index (`0` or `"0"`); a list of image paths or of RGB uint8 arrays, or an array
+            URL; a camera index (`0` or `"0"`); "realsense"; a list of image paths or of RGB uint8 arrays, or an array
             `(T, H, W, 3)`; a generator of RGB uint8 arrays; a frame source (returned as it is).
         default_fps: frames per second of a source that has none of its own: folders, lists, generators.
 
     Returns:
         An `IndexedFrameSource` for files, folders, lists and URLs of finite videos (the last are read through once
-        to be counted); a `FrameStream`, which has no length and is read once, for the others.
+        to be counted). For the others a source that has no length and is read once: a `FrameStream` for a generator, a
+        `LiveStream` for cameras and live URLs, of which each frame asked for is the newest (make one yourself for
+        another policy).
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -62,8 +67,7 @@ def open_frames(
     if isinstance(source, (bool, bytes)):
         raise ValueError(f"expected a path, URL, camera index or frames, got {source!r}")
     if isinstance(source, int):
-        capture = _open_camera(source)
-        return FrameStream(_camera_frames(capture), f"camera {source}", _camera_fps(capture, fps))
+        return LiveStream(source, default_fps=fps)
     if isinstance(source, (str, os.PathLike)):
         return _open_location(os.fspath(source), fps)
     if isinstance(source, np.ndarray) and source.ndim != 4:
@@ -95,16 +99,17 @@ def open_indexed_frames(
 def _open_location(location: str, fps: Fraction) -> FrameSource:
     """Open a path, a URL or the number of a camera."""
     if "://" in location:
-        with open_container(location) as container:
-            is_live = container.duration is None
-            live_fps = stream_fps(container.streams.video[0])
-        return FrameStream(_live_frames(location), location, live_fps) if is_live else VideoFile(location)
+        stream = LiveStream(location, default_fps=fps)
+        if stream.is_live:
+            return stream
+        stream.close()
+        return VideoFile(location)
     path = Path(location)
     if path.is_dir():
         return ImageSequence(_images_in(path), str(path), fps)
     if not path.exists():
-        if location.isdecimal():
-            return open_frames(int(location), fps)
+        if location.isdecimal() or is_realsense(location):
+            return LiveStream(location, default_fps=fps)
         raise FileNotFoundError(f"no such video, image or folder: {location!r}")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageSequence([path], str(path), fps)
@@ -127,44 +132,3 @@ def _natural_key(path: Path) -> list[str | int]:
     """Sort key by which frame2 comes before frame10."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [int(part) if position % 2 else part for position, part in enumerate(parts)]
-
-
-def _open_camera(index: int) -> Any:
-    """An opened cv2.VideoCapture: OpenCV is the one reader of cameras that works alike on every system."""
-    import cv2
-
-    capture = cv2.VideoCapture(index)
-    if not capture.isOpened():
-        capture.release()
-        raise ValueError(f"camera {index} cannot be opened: not there, not permitted, or in use")
-    return capture
-
-
-def _camera_fps(capture: Any, default_fps: Fraction) -> Fraction:
-    import cv2
-
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    return exact_fps(fps) if 1 <= fps <= 1000 else default_fps
-
-
-def _camera_frames(capture: Any) -> Iterator[RGBImage]:
-    """Frames of a camera until it stops; not read ahead, so that a slow consumer does not fall behind."""
-    import cv2
-
-    try:
-        while True:
-            is_frame, frame_bgr = capture.read()
-            if not is_frame:
-                return
-            yield cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
-
-
-def _live_frames(location: str) -> Iterator[RGBImage]:
-    """Frames of a live stream as they come."""
-    with open_container(location) as container:
-        size: tuple[int, int] | None = None
-        for frame in decoded(container):
-            size = size or (frame.width, frame.height)
-            yield upright_rgb(frame, size, frame.rotation)

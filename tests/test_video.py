@@ -283,7 +283,7 @@ def test_what_is_no_source_is_a_value_error(source) -> None:
         open_frames(source)
 
 
-# ---- folders, lists, generators, cameras ----
+# ---- folders, lists, generators ----
 
 
 def test_folder_in_natural_order(tmp_path: Path) -> None:
@@ -352,42 +352,6 @@ def test_a_bad_frame_is_named(bad) -> None:
 def test_a_source_is_passed_through() -> None:
     source = open_frames([picture(0)])
     assert open_frames(source) is source
-
-
-class FakeCapture:
-    """Stands in for cv2.VideoCapture: camera 0 shows two BGR frames, there is no other."""
-
-    released = 0
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.frames = [picture(frame_idx)[..., ::-1].copy() for frame_idx in range(2)]
-
-    def isOpened(self) -> bool:
-        return self.index == 0
-
-    def get(self, _: int) -> float:
-        return 15.0
-
-    def read(self):
-        return (True, self.frames.pop(0)) if self.frames else (False, None)
-
-    def release(self) -> None:
-        FakeCapture.released += 1
-
-
-@pytest.mark.parametrize("source", [0, "0"])
-def test_camera(monkeypatch: pytest.MonkeyPatch, source) -> None:
-    monkeypatch.setattr("cv2.VideoCapture", FakeCapture)
-    camera = open_frames(source)
-    assert camera.fps == 15 and camera.num_frames is None
-    images = list(camera)
-    assert [index_of(image) for image in images] == [0, 1]
-    assert images[0][0, 0].tolist() == [200, 30, 60]
-    released = FakeCapture.released
-    with pytest.raises(ValueError, match="camera 7 cannot be opened"):
-        open_frames(7)
-    assert released >= 1
 
 
 # ---- still images ----
