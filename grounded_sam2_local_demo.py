@@ -9,6 +9,7 @@
 from pathlib import Path
 
 from grounded_sam2.detectors.local import LocalDetector
+from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import write_json
 from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
@@ -31,6 +32,8 @@ SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the lik
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
 NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
 OUTPUT_DIR = Path("outputs/grounded_sam2_local_demo")  # where the picture and the JSON go
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
@@ -50,12 +53,9 @@ def main() -> None:
     sam2_model = build_sam2(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE))
     predictor = SAM2ImagePredictor(sam2_model)
     detector = LocalDetector(
-        GDINO_CHECKPOINT,
-        config=GDINO_CONFIG,
-        tokenizer=GDINO_TOKENIZER,
-        device=device,
-        nms_threshold=NMS_THRESHOLD,
+        GDINO_CHECKPOINT, config=GDINO_CONFIG, tokenizer=GDINO_TOKENIZER, device=device, nms_threshold=NMS_THRESHOLD
     )
+    detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
 
     # Step 3: find the boxes that the prompt names
     (detections,) = detector.detect(image, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)

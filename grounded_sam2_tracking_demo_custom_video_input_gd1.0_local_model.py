@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from grounded_sam2.detectors.local import LocalDetector
+from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.prompts import parse_prompt
@@ -40,6 +41,8 @@ SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the lik
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
 NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_custom_video_input_local_model")  # where video and JSON lines go
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
@@ -64,12 +67,9 @@ def main() -> None:
         )
         image_predictor = SAM2ImagePredictor(video_predictor)
         detector = LocalDetector(
-            GDINO_CHECKPOINT,
-            config=GDINO_CONFIG,
-            tokenizer=GDINO_TOKENIZER,
-            device=device,
-            nms_threshold=NMS_THRESHOLD,
+            GDINO_CHECKPOINT, config=GDINO_CONFIG, tokenizer=GDINO_TOKENIZER, device=device, nms_threshold=NMS_THRESHOLD
         )
+        detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
 
         inference_state = video_predictor.init_stream()
         objects = no_objects(frames.size)

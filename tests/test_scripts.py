@@ -12,7 +12,8 @@ import pytest
 
 from grounded_sam2.export import read_frame_annotations, read_json
 from grounded_sam2.export_tracks import read_events, read_id_map
-from grounded_sam2.images import read_image
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.images import read_image, write_image
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.video import open_frames
 from grounded_sam2.video_writer import VideoWriter
@@ -123,6 +124,43 @@ def test_local_detector_finds_what_the_hugging_face_one_does(load_script: Load, 
     assert found[0].data["class_name"].tolist() == found[1].data["class_name"].tolist()
     np.testing.assert_allclose(found[0].xyxy, found[1].xyxy, atol=0.5)
     np.testing.assert_allclose(found[0].confidence, found[1].confidence, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", IMAGE_SCRIPTS)
+def test_image_script_finds_small_objects_in_tiles(load_script: Load, tmp_path: Path, name: str) -> None:
+    """The bundled scene as a small part of a large picture."""
+    script = load_script(name)
+    scene = read_image(script.IMAGE_PATH)
+    height, width = scene.shape[:2]
+    picture = np.full((4 * height, 4 * width, 3), 120, np.uint8)
+    top, left = height + height // 3, 2 * width
+    picture[top : top + height, left : left + width] = scene
+    write_image(tmp_path / "large.png", picture)
+    script.IMAGE_PATH = str(tmp_path / "large.png")
+    found = {}
+    for slice_wh in (None, (width, height)):
+        script.OUTPUT_DIR, script.SLICE_WH = tmp_path / str(slice_wh), slice_wh
+        script.main()
+        found[slice_wh] = read_json(script.OUTPUT_DIR / "large.json").detections
+    phrases = parse_prompt(script.TEXT_PROMPT)
+    assert len(found[None]) < len(phrases)
+    inside = found[width, height]
+    inside = inside[(inside.xyxy >= [left - 8, top - 8] * 2).all(axis=1)]
+    assert len(set(inside.data["class_name"])) >= len(phrases) - 1
+    assert (inside.xyxy <= [left + width + 8, top + height + 8] * 2).all()
+
+
+@pytest.mark.parametrize("name", [TRACKING_SCRIPT, *CUSTOM_SCRIPTS])
+def test_tracking_scripts_take_tiles(load_script: Load, tmp_path: Path, clip: Path, name: str) -> None:
+    script = load_script(name)
+    override_from_flags(vars(script), ["--slice-wh", "240,180", "--overlap-ratio", "0.3", "0.25"])
+    assert (script.SLICE_WH, script.OVERLAP_RATIO) == ((240, 180), (0.3, 0.25))
+    script.VIDEO_PATH, script.OUTPUT_DIR = str(clip), tmp_path
+    script.TEXT_PROMPT = load_script(TRACKING_SCRIPT).TEXT_PROMPT
+    script.main()
+    by_frame = list(read_frame_annotations(tmp_path / "short.jsonl"))
+    assert len(by_frame) == NUM_FRAMES
+    assert all(len(frame.detections) > 0 for frame in by_frame)
 
 
 @pytest.mark.parametrize("name", CUSTOM_SCRIPTS)
