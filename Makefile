@@ -30,6 +30,7 @@ $(VENV)/.installed: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --editable ".[dev]"
+	$(PY) -m pip install --no-deps dds-cloudapi-sdk==0.5.3
 	@touch $@
 
 demo: install

@@ -111,6 +111,8 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, kind: Any, default: An
     kebab, snake = name.lower().replace("_", "-"), name.lower()
     spellings = list(dict.fromkeys([f"--{kebab}", f"--{snake}"]))
     shown_default = ",".join(map(str, default)) if isinstance(default, (tuple, list)) else default
+    if name.endswith("TOKEN") and default is not None:
+        shown_default = "as in the file"  # a secret that the help must not print
     about = f"{comment} (default: {shown_default})".strip().replace("%", "%%")
     kind, nullable = _without_none(kind)
 

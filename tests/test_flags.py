@@ -110,6 +110,18 @@ def test_help_shows_docstring_settings_comments_and_defaults(
         assert expected in shown
 
 
+def test_help_does_not_print_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cloud.py"
+    path.write_text('API_TOKEN: str | None = "s3cret"  # of the service\nTOKENS = 8\n', encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "cloud", "__file__": str(path)}
+    exec(path.read_text(encoding="utf-8"), namespace)
+    with pytest.raises(SystemExit):
+        override_from_flags(namespace, ["--help"])
+    shown = capsys.readouterr().out
+    assert "--api-token" in shown and "of the service" in shown and "default: 8" in shown
+    assert "s3cret" not in shown
+
+
 def test_comments_follow_the_file() -> None:
     comments = setting_comments(SCRIPT)
     assert list(comments) == [

@@ -209,6 +209,7 @@ def make_detections(
     nms_threshold: float | None = None,
     class_agnostic: bool = True,
     top_k: int | None = None,
+    masks: npt.NDArray[np.bool_] | None = None,
 ) -> sv.Detections:
     """Put raw boxes in the form of the contract: inside the image, without duplicates, most confident first.
 
@@ -221,6 +222,7 @@ def make_detections(
         nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept; None keeps all.
         class_agnostic: let boxes of different phrases suppress each other too.
         top_k: how many boxes a phrase may have, the most confident ones; None does not limit them.
+        masks: (N, H, W) bool, one for each box; duplicates are told by the boxes all the same.
 
     Returns:
         Detections of M ≤ N boxes; boxes that lie outside the image or have no area are left out.
@@ -236,11 +238,14 @@ def make_detections(
         xyxy=xyxy[order],
         confidence=np.asarray(confidence, dtype=np.float32)[order],
         class_id=class_id,
-        data={"class_name": np.array([phrases[index] for index in class_id], dtype=np.str_)},
+        data={"class_name": np.array([phrases[index] for index in class_id], dtype=np.str_), "row": order},
     )
     if nms_threshold is not None and len(detections) > 0:
         detections = detections.with_nms(threshold=nms_threshold, class_agnostic=class_agnostic)
     if top_k is not None and len(detections) > 0:
         best = [np.flatnonzero(detections.class_id == index)[:top_k] for index in range(len(phrases))]
         detections = cast(sv.Detections, detections[np.sort(np.concatenate(best))])
+    rows = detections.data.pop("row")
+    if masks is not None:
+        detections.mask = masks[rows]
     return detections
