@@ -6,8 +6,9 @@ One annotation is the same in both:
      "score": 0.87, "mask_score": 0.95}
 
 `bbox` is xyxy in pixels, `segmentation` COCO's compressed run-length encoding (null without masks), `score` the
-detector's confidence, `mask_score` SAM 2's predicted IoU. Where objects are tracked, `tracker_id` is added. Lines of a
-video also carry `class_id`. Numbers are written in full, so that what is read back is equal to what was written.
+detector's confidence, `mask_score` SAM 2's predicted IoU. Where objects are tracked, `tracker_id` and `object_score`,
+SAM 2's presence logit, are added. Lines of a video also carry `class_id`. Numbers are written in full, so that what is
+read back is equal to what was written.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.files import check_writable, replace_file, replacing
+from grounded_sam2.files import GrowingFile, replacing
 
 __all__ = [
     "FrameAnnotationWriter",
@@ -121,6 +122,7 @@ def _annotations_of(
     columns: dict[str, Any] = {
         "score": detections.confidence,
         "mask_score": detections.data.get("mask_score"),
+        "object_score": detections.data.get("object_score"),
         "tracker_id": detections.tracker_id,
         "class_id": detections.class_id if with_class_id else None,
     }
@@ -190,6 +192,7 @@ def _detections_of(annotations: list[dict[str, Any]], width: int, height: int) -
     columns: dict[str, Any] = {
         "class_name": np.array(class_names) if has_names else None,
         "mask_score": _column(annotations, "mask_score"),
+        "object_score": _column(annotations, "object_score"),
     }
     return sv.Detections(
         xyxy=np.array([annotation["bbox"] for annotation in annotations], dtype=np.float32),
@@ -257,40 +260,37 @@ class FrameAnnotationWriter:
         path: of the file, usually `*.jsonl`; missing folders are made.
         size: (width, height) of the frames in pixels, also the size of the masks.
 
+    Attributes:
+        file: what the lines go to; an interrupted run goes on in it, see `grounded_sam2.resume`.
+
     Raises:
         OSError: `path` cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], size: tuple[int, int]) -> None:
-        self.path = Path(path)
+        self.file = GrowingFile(path)
+        self.path = self.file.path
         self.size = size
-        self._target = check_writable(path)
-        self._file: TextIO | None = self.partial_path.open("w", encoding="utf-8")
 
     @property
     def partial_path(self) -> Path:
         """Where the lines are until the video is complete."""
-        return self._target.with_name(f"{self._target.stem}.partial{self._target.suffix}")
+        return self.file.partial_path
 
     def write(self, frame_idx: int, detections: sv.Detections) -> None:
         """Append a frame; N = 0 writes a line with no annotations.
 
         Raises:
             ValueError: masks of another size.
+            OSError: a full disk.
             RuntimeError: after `close`.
         """
-        if self._file is None:
-            raise RuntimeError(f"{self.path} is closed: make a new FrameAnnotationWriter(...) before write(...)")
         entry = {"frame_idx": int(frame_idx), **_image_entries(detections, self.size, with_class_id=True)}
-        self._file.write(json.dumps(entry) + "\n")  # ASCII: no cut can fall inside a character
-        self._file.flush()
+        self.file.append(json.dumps(entry) + "\n")
 
     def close(self) -> None:
         """Move the finished file to `path`. Closing twice is harmless."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-            replace_file(self.partial_path, self._target)
+        self.file.finish()
 
     def __enter__(self) -> FrameAnnotationWriter:
         return self
@@ -300,9 +300,8 @@ class FrameAnnotationWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._file is not None:
-            self._file.close()
-            self._file = None
+        else:
+            self.file.leave()
 
 
 def read_frame_annotations(path: str | os.PathLike[str]) -> Iterator[ImageAnnotations]:
@@ -328,6 +327,8 @@ def read_frame_annotations(path: str | os.PathLike[str]) -> Iterator[ImageAnnota
 class FrameAnnotations:
     """A video's annotations on disk, read frame by frame in any order; only where each frame's line is, is held.
 
+    The file is open until `close`, or to the end of a `with` block.
+
     Args:
         path: lines that `FrameAnnotationWriter` wrote, in any order of frames.
 
@@ -338,16 +339,28 @@ class FrameAnnotations:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._lines: BinaryIO = self.path.open("rb")
         self._offsets: dict[int, int] = {}
-        with self.path.open("rb") as lines:
-            offset = 0
-            for number, line in enumerate(lines, start=1):
-                if line.endswith(b"\n"):  # a crash may have cut off the last one
-                    try:
-                        self._offsets[int(json.loads(line)["frame_idx"])] = offset
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise ValueError(f"{path}, line {number} is no frame's annotations: {error!r}") from error
-                offset += len(line)
+        self._obj_ids: dict[int, tuple[int, ...]] = {}
+        try:
+            self._index()
+        except BaseException:
+            self._lines.close()
+            raise
+
+    def _index(self) -> None:
+        offset = 0
+        for number, line in enumerate(self._lines, start=1):
+            if line.endswith(b"\n"):  # a crash may have cut off the last one
+                try:
+                    entry = json.loads(line)
+                    frame_idx = int(entry["frame_idx"])
+                    obj_ids = [annotation.get("tracker_id") for annotation in entry["annotations"]]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(f"{self.path}, line {number} is no frame's annotations: {error!r}") from error
+                self._offsets[frame_idx] = offset
+                self._obj_ids[frame_idx] = tuple(obj_id for obj_id in obj_ids if obj_id is not None)
+            offset += len(line)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -365,6 +378,25 @@ class FrameAnnotations:
         Raises:
             KeyError: the frame is not in the file.
         """
-        with self.path.open("rb") as lines:
-            lines.seek(self._offsets[frame_idx])
-            return _parsed(json.loads(lines.readline()), f"{self.path}, frame {frame_idx}")
+        self._lines.seek(self._offsets[frame_idx])
+        return _parsed(json.loads(self._lines.readline()), f"{self.path}, frame {frame_idx}")
+
+    def obj_ids(self, frame_idx: int) -> tuple[int, ...]:
+        """The ids of the objects on one frame, without reading their masks.
+
+        Raises:
+            KeyError: the frame is not in the file.
+        """
+        return self._obj_ids[frame_idx]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+    def __enter__(self) -> FrameAnnotations:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

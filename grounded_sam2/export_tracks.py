@@ -20,13 +20,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.files import check_writable, replacing
+from grounded_sam2.files import GrowingFile, check_writable, replacing
 from grounded_sam2.identity import IdentityEvent
 
 __all__ = ["EventLogWriter", "IdMapWriter", "id_map", "read_events", "read_id_map"]
@@ -67,7 +67,9 @@ def id_map(detections: sv.Detections, size: tuple[int, int]) -> npt.NDArray[np.u
 class IdMapWriter:
     """Write `mask_data/` and `json_data/` of a video; each file is complete, or not there.
 
-    Frames that an earlier, longer run left behind are removed by `close`.
+    Both grow in a folder `partial`, from which `read_id_map` reads as well, and are moved to their place when the
+    `with` block ends well; what an earlier run left in it, and only that, goes. After an error, Ctrl-C or a crash the
+    partial folder stays, and the earlier run's files are as they were.
 
     Args:
         folder: in which both folders are made.
@@ -80,10 +82,12 @@ class IdMapWriter:
     def __init__(self, folder: str | os.PathLike[str], size: tuple[int, int]) -> None:
         self.mask_folder = Path(folder) / "mask_data"
         self.json_folder = Path(folder) / "json_data"
+        self.partial_folder = Path(folder) / "partial"
         self.size = size
         self._num_frames = 0
         for subfolder in (self.mask_folder, self.json_folder):
             check_writable(subfolder / "mask_00000")
+            check_writable(self.partial_folder / subfolder.name / "mask_00000")
 
     def write(self, frame_idx: int, detections: sv.Detections) -> None:
         """Write one frame; N = 0 writes an empty map.
@@ -100,19 +104,26 @@ class IdMapWriter:
             "promote_type": "mask",
             "labels": {str(label["instance_id"]): label for label in _labels(detections)},
         }
-        with replacing(self.mask_folder / f"{name}.npy") as temporary:
+        with replacing(self.partial_folder / self.mask_folder.name / f"{name}.npy") as temporary:
             np.save(temporary, ids)
-        with replacing(self.json_folder / f"{name}.json") as temporary:
+        with replacing(self.partial_folder / self.json_folder.name / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
         self._num_frames = max(self._num_frames, frame_idx + 1)
 
     def close(self) -> None:
-        """Remove the frames of an earlier run beyond the last one written."""
-        for subfolder in (self.mask_folder, self.json_folder):
-            for path in subfolder.iterdir():
-                named = _FRAME_FILE.fullmatch(path.name)
-                if named is not None and int(named[1]) >= self._num_frames:
+        """Move the finished files to their place, and remove the frames of an earlier run beyond the last of this."""
+        for folder in (self.mask_folder, self.json_folder):
+            for path in folder.iterdir():
+                if _frame_of(path) >= self._num_frames:
                     path.unlink()
+            partial = self.partial_folder / folder.name
+            for path in partial.iterdir():
+                if 0 <= _frame_of(path) < self._num_frames:
+                    os.replace(path, folder / path.name)
+                else:  # of an interrupted run
+                    path.unlink()
+            partial.rmdir()
+        self.partial_folder.rmdir()
 
     def __enter__(self) -> IdMapWriter:
         return self
@@ -122,6 +133,12 @@ class IdMapWriter:
     ) -> None:
         if kind is None:
             self.close()
+
+
+def _frame_of(path: Path) -> int:
+    """The frame that a file of this format is of; -1 for other files."""
+    named = _FRAME_FILE.fullmatch(path.name)
+    return -1 if named is None else int(named[1])
 
 
 def _labels(detections: sv.Detections) -> list[dict[str, Any]]:
@@ -188,22 +205,30 @@ def read_id_map(folder: str | os.PathLike[str], frame_idx: int) -> sv.Detections
 class EventLogWriter:
     """Write what happens to objects, one line of JSON an event, each on disk at once.
 
+    Lines go to `<stem>.partial<suffix>`, which takes the place of `path` when the `with` block ends well; after an
+    error, Ctrl-C or a crash it stays, and `read_events` reads it.
+
     Args:
-        path: of the file, usually `*.jsonl`; what was there is replaced when the log is opened.
+        path: of the file, usually `*.jsonl`.
+
+    Attributes:
+        file: what the lines go to; an interrupted run goes on in it, see `grounded_sam2.resume`.
 
     Raises:
         OSError: `path` cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._file: TextIO = check_writable(path).open("w", encoding="utf-8")
+        self.file = GrowingFile(path)
+        self.path = self.file.path
 
     def write(self, events: Iterable[IdentityEvent]) -> None:
-        """Append events."""
-        for event in events:
-            self._file.write(json.dumps(asdict(event)) + "\n")
-        self._file.flush()
+        """Append events.
+
+        Raises:
+            OSError: a full disk.
+        """
+        self.file.append("".join(json.dumps(asdict(event)) + "\n" for event in events))
 
     def __enter__(self) -> EventLogWriter:
         return self
@@ -211,7 +236,10 @@ class EventLogWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if kind is None:
+            self.file.finish()
+        else:
+            self.file.leave()
 
 
 def read_events(path: str | os.PathLike[str]) -> list[IdentityEvent]:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["check_writable", "replace_file", "replacing", "temporary_beside"]
+__all__ = [
+    "GrowingFile",
+    "check_writable",
+    "partial_of",
+    "replace_file",
+    "replacing",
+    "temporary_beside",
+    "writing_to",
+]
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -43,6 +53,24 @@ def temporary_beside(target: Path) -> Path:
     return target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
 
 
+def partial_of(target: Path) -> Path:
+    """Where a file is while it grows, for all to see and to read: `<stem>.partial<suffix>`."""
+    return target.with_name(f"{target.stem}.partial{target.suffix}")
+
+
+@contextmanager
+def writing_to(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an OSError that names no file (a full disk) say which one could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or str(error).startswith("cannot write"):
+            raise
+        failure = type(error)(f"cannot write {path}: {error.strerror or error}")
+        failure.errno = error.errno
+        raise failure from error
+
+
 def replace_file(temporary: Path, target: Path) -> None:
     """Move `temporary` over `target` in one step, keeping the access mode of a file that was there."""
     if target.exists():
@@ -64,8 +92,108 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = check_writable(path)
     temporary = temporary_beside(target)
     try:
-        yield temporary
-        replace_file(temporary, target)
+        with writing_to(path):
+            yield temporary
+            replace_file(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+class GrowingFile:
+    """A file of lines that grows as `<stem>.partial<suffix>` and takes its place once it is complete.
+
+    Every line is given to the system at once, so that a crash of the program loses none. The file is opened by the
+    first `append`; until then it can go on where an earlier run stopped.
+
+    Args:
+        path: of the complete file; missing folders are made.
+
+    Attributes:
+        num_bytes: written so far.
+        checksum: CRC-32 of them.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.target = check_writable(path)
+        self.num_bytes = 0
+        self.checksum = 0
+        self.is_closed = False
+        self._file: BinaryIO | None = None
+
+    @property
+    def partial_path(self) -> Path:
+        """Where the lines are until the file is complete."""
+        return partial_of(self.target)
+
+    def go_on(self, num_bytes: int, checksum: int) -> None:
+        """Go on behind the first bytes of what an earlier run wrote; what it wrote after them is dropped.
+
+        Args:
+            num_bytes: the earlier run's, at a time that is to be gone back to.
+            checksum: likewise.
+
+        Raises:
+            ValueError: those bytes are not there any more.
+            RuntimeError: something has been written already.
+        """
+        if self._file is not None:
+            raise RuntimeError(f"{self.path}: call go_on(...) before anything is written")
+        if num_bytes == 0:
+            return
+        # An earlier run may have finished this file, and stopped later on.
+        written = self.partial_path if self.partial_path.exists() else self.target
+        found = crc = 0
+        if written.exists():
+            with written.open("rb") as file:
+                while found < num_bytes and (block := file.read(min(2**20, num_bytes - found))):
+                    found, crc = found + len(block), zlib.crc32(block, crc)
+        if (found, crc) != (num_bytes, checksum):
+            raise ValueError(f"{written} is not as the interrupted run left it: run without --resume to start anew")
+        os.replace(written, self.partial_path)
+        self._file = self.partial_path.open("r+b", buffering=0)
+        self._file.truncate(num_bytes)
+        self._file.seek(num_bytes)
+        self.num_bytes, self.checksum = num_bytes, checksum
+
+    def append(self, text: str) -> None:
+        """Write ASCII text, of which no cut can fall inside a character.
+
+        Raises:
+            OSError: a full disk; some of the text may have been written.
+            RuntimeError: after `finish` or `leave`.
+        """
+        if self.is_closed:
+            raise RuntimeError(f"{self.path} is closed: make a new writer before write(...)")
+        with writing_to(self.partial_path):
+            remaining = memoryview(text.encode("ascii"))
+            if self._file is None:
+                self._file = self.partial_path.open("wb", buffering=0)
+            while remaining:
+                count = self._file.write(remaining)
+                self.num_bytes, self.checksum = self.num_bytes + count, zlib.crc32(remaining[:count], self.checksum)
+                remaining = remaining[count:]
+
+    def sync(self) -> None:
+        """Wait until what was written would survive a loss of power."""
+        if self._file is not None:
+            with writing_to(self.partial_path):
+                os.fsync(self._file.fileno())
+
+    def finish(self) -> None:
+        """Move the complete file to `path`. Finishing twice is harmless."""
+        if not self.is_closed:
+            self.append("")
+            self.leave()
+            replace_file(self.partial_path, self.target)
+
+    def leave(self) -> None:
+        """Close the file where it is."""
+        self.is_closed = True
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -7,7 +7,7 @@ import os
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -151,6 +151,9 @@ class VideoFile(IndexedFrameSource):
     on), nothing when cached, and otherwise a seek plus decoding from the key frame before `i`. Reading backwards
     keeps the frames decoded on the way, up to 64 MiB. Thread-safe.
 
+    Attributes:
+        time_base: seconds in which `times` counts.
+
     Raises:
         ValueError: not a video, or no frame in it decodes.
     """
@@ -162,6 +165,7 @@ class VideoFile(IndexedFrameSource):
             if first is None:
                 raise ValueError(f"{self.name} holds no frame that decodes: expected at least one, got 0")
             self.fps = stream_fps(container.streams.video[0])
+            self.time_base = Fraction(container.streams.video[0].time_base or 1 / self.fps)
         self._coded_size = (first.width, first.height)
         self._rotation = first.rotation
         self.height, self.width = self._to_rgb(first).shape[:2]
@@ -178,6 +182,11 @@ class VideoFile(IndexedFrameSource):
 
     def __len__(self) -> int:
         return self._index.count
+
+    @property
+    def times(self) -> Sequence[int] | None:
+        """When each frame is shown, in units of `time_base`, strictly increasing; None where the file does not tell."""
+        return self._index.times
 
     def __iter__(self) -> Iterator[RGBImage]:
         return prefetched(self._to_rgb(frame) for frame in self._frames_from(0))

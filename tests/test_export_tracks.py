@@ -77,14 +77,23 @@ def test_frames_of_an_earlier_longer_run_go(tmp_path: Path) -> None:
     assert (tmp_path / "mask_data/notes.txt").exists() and len(list((tmp_path / "mask_data").iterdir())) == 3
 
 
-def test_an_interrupted_run_removes_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_the_earlier_one_as_it_was(tmp_path: Path) -> None:
     with IdMapWriter(tmp_path, SIZE) as writer:
         for frame_idx in range(3):
             writer.write(frame_idx, objects(1))
     with pytest.raises(KeyboardInterrupt), IdMapWriter(tmp_path, SIZE) as writer:
-        writer.write(0, objects(2))
+        for frame_idx in range(2):
+            writer.write(frame_idx, objects(2))
         raise KeyboardInterrupt
-    assert len(read_id_map(tmp_path, 0)) == 2 and len(read_id_map(tmp_path, 2)) == 1
+    assert [len(read_id_map(tmp_path, frame_idx)) for frame_idx in range(3)] == [1, 1, 1]
+    assert len(read_id_map(tmp_path / "partial", 1)) == 2
+    (tmp_path / "partial/mask_data/.mask_00001.0123abcd.npy").write_text("half a file")  # a crash leaves these
+    with IdMapWriter(tmp_path, SIZE) as writer:
+        writer.write(0, objects(3))
+    assert len(read_id_map(tmp_path, 0)) == 3
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "json_data", "mask_00000.json", "mask_00000.npy", "mask_data",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -108,6 +117,8 @@ def test_events_are_read_back_even_after_a_crash(tmp_path: Path) -> None:
     with EventLogWriter(tmp_path / "events.jsonl") as log:
         log.write(events[:1])
         log.write(events[1:])
-        assert read_events(log.path) == events  # on disk before the log is closed
+        assert read_events(log.file.partial_path) == events  # on disk before the log is closed
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
+    assert read_events(log.path) == events
     log.path.write_text(log.path.read_text(encoding="utf-8")[:-4], encoding="utf-8")
     assert read_events(log.path) == events[:1]
