@@ -33,12 +33,15 @@ class FrameSource(ABC):
         fps: frames per second, exact (30000/1001, not 29.97); the mean for a variable frame rate.
         width: pixels, after rotation.
         height: pixels, after rotation.
+        seconds: when the frame yielded last came, from the first one on, where frames come at uneven times; None where
+            `fps` or the file tells.
     """
 
     name: str
     fps: Fraction
     width: int
     height: int
+    seconds: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Literal, get_args
 
-from grounded_sam2.capture import Capture, CorruptFrameError, open_capture, source_name
+from grounded_sam2.capture import Capture, CapturedFrame, CorruptFrameError, open_capture, source_name
 from grounded_sam2.frame_source import FrameSource
 from grounded_sam2.images import RGBImage, letterboxed
 from grounded_sam2.video_file import DEFAULT_FPS
@@ -28,6 +28,8 @@ LONGEST_DELAY = 10.0  # seconds from one try to reconnect to the next
 CLOSE_SECONDS = 2.0  # that `close` waits for a read under way
 QUEUE_BYTES = 256 * 2**20
 _POLL_SECONDS = 0.1  # between two looks at `stop`
+
+_Timed = tuple[float, float, RGBImage]  # when a frame was captured, when a recording shows it, and its picture
 
 
 class LiveStream(FrameSource):
@@ -48,7 +50,7 @@ class LiveStream(FrameSource):
         name: what was opened, without the password of a URL.
         fps: as the source states it; with the policy "drop" fewer frames may be yielded.
         captured_at: when the frame yielded last was captured, in seconds on the clock of `time.monotonic`.
-        seconds: the same, from the capture of the first frame that was yielded.
+        seconds: the same, from the capture of the first frame that was yielded; in a file, by the file's own times.
         num_captured: whole frames that came.
         num_dropped: of these, those that newer ones took the place of.
         num_corrupt: frames that did not decode.
@@ -82,7 +84,8 @@ class LiveStream(FrameSource):
             timeout_seconds: without a whole frame, until the connection is taken for lost.
             reconnect_tries: in a row without a frame, until the source is given up; 0 gives up at once.
             reconnect_delay: seconds before the first try; doubles with each up to 10 s.
-            stop: ends the frames soon after it is set, whatever is being waited for.
+            stop: ends the frames soon after it is set, whatever is being waited for; the first is yielded in any case,
+                so that no recording is empty.
             default_fps: frames per second of a source that does not state any.
 
         Raises:
@@ -105,7 +108,8 @@ class LiveStream(FrameSource):
         self.timeout_seconds = timeout_seconds
         self.reconnect_tries = reconnect_tries
         self.reconnect_delay = reconnect_delay
-        self.captured_at = self.seconds = 0.0
+        self.captured_at = 0.0
+        self.seconds: float = 0.0
         self.num_captured = self.num_dropped = self.num_corrupt = self.num_reconnects = self.num_size_changes = 0
         self.lost: ConnectionError | None = None
         self.is_live = True
@@ -114,12 +118,12 @@ class LiveStream(FrameSource):
         self._stop = stop or threading.Event()
         self._num_tries = 0  # since the last whole frame
         self._last_size = (0, 0)
-        self._is_iterated = False
+        self._is_iterated = self._has_yielded = False
         self._has_ended = False  # the reader thread has
         self._error: Exception | None = None  # by which it ended
         self._closing = threading.Event()
         self._changed = threading.Condition()  # of all the above that both threads use
-        self._buffer: deque[tuple[float, RGBImage]] = deque()
+        self._buffer: deque[_Timed] = deque()
         self._thread = threading.Thread(target=self._run, name=f"live {self.name}", daemon=True)
         self._thread.start()
         try:
@@ -154,19 +158,20 @@ class LiveStream(FrameSource):
         first_at: float | None = None
         try:
             while (frame := self._next_frame()) is not None:
-                self.captured_at, image = frame
-                first_at = self.captured_at if first_at is None else first_at
-                self.seconds = self.captured_at - first_at
+                self.captured_at, shown_at, image = frame
+                first_at = shown_at if first_at is None else first_at
+                self.seconds = shown_at - first_at
                 yield image
         finally:
             self.close()
 
-    def _next_frame(self) -> tuple[float, RGBImage] | None:
+    def _next_frame(self) -> _Timed | None:
         """Wait for a frame; None at the end."""
         with self._changed:
-            while not self._stop.is_set() and not self._closing.is_set():
+            while not self._closing.is_set() and (not self._stop.is_set() or not self._has_yielded):
                 if self._buffer:
                     self._changed.notify_all()
+                    self._has_yielded = True
                     return self._buffer.popleft()
                 if self._has_ended:
                     if self._error is not None:
@@ -251,7 +256,7 @@ class LiveStream(FrameSource):
                         clock_offset = None
                     clock_offset = time.monotonic() - frame.seconds if clock_offset is None else clock_offset
                     self._closing.wait(frame.seconds + clock_offset - time.monotonic())
-                self._take(frame.image)
+                self._take(frame)
                 last_frame_at = time.monotonic()
         except OSError as error:
             if not capture.is_live:
@@ -266,10 +271,10 @@ class LiveStream(FrameSource):
         with self._changed:
             self._changed.wait_for(lambda: self._is_iterated or self._closing.is_set())
 
-    def _take(self, image: RGBImage) -> None:
+    def _take(self, frame: CapturedFrame) -> None:
         """Put a frame where the consumer finds it, as the latency policy has it."""
         captured_at = time.monotonic()
-        size = (image.shape[1], image.shape[0])
+        size = (frame.image.shape[1], frame.image.shape[0])
         if not self.num_captured:
             self.width, self.height = size
         elif size != self._last_size:
@@ -280,7 +285,7 @@ class LiveStream(FrameSource):
             logger.warning("%s is back", self.name)
             self.num_reconnects += 1
             self._num_tries = 0
-        image = letterboxed(image, self.size)
+        image = letterboxed(frame.image, self.size)
         with self._changed:
             if self.latency == "drop":
                 self.num_dropped += len(self._buffer)
@@ -288,7 +293,7 @@ class LiveStream(FrameSource):
             else:
                 capacity = max(1, min(self._queue_frames, QUEUE_BYTES // image.nbytes))
                 self._changed.wait_for(lambda: len(self._buffer) < capacity or self._closing.is_set())
-            self._buffer.append((captured_at, image))
+            self._buffer.append((captured_at, captured_at if self.is_live else frame.seconds, image))
             self.num_captured += 1
             self._changed.notify_all()
 

@@ -29,6 +29,7 @@ VIDEO_OUTPUT_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 # that what was never finished can be read.
 MP4_IN_PIECES = {"movflags": "+frag_keyframe+delay_moov+default_base_moof", "frag_duration": "1000000"}
 MKV_IN_PIECES = {"cluster_time_limit": "1000"}
+LIVE_TIME_BASE = Fraction(1, 1000)  # seconds
 
 
 def exact_fps(fps: float | Fraction) -> Fraction:
@@ -60,6 +61,7 @@ class VideoWriter:
         crf: quality, 0 (lossless) to 51; 20 is visually close to the source.
         like: what the frames were made from, one for one and from the first. Where it is a video file, each frame is
             shown when its frame is, also at a variable rate, and its sound comes along, up to the last frame written.
+            Where it is live, the frame that is written is shown when the one it yielded last came.
 
     Raises:
         ValueError: another suffix, `fps` not positive, or (from `write`) a frame that is not RGB uint8 of the size, or
@@ -85,13 +87,15 @@ class VideoWriter:
         self._size = size
         self._crf = crf
         self._like = like if isinstance(like, VideoFile) else None
+        self._live = like if like is not None and like.seconds is not None else None
         self._target = check_writable(path)
         self._is_closed = False
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._sound: SoundTrack | None = None
         self._times: Sequence[int] | None = None
-        self._time_base = 1 / self.fps
+        self._time_base = 1 / self.fps if self._live is None else LIVE_TIME_BASE
+        self._last_shown_at = -1
 
     @property
     def partial_path(self) -> Path:
@@ -115,7 +119,7 @@ class VideoWriter:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
             )
-            frame.pts = self._shown_at(self.num_frames)
+            frame.pts = self._last_shown_at = self._shown_at(self.num_frames)
             frame.time_base = self._time_base
             self._container.mux(self._stream.encode(frame))
             self.num_frames += 1
@@ -124,6 +128,8 @@ class VideoWriter:
 
     def _shown_at(self, frame_idx: int) -> int:
         """When a frame is shown, in units of the time base; the one after the last as the mean rate has it."""
+        if self._live is not None and self._live.seconds is not None:
+            return max(self._last_shown_at + 1, round(self._live.seconds / self._time_base))
         if self._times is None:
             return frame_idx
         if frame_idx < len(self._times):

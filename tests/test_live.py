@@ -282,6 +282,11 @@ def test_stop_ends_the_frames_while_they_are_waited_for(captures: Serve) -> None
         assert [index_of(image) for image in frames] == [0]  # waiting to reconnect meanwhile
         assert time.monotonic() - started_at < 5
     assert frames.lost is None
+    stop.clear()
+    captures(FakeCapture([picture(0), picture(1)]))
+    with LiveStream("camera", latency="queue", stop=stop) as frames:
+        stop.set()
+        assert [index_of(image) for image in frames] == [0]  # no recording is empty
     captures(FakeCapture([picture(0)], let=0))
     with pytest.raises(ConnectionAbortedError, match="camera: stopped before its first frame came"):
         LiveStream("camera", stop=stop)
@@ -642,3 +647,30 @@ def test_a_truncated_file_ends_early(tmp_path: Path) -> None:
     frames = LiveStream(path, latency="queue")
     seen = [index_of(image) for image in frames]
     assert 15 < len(seen) <= 21 and seen[:15] == list(range(15)) and seen == sorted(set(seen)) and frames.lost is None
+
+
+def test_a_recording_plays_as_its_frames_came(tmp_path: Path, captures: Serve) -> None:
+    capture = FakeCapture([picture(frame_idx) for frame_idx in range(4)], let=1)
+    captures(capture)
+    came_at = []
+    frames = LiveStream("camera", latency="queue", reconnect_tries=0)
+    with VideoWriter(tmp_path / "a.mp4", frames.fps, like=frames) as writer:
+        for image, pause in zip(frames, (0.3, 0.0, 0.7, 0.0), strict=False):
+            writer.write(image)
+            came_at.append(frames.seconds)
+            time.sleep(pause)
+            capture.let()
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx(came_at, abs=0.001) and times[0] == 0
+    assert times[1] >= 0.3 and times[2] - times[1] < 0.3 and times[3] - times[2] >= 0.7
+
+
+def test_a_recording_of_a_file_that_waited_keeps_the_file_s_times(tmp_path: Path) -> None:
+    frames = LiveStream(write_clip(tmp_path / "a.mp4", 6), latency="queue", queue_frames=1)
+    with VideoWriter(tmp_path / "copy.mp4", frames.fps, like=frames) as writer:
+        for image in frames:
+            time.sleep(0.1)  # the file's rate is 25
+            writer.write(image)
+    with av.open(str(tmp_path / "copy.mp4")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16, 0.2])
