@@ -16,7 +16,6 @@ import supervision as sv
 import torch
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
 from grounded_sam2.detectors.base import (
     DEFAULT_BOX_THRESHOLD,
@@ -34,6 +33,7 @@ from grounded_sam2.detectors.base import (
     pad_elongated,
     read_search,
 )
+from grounded_sam2.hub import first_line, reads_as_path, without_progress
 from grounded_sam2.prompts import encoder_phrase, split_passes
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """Build the model and its processor from a folder, or from the hub's cache or the hub itself."""
     name = os.fspath(model_id)
     is_folder = Path(name).is_dir()
-    if not is_folder and _reads_as_path(name):
+    if not is_folder and reads_as_path(name):
         raise FileNotFoundError(
             f"the detector folder {name} is missing; get a detector with: "
             f"hf download IDEA-Research/grounding-dino-tiny --local-dir {name}"
@@ -216,16 +216,16 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
         if config.model_type not in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
             legal = ", ".join(sorted(MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES))
             raise ValueError(f"{name} holds a model of type {config.model_type!r}, expected a detector: {legal}")
-        with _quiet() if is_folder else contextlib.nullcontext():
+        with without_progress() if is_folder else contextlib.nullcontext():
             model, loading = AutoModelForZeroShotObjectDetection.from_pretrained(
                 name, config=config, dtype=dtype, local_files_only=is_folder, output_loading_info=True
             )
         processor = AutoProcessor.from_pretrained(name, local_files_only=is_folder)
     except OSError as problem:
         if is_folder:
-            raise FileNotFoundError(f"{name} is not a complete detector folder: {_first_line(problem)}") from problem
+            raise FileNotFoundError(f"{name} is not a complete detector folder: {first_line(problem)}") from problem
         raise FileNotFoundError(
-            f"the detector {name!r} is no local folder and could not be read from the hub ({_first_line(problem)}); "
+            f"the detector {name!r} is no local folder and could not be read from the hub ({first_line(problem)}); "
             f"where there is a network, run: hf download {name} --local-dir gdino_checkpoints/{Path(name).name}"
         ) from problem
     missing = sorted(loading["missing_keys"])
@@ -243,26 +243,3 @@ def _of_texts(boxes: dict[str, torch.Tensor], search: Search) -> RawBoxes:
     kept = confidence >= search.box_threshold[text_index]
     xyxy = boxes["boxes"].float().cpu().numpy().reshape(-1, 4)
     return RawBoxes(xyxy[kept], confidence[kept], search.class_id[text_index[kept]])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, which a folder read in a second does not need."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _reads_as_path(name: str) -> bool:
-    """Whether a name that is no folder was meant as one: a hub id is `owner/name`, its owner no folder here."""
-    parts = Path(name).parts
-    return name.startswith((".", "/", "~")) or name.endswith("/") or len(parts) > 2 or Path(parts[0]).is_dir()
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = str(problem).strip().splitlines()
-    return lines[0] if lines else type(problem).__name__

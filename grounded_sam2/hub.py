@@ -1,0 +1,31 @@
+"""Models of transformers, from a local folder with no network access at all, or from a hub."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+
+@contextlib.contextmanager
+def without_progress() -> Iterator[None]:
+    """Without transformers' progress bars, which a folder read in a second does not need."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def reads_as_path(name: str) -> bool:
+    """Whether a name that is no folder was meant as one: a hub id is `owner/name`, its owner no folder here."""
+    parts = Path(name).parts
+    return name.startswith((".", "/", "~")) or name.endswith("/") or len(parts) > 2 or Path(parts[0]).is_dir()
+
+
+def first_line(problem: BaseException) -> str:
+    """What an error says, without what follows its first line."""
+    lines = str(problem).strip().splitlines()
+    return lines[0] if lines else type(problem).__name__
