@@ -76,6 +76,9 @@ def _known_checkpoints() -> dict[str, Checkpoint]:
     for size in ("tiny", "base"):
         name = f"grounding-dino-{size}"
         checkpoints.append(Checkpoint(name, f"IDEA-Research/{name}", "gdino_checkpoints"))
+    for variant in ("base", "base-ft", "large", "large-ft"):
+        repository = f"florence-community/Florence-2-{variant}"
+        checkpoints.append(Checkpoint(f"florence-2-{variant}", repository, "gdino_checkpoints"))
     return {checkpoint.name: checkpoint for checkpoint in checkpoints}
 
 

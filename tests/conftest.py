@@ -79,6 +79,16 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_florence2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Florence-2."""
+    from tiny_florence2 import write_tiny_florence2
+
+    folder = tmp_path_factory.mktemp("tiny-florence-2")
+    write_tiny_florence2(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def load_script() -> object:
     """A function that imports a script of the repository by its file name, whatever dots that has."""
 
