@@ -321,5 +321,5 @@ class LiveStream(FrameSource):
             f"{self.name} was lost after {self.num_captured} frames and did not come back in "
             f"{self.reconnect_tries} tries: {problem}"
         )
-        logger.warning("%s", self.lost)
+        logger.warning("%s is given up", self.name)
         return None

@@ -29,6 +29,7 @@ CUSTOM_SCRIPTS = [CUSTOM_SCRIPT, LOCAL_CUSTOM_SCRIPT]
 CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
 REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 CONTINUOUS_SCRIPTS = [CONTINUOUS_SCRIPT, REVERSE_SCRIPT]
+CAMERA_SCRIPT = "grounded_sam2_tracking_camera_with_continuous_id.py"  # run in test_camera_script.py
 SCRIPTS = [*IMAGE_SCRIPTS, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *CONTINUOUS_SCRIPTS]
 NUM_FRAMES = 6
 
@@ -215,7 +216,7 @@ def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path
         assert [len(frame.detections) for frame in by_frame] == [0] * NUM_FRAMES
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, CAMERA_SCRIPT])
 def test_scripts_keep_the_house_style(name: str, load_script: Load) -> None:
     """Under 100 lines, no function but `main`, a comment on every setting, commands in the docstring."""
     from grounded_sam2.flags import setting_comments
@@ -236,7 +237,7 @@ def test_the_same_setting_has_the_same_default_everywhere(load_script: Load) -> 
 
     own = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH"}
     seen: dict[str, object] = {}
-    for name in SCRIPTS:
+    for name in [*SCRIPTS, CAMERA_SCRIPT]:
         script = load_script(name)
         for setting in setting_comments((REPOSITORY / name).read_text(encoding="utf-8")):
             if setting not in own:

@@ -1,0 +1,99 @@
+"""Track what a text prompt names on a camera or a live stream, every object under one id, until Ctrl-C.
+
+Slower than the camera? Then frames are passed over, the newest is always next, and the detector looks less often.
+
+    python grounded_sam2_tracking_camera_with_continuous_id.py --camera assets/parade.mp4
+    python grounded_sam2_tracking_camera_with_continuous_id.py --camera rtsp://192.168.1.20/stream --show \
+        --text-prompt "car. person." --gdino-model-id IDEA-Research/grounding-dino-tiny \
+        --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
+"""
+
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from grounded_sam2.continuous import ContinuousTracker
+from grounded_sam2.detectors.huggingface import HuggingFaceDetector
+from grounded_sam2.export import FrameAnnotationWriter
+from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.frame_budget import FrameBudget
+from grounded_sam2.identity import IdentityRules
+from grounded_sam2.live import LiveStream
+from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.render import annotate
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.window import Window
+from sam2.build_sam import build_sam2_video_predictor
+
+# ---- settings: edit here, or pass the same name as a flag ----
+TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."; "not a toy car." bars one
+CAMERA = "0"  # camera index, RTSP or HTTP URL, realsense, or a video file, which plays as if it were live
+LATENCY: Literal["drop", "queue"] = "drop"  # frames that come too fast: drop all but the newest, or queue them all
+TARGET_FPS: float | None = 10.0  # held by looking with the detector less often, where that helps; none does not try
+SHOW = False  # also show a window, in which q or Esc ends the run
+MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
+MAX_SECONDS: float | None = None  # stop after so much time; none goes on to the end
+STEP = 10  # frames from one look of the detector to the next
+MAX_STEP = 100  # the most that STEP becomes to hold TARGET_FPS
+GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
+NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
+LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
+MAX_OBJECTS: int | None = None  # followed at a time; none follows all
+OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_camera_with_continuous_id")  # where everything goes
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+
+def main() -> None:
+    # Step 1: read the prompt and open the source, which is read in the background from now on
+    phrases = parse_prompt(TEXT_PROMPT)
+    rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
+    budget = FrameBudget(TARGET_FPS, detect_every=STEP, max_detect_every=max(STEP, MAX_STEP))
+    with stop_on_signals() as stop, LiveStream(CAMERA, latency=LATENCY, stop=stop) as frames:
+        note_nano_models(CAMERA, GDINO_MODEL_ID, SAM2_CHECKPOINT)
+        with (
+            Window(frames.name) if SHOW else nullcontext() as window,
+            VideoWriter(OUTPUT_DIR / "camera.mp4", frames.fps, frames.size, like=frames) as video,
+            FrameAnnotationWriter(OUTPUT_DIR / "camera.jsonl", frames.size) as annotations,
+            IdMapWriter(OUTPUT_DIR, frames.size) as id_maps,
+            EventLogWriter(OUTPUT_DIR / "events.jsonl") as event_log,
+        ):
+            # Step 2: build the models and the tracker over them
+            device = choose_device(DEVICE)
+            dtype = choose_dtype(device, DTYPE)
+            predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
+            detector = budget.watch(HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD))
+            thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
+            tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
+
+            # Step 3: follow; draw and write each frame as it comes, until the stream ends or is stopped
+            for image in tqdm(islice(frames, MAX_FRAMES), total=MAX_FRAMES, unit="frame"):
+                with budget.frame(frames.captured_at):
+                    objects = tracker.step(image)
+                    annotated = annotate(image, objects)
+                    video.write(annotated)
+                    annotations.write(tracker.frame_idx, objects)
+                    id_maps.write(tracker.frame_idx, objects)
+                    event_log.write(tracker.take_events())
+                tracker.detect_every = budget.detect_every
+                if (window and not window.show(annotated)) or (MAX_SECONDS and frames.seconds >= MAX_SECONDS):
+                    break
+
+        print(f"{tracker.keeper.next_obj_id - 1} objects in {tracker.frame_idx + 1} frames: {budget.report()}")
+        print(frames.report())
+        print(f"wrote {video.path}, {annotations.path}, {event_log.path}, {id_maps.mask_folder}, {id_maps.json_folder}")
+
+
+if __name__ == "__main__":
+    override_from_flags(globals())
+    run(main)
