@@ -55,7 +55,7 @@ class Window:
             ValueError: not an RGB uint8 image.
         """
         check_image(image, "frame to show")
-        if self._has_shown and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
+        if self._has_shown and not self._is_there():
             return False
         if not self._has_shown:
             cv2.resizeWindow(self.title, image.shape[1], image.shape[0])
@@ -65,8 +65,14 @@ class Window:
 
     def close(self) -> None:
         """Take the window away. Closing twice, or after the user did, is harmless."""
-        if cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 0:
+        if self._is_there():
             cv2.destroyWindow(self.title)
+
+    def _is_there(self) -> bool:
+        try:
+            return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # Qt's, once the last window is closed
+            return False
 
     def __enter__(self) -> Window:
         return self

@@ -17,6 +17,7 @@ class Screen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, keys: str = "") -> None:
         self.keys = list(keys)
         self.is_visible = False
+        self.is_qt = False
         self.size: tuple[int, int] | None = None
         self.shown: list[np.ndarray] = []
         monkeypatch.setenv("DISPLAY", ":0")
@@ -39,6 +40,8 @@ class Screen:
 
     def getWindowProperty(self, title: str, which: int) -> float:
         assert which == cv2.WND_PROP_VISIBLE
+        if not self.is_visible and self.is_qt:
+            raise cv2.error("NULL guiReceiver (please create a window)")
         return 1.0 if self.is_visible else -1.0
 
     def destroyWindow(self, title: str) -> None:
@@ -66,8 +69,10 @@ def test_a_key_ends_the_show(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
         assert not window.show(IMAGE)
 
 
-def test_closing_the_window_ends_the_show(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_qt", [True, False])
+def test_closing_the_window_ends_the_show(monkeypatch: pytest.MonkeyPatch, is_qt: bool) -> None:
     screen = Screen(monkeypatch)
+    screen.is_qt = is_qt
     with Window("frames") as window:
         assert window.show(IMAGE)
         screen.is_visible = False
