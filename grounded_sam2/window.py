@@ -37,7 +37,7 @@ class Window:
             raise ValueError("a window cannot be shown: this session has no display (DISPLAY is not set)")
         self.title = title
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise ValueError(f"a window cannot be shown: this OpenCV has none; {_INSTALL}") from error
         self._has_shown = False
