@@ -28,11 +28,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import supervision as sv
-import yaml
 from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
+from grounded_sam2.coco_yolo import (
+    FIRST_CATEGORY,
+    box_xywh,
+    coco_annotation,
+    coco_categories,
+    write_yolo_names,
+    yolo_lines,
+)
 from grounded_sam2.export import ImageAnnotations, encode_rle, read_frame_annotations
 from grounded_sam2.export_tracks import id_map
 from grounded_sam2.files import check_writable, replacing
@@ -42,7 +48,6 @@ __all__ = ["FORMATS", "write_coco", "write_davis", "write_mot", "write_mots", "w
 
 StrPath = str | os.PathLike[str]
 
-_FIRST_CATEGORY = 1  # COCO counts categories from 1, class ids count from 0
 _LARGEST_PALETTE_ID = 255
 
 
@@ -92,15 +97,6 @@ def _objects(frame: ImageAnnotations) -> list[_Object]:
     ]
 
 
-def _categories(names: dict[int, str]) -> list[dict[str, Any]]:
-    return [{"id": class_id + _FIRST_CATEGORY, "name": name} for class_id, name in sorted(names.items())]
-
-
-def _xywh(xyxy: npt.NDArray[np.floating]) -> list[float]:
-    left, top, right, bottom = (float(edge) for edge in xyxy)
-    return [left, top, right - left, bottom - top]
-
-
 def _image_name(frame_idx: int) -> str:
     return f"{frame_idx:05d}.jpg"
 
@@ -127,20 +123,13 @@ def write_coco(annotations_path: StrPath, path: StrPath) -> None:
             for obj in _objects(frame):
                 names[obj.class_id] = obj.class_name
                 [segmentation] = encode_rle(obj.mask[None])
-                annotation = {
-                    "id": num_annotations + 1,
-                    "image_id": frame_idx + 1,
-                    "category_id": obj.class_id + _FIRST_CATEGORY,
-                    "track_id": obj.obj_id,
-                    "bbox": _xywh(obj.xyxy),
-                    "area": float(coco_mask.area(segmentation)),
-                    "segmentation": segmentation,
-                    "iscrowd": 0,
-                    "score": obj.confidence,
-                }
+                annotation = coco_annotation(
+                    num_annotations + 1, frame_idx + 1, obj.class_id, obj.xyxy, segmentation, obj.confidence
+                )
+                annotation["track_id"] = obj.obj_id
                 file.write((", " if num_annotations else "") + json.dumps(annotation))
                 num_annotations += 1
-        file.write(f'], "images": {json.dumps(images)}, "categories": {json.dumps(_categories(names))}}}\n')
+        file.write(f'], "images": {json.dumps(images)}, "categories": {json.dumps(coco_categories(names))}}}\n')
 
 
 def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
@@ -160,7 +149,7 @@ def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
             track = tracks.setdefault(obj.obj_id, {"segmentations": {}, "bboxes": {}, "areas": {}})
             [segmentation] = encode_rle(obj.mask[None])
             track["segmentations"][frame_idx] = segmentation
-            track["bboxes"][frame_idx] = _xywh(obj.xyxy)
+            track["bboxes"][frame_idx] = box_xywh(obj.xyxy)
             track["areas"][frame_idx] = float(coco_mask.area(segmentation))
     video = {"id": 1, "width": size[0], "height": size[1], "length": num_frames}
     entry = {
@@ -169,7 +158,7 @@ def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
             {
                 "id": obj_id,
                 "video_id": 1,
-                "category_id": class_of[obj_id] + _FIRST_CATEGORY,
+                "category_id": class_of[obj_id] + FIRST_CATEGORY,
                 "iscrowd": 0,
                 "width": size[0],
                 "height": size[1],
@@ -179,7 +168,7 @@ def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
             }
             for obj_id, track in sorted(tracks.items())
         ],
-        "categories": _categories(names),
+        "categories": coco_categories(names),
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(entry) + "\n", encoding="utf-8")
@@ -190,7 +179,7 @@ def write_mot(annotations_path: StrPath, path: StrPath) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for frame_idx, frame in _frames(annotations_path):
             for obj in _objects(frame):
-                box = ",".join(f"{side:.2f}" for side in _xywh(obj.xyxy))
+                box = ",".join(f"{side:.2f}" for side in box_xywh(obj.xyxy))
                 confidence = 1.0 if obj.confidence is None else obj.confidence
                 file.write(f"{frame_idx + 1},{obj.obj_id},{box},{confidence:.4f},-1,-1,-1\n")
 
@@ -206,7 +195,7 @@ def write_mots(annotations_path: StrPath, path: StrPath) -> None:
             ids = id_map(frame.detections, (frame.width, frame.height))
             for obj in objects:
                 [segmentation] = encode_rle((ids == obj.obj_id)[None])
-                place = f"{frame_idx} {obj.obj_id} {obj.class_id + _FIRST_CATEGORY} {frame.height} {frame.width}"
+                place = f"{frame_idx} {obj.obj_id} {obj.class_id + FIRST_CATEGORY} {frame.height} {frame.width}"
                 file.write(f"{place} {segmentation['counts']}\n")
 
 
@@ -222,16 +211,10 @@ def write_yolo(annotations_path: StrPath, folder: StrPath) -> None:
         lines = []
         for obj in _objects(frame):
             names[obj.class_id] = obj.class_name
-            for polygon in sv.mask_to_polygons(obj.mask):
-                corners = np.asarray(polygon, dtype=np.float64) / [frame.width, frame.height]
-                lines.append(" ".join([str(obj.class_id), *(f"{side:.6f}" for side in corners.ravel())]))
+            lines.append(yolo_lines(obj.class_id, obj.mask))
         with replacing(labels / f"{frame_idx:05d}.txt") as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    with replacing(Path(folder) / "data.yaml") as temporary:
-        every_name = {
-            class_id: names.get(class_id, f"class {class_id}") for class_id in range(max(names, default=-1) + 1)
-        }
-        temporary.write_text(yaml.safe_dump({"path": ".", "names": every_name}, allow_unicode=True), encoding="utf-8")
+            temporary.write_text("".join(lines), encoding="utf-8")
+    write_yolo_names(folder, names)
 
 
 def write_davis(annotations_path: StrPath, folder: StrPath) -> None:

@@ -25,12 +25,13 @@ CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_hf_model.p
 LOCAL_IMAGE_SCRIPT = "grounded_sam2_local_demo.py"
 LOCAL_CUSTOM_SCRIPT = "grounded_sam2_tracking_demo_custom_video_input_gd1.0_local_model.py"
 IMAGE_SCRIPTS = [IMAGE_SCRIPT, LOCAL_IMAGE_SCRIPT]
+BATCH_SCRIPT = "grounded_sam2_batch_images_demo.py"  # what it writes is tested in test_batch.py
 CUSTOM_SCRIPTS = [CUSTOM_SCRIPT, LOCAL_CUSTOM_SCRIPT]
 CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
 REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 CONTINUOUS_SCRIPTS = [CONTINUOUS_SCRIPT, REVERSE_SCRIPT]
 CAMERA_SCRIPT = "grounded_sam2_tracking_camera_with_continuous_id.py"  # run in test_camera_script.py
-SCRIPTS = [*IMAGE_SCRIPTS, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *CONTINUOUS_SCRIPTS]
+SCRIPTS = [*IMAGE_SCRIPTS, BATCH_SCRIPT, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *CONTINUOUS_SCRIPTS]
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]
