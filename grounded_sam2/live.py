@@ -159,7 +159,9 @@ class LiveStream(FrameSource):
         try:
             while (frame := self._next_frame()) is not None:
                 self.captured_at, shown_at, image = frame
-                first_at = shown_at if first_at is None else first_at
+                if first_at is None:
+                    first_at = shown_at
+                    self.captured_at = self.captured_at if self.is_live else time.monotonic()  # a file starts now
                 self.seconds = shown_at - first_at
                 yield image
         finally:
@@ -188,7 +190,7 @@ class LiveStream(FrameSource):
             "reconnections": self.num_reconnects,
             "changes of size": self.num_size_changes,
         }
-        counted = [f"{count} {what}" for what, count in losses.items() if count]
+        counted = [f"{what} {count}" for what, count in losses.items() if count]
         return ", ".join([f"{self.num_captured} frames came from {self.name}", *counted])
 
     def close(self) -> None:

@@ -111,7 +111,7 @@ def test_drop_gives_the_newest_frame_to_a_slow_consumer(captures: Serve) -> None
             wait_until(lambda newest=newest: frames.num_captured == newest + 1)
             assert index_of(next(iterator)) == newest
         assert (frames.num_captured, frames.num_dropped) == (29, 29 - 4)
-        assert frames.report() == "29 frames came from camera, 25 dropped"
+        assert frames.report() == "29 frames came from camera, dropped 25"
         capture.let()
 
 
@@ -379,7 +379,8 @@ def test_camera(monkeypatch: pytest.MonkeyPatch, source: int | str) -> None:
         assert camera.fps == 15 and camera.name == "camera 0" and camera.num_corrupt == 1
         assert [image[0, 0].tolist() for image in images] == [[200, 30, 60], [0, 0, 0]]
         camera.lost = None
-    assert isinstance(open_frames(source), LiveStream)
+    with open_frames(source) as camera:
+        assert isinstance(camera, LiveStream) and camera.latency == "drop"
     with pytest.raises(ValueError, match="camera 7 cannot be opened: not there, not permitted, or in use"):
         open_frames(7)
 
@@ -622,7 +623,10 @@ def test_a_file_plays_at_its_own_rate_from_when_it_is_asked_for(tmp_path: Path) 
         time.sleep(0.3)
         assert frames.num_captured == 1
         started_at = time.monotonic()
-        seen = [index_of(image) for image in frames]
+        seen = []
+        for image in frames:
+            seen.append(index_of(image))
+            assert frames.captured_at >= started_at
         assert seen == list(range(11))
         assert time.monotonic() - started_at >= 9 / 20  # from the second frame on
     assert frames.lost is None and frames.num_reconnects == 0
