@@ -1,28 +1,30 @@
 """Deformable attention in plain PyTorch: every head of a query is one weighted bag of value rows.
 
 A bilinear sample is four rows of the value map with four weights, so what a head reads for a query, all levels and
-points together, is one bag of 4 * L * P rows. `embedding_bag` sums such bags in one pass over the value as it lies in
-memory; nothing of the size (queries x samples x channels) is ever written, and the map is neither split nor permuted.
+points together, is one bag of 4 * L * P rows. `embedding_bag` sums such bags in one pass over a table in which each
+head has its maps with a border of zeros, so that a sample at or beyond an edge is like any other; nothing of the size
+(queries x samples x channels) is ever written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SAMPLES_AT_ONCE = 2**17  # per thread in the forward pass: indices and weights of a block stay in the cache
+SAMPLES_AT_ONCE = 2**18  # per thread in the forward pass: indices and weights of a block stay near the cache
 GATHERED_AT_ONCE = 2**21  # elements of the rows that the backward pass gathers at a time
 
 
 class Corners(NamedTuple):
     """The four cells around each sample. K = H * L * P samples per query, flattened in this order.
 
-    rows: (Q, H, 2, 2, L * P) int32, rows of one image's value seen as (S * H, D); lower and higher y, then x.
-    weights: (2, 2, Q, K), along x and along y, of the lower and the higher cell; 0 for a cell outside of the level.
+    rows: (Q, H, 2, 2, L * P) int32, rows of one image's table; lower and higher y, then x.
+    weights: (2, 2, Q, K), along x and along y, of the lower and the higher cell.
     slopes: (2, 2, Q, K), how each of these weights grows with the sample's coordinate in cells, or None.
     """
 
@@ -32,68 +34,84 @@ class Corners(NamedTuple):
 
 
 class Samples:
-    """What is the same for every query of a call: level sizes and offsets, spread over the K samples of a query."""
+    """What is the same for every query of a call: where the table has each level, spread over the K samples of a query.
+
+    An image's table has R = sum of (height + 3) * (width + 3) rows for each head: a sample within a cell of the edge
+    reads the border, and one farther out is moved to the border's far side, beyond which there is one more cell.
+    """
 
     def __init__(
         self, spatial_shapes: Sequence[tuple[int, int]], num_heads: int, num_points: int, like: Tensor
     ) -> None:
-        starts = [0]
+        self.spatial_shapes = spatial_shapes
+        self.num_heads = num_heads
+        self.starts = [0]
         for height, width in spatial_shapes:
-            starts.append(starts[-1] + height * width)
-        # one row per sample: width, height, rows of the table from one line of cells to the next, first row of the head
-        table = [
-            (width, height, width * num_heads, start * num_heads + head)
+            self.starts.append(self.starts[-1] + (height + 3) * (width + 3))
+        # one row per sample: width, height, rows of the table from one line of cells to the next, first row of the map
+        samples = [
+            (width, height, width + 3, head * self.starts[-1] + start)
             for head in range(num_heads)
-            for (height, width), start in zip(spatial_shapes, starts, strict=False)
+            for (height, width), start in zip(spatial_shapes, self.starts, strict=False)
             for _ in range(num_points)
         ]
-        integers = torch.tensor(table, dtype=torch.int32, device=like.device).T.contiguous()
-        self.num_heads = num_heads
+        integers = torch.tensor(samples, dtype=torch.int32, device=like.device).T.contiguous()
         self.sizes = integers[:2, None].to(like.dtype)  # (2, 1, K), x first
-        self.last = integers[:2, None] - 1
-        self.last_cells = self.last.to(like.dtype)
         self.line, self.first_row = integers[2:]
+        to_next_line = self.line.view(num_heads, 1, 1, -1)
+        to_corner = torch.cat((torch.zeros_like(to_next_line), to_next_line), dim=1)
+        self.to_corners = torch.cat((to_corner, to_corner + 1), dim=2)  # (H, 2, 2, L * P)
+
+    def table(self, value: Tensor) -> Tensor:
+        """(B, S, H, D) → (B, H * R, D): the maps of each head with their borders, in the dtype of the samples."""
+        table = self.sizes.new_zeros(len(value), self.num_heads, self.starts[-1], value.shape[3])
+        for maps, cells in zip(self._inner(table), self._split(value), strict=True):
+            maps.copy_(cells)
+        return table.flatten(1, 2)
+
+    def from_table(self, table: Tensor) -> Tensor:
+        """(B, H * R, D) → (B, S, H, D): the maps without their borders."""
+        maps = self._inner(table.unflatten(1, (self.num_heads, -1)))
+        return torch.cat([cells.permute(0, 2, 3, 1, 4).flatten(1, 2) for cells in maps], dim=1)
+
+    def _inner(self, table: Tensor) -> list[Tensor]:
+        return [
+            table[:, :, start:end].unflatten(2, (height + 3, width + 3))[:, :, 1:-2, 1:-2]
+            for (height, width), (start, end) in zip(self.spatial_shapes, pairwise(self.starts), strict=True)
+        ]
+
+    def _split(self, value: Tensor) -> list[Tensor]:
+        levels = value.split([height * width for height, width in self.spatial_shapes], dim=1)
+        return [
+            level.unflatten(1, shape).permute(0, 3, 1, 2, 4)
+            for level, shape in zip(levels, self.spatial_shapes, strict=True)
+        ]
 
     def corners(self, locations: Tensor, with_slopes: bool = False) -> Corners:
         """The cells that samples at `locations` (Q, H, L, P, 2) read, and their bilinear weights."""
         num_queries = len(locations)
-        # Within a cell of the border a sample reads the border; farther out it is moved to where it reads nothing.
-        cells = (locations.reshape(num_queries, -1, 2).movedim(-1, 0) * self.sizes).sub_(0.5).clamp_(min=-1)
-        torch.minimum(cells, self.sizes, out=cells)
-        low = torch.minimum(cells.floor(), self.last_cells)
-        to_last = self.last_cells - low
+        # Counted from the border: its own cells are those before 1 and from size + 1 on.
+        cells = (locations.reshape(num_queries, -1, 2).movedim(-1, 0) * self.sizes).add_(0.5).clamp_(min=0)
+        torch.minimum(cells, self.sizes + 1, out=cells)
+        x, y = cells.to(torch.int32).clamp_(min=0)  # what is not a number must not become an address
+        first = y.mul_(self.line).add_(x).add_(self.first_row).view(num_queries, self.num_heads, 1, 1, -1)
+        rows = torch.add(first, self.to_corners, out=first.new_empty(num_queries, *self.to_corners.shape))
 
         weights = torch.empty((2, *cells.shape), dtype=cells.dtype, device=cells.device)
-        torch.sub(cells, low, out=weights[1])
+        torch.frac(cells, out=weights[1])
         torch.sub(1, weights[1], out=weights[0])
-        # low is in -1..last, so these limits are 0 for a cell outside of the level and at least 1 for others
-        torch.minimum(weights[0], low + 1, out=weights[0])
-        torch.minimum(weights[1], to_last, out=weights[1])
-
-        indices = torch.empty(weights.shape, dtype=torch.int32, device=cells.device)
-        indices[1] = low  # the lower cell itself until the higher one is made of it
-        indices[1].clamp_(min=-1)  # what is not a number must not become an address
-        torch.clamp(indices[1], min=0, out=indices[0])
-        torch.minimum(indices[1].add_(1), self.last, out=indices[1])
-        indices[:, 0].mul_(self.num_heads)
-        indices[:, 1].mul_(self.line).add_(self.first_row)
-        rows = self._combine(torch.add, indices[:, 1], indices[:, 0])
-
         slopes = None
         if with_slopes:
-            is_inside = (cells > -1).logical_and_(cells < self.sizes)
-            slopes = torch.stack((-1.0 * (is_inside & (low >= 0)), 1.0 * (is_inside & (to_last > 0)))).to(cells.dtype)
-        return Corners(rows, weights.transpose(0, 1), slopes.transpose(0, 1) if slopes is not None else None)
+            slope = ((cells > 0) & (cells < self.sizes + 1)).to(cells.dtype)
+            slopes = torch.stack((-slope, slope)).transpose(0, 1)
+        return Corners(rows, weights.transpose(0, 1), slopes)
 
     def outer(self, along_y: Tensor, along_x: Tensor) -> Tensor:
         """Products for the four cells (Q, H, 2, 2, L * P) of two factors (2, Q, K) for the lower and higher cell."""
-        return self._combine(torch.mul, along_y, along_x)
-
-    def _combine(self, combine: Callable[..., Tensor], along_y: Tensor, along_x: Tensor) -> Tensor:
         along_y, along_x = (pair.unflatten(2, (self.num_heads, -1)).permute(1, 2, 0, 3) for pair in (along_y, along_x))
         # The layout is asked for: left to itself, PyTorch would keep that of the factors, and a bag must be one run.
-        combined = along_y.new_empty((*along_y.shape[:3], *along_x.shape[2:]))
-        return combine(along_y.unsqueeze(3), along_x.unsqueeze(2), out=combined)
+        products = along_y.new_empty((*along_y.shape[:3], *along_x.shape[2:]))
+        return torch.mul(along_y.unsqueeze(3), along_x.unsqueeze(2), out=products)
 
 
 def forward(
@@ -101,10 +119,10 @@ def forward(
 ) -> Tensor:
     """Deformable attention without a gradient; arguments as `grounding_dino.groundingdino.ops.deformable_attention`,
     but locations and weights in float32 (float64 with a float64 value), which is also what sums are kept in."""
-    batch_size, length, num_heads, head_dim = value.shape
+    batch_size, _, num_heads, head_dim = value.shape
     num_queries, num_points = sampling_locations.shape[1], sampling_locations.shape[4]
-    table = value.to(sampling_locations.dtype).reshape(batch_size, length * num_heads, head_dim)
     samples = Samples(spatial_shapes, num_heads, num_points, sampling_locations)
+    table = samples.table(value)
     samples_per_query = attention_weights[0, 0].numel() if attention_weights.numel() else 1
     step = max(1, SAMPLES_AT_ONCE * torch.get_num_threads() // samples_per_query)
     attended = table.new_empty(batch_size, num_queries, num_heads * head_dim)
@@ -129,10 +147,10 @@ def backward(
     attention_weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `forward` for value, locations and weights, given that for its output, (B, Q, H * D)."""
-    batch_size, length, num_heads, head_dim = value.shape
+    batch_size, _, num_heads, head_dim = value.shape
     num_queries, num_points = sampling_locations.shape[1], sampling_locations.shape[4]
-    table = value.to(sampling_locations.dtype).reshape(batch_size, length * num_heads, head_dim)
     samples = Samples(spatial_shapes, num_heads, num_points, sampling_locations)
+    table = samples.table(value)
     grad_table = torch.zeros_like(table)
     grad_locations = torch.empty_like(sampling_locations, memory_format=torch.contiguous_format)
     grad_weights = torch.empty_like(attention_weights, memory_format=torch.contiguous_format)
@@ -156,7 +174,7 @@ def backward(
                 )
             scale = samples.outer(along_y * attention, along_x).view(len(grad), -1, 1)
             grad_table[image].index_add_(0, rows, (scale * grad).view(-1, head_dim))
-    return grad_table.view(value.shape).to(value.dtype), grad_locations, grad_weights
+    return samples.from_table(grad_table).to(value.dtype), grad_locations, grad_weights
 
 
 def _over_cells(products: Tensor, like: Tensor) -> Tensor:
