@@ -3,6 +3,7 @@
 The detector looks again every few frames; what is new joins, what comes back gets its old id, and nothing is reset.
 
     python grounded_sam2_tracking_demo_with_continuous_id.py
+    python grounded_sam2_tracking_demo_with_continuous_id.py --resume  # go on with a run that was interrupted
     python grounded_sam2_tracking_demo_with_continuous_id.py --video-path street.mp4 --text-prompt "car. person." \
         --gdino-model-id IDEA-Research/grounding-dino-tiny --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
 """
@@ -20,7 +21,8 @@ from grounded_sam2.flags import override_from_flags
 from grounded_sam2.identity import IdentityRules
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
+from grounded_sam2.resume import SavedRun, settings_of
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
 from grounded_sam2.video import open_frames
 from grounded_sam2.video_writer import VideoWriter
 from sam2.build_sam import build_sam2_video_predictor
@@ -39,6 +41,8 @@ NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU th
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
 MAX_OBJECTS: int | None = None  # followed at a time; none follows all
+RESUME = False  # go on where a run with the same settings was interrupted
+SAVE_EVERY = 30.0  # seconds from one saved state, which --resume goes on from, to the next
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id")  # where everything goes
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
@@ -53,8 +57,10 @@ def main() -> None:
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
+        stop_on_signals() as stop,
         frames,
-        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size) as video,
+        SavedRun(OUTPUT_DIR / f"{name}.resume", settings_of(globals()), frames, RESUME, SAVE_EVERY) as saved,
+        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
         FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
         IdMapWriter(OUTPUT_DIR, frames.size) as id_maps,
         EventLogWriter(OUTPUT_DIR / "events.jsonl") as event_log,
@@ -65,23 +71,15 @@ def main() -> None:
             SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
         )
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
-        tracker = ContinuousTracker(
-            detector,
-            predictor,
-            phrases,
-            detect_every=STEP,
-            box_threshold=BOX_THRESHOLD,
-            text_threshold=TEXT_THRESHOLD,
-            rules=rules,
-        )
+        thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
+        tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
 
         # Step 3: follow; draw and write each frame as it comes
-        for image in tqdm(islice(frames, MAX_FRAMES), total=MAX_FRAMES or frames.num_frames, unit="frame"):
-            objects = tracker.step(image)
+        images = stop.guard(islice(frames, MAX_FRAMES), is_endless=frames.num_frames is None)
+        images = tqdm(images, total=MAX_FRAMES or frames.num_frames, unit="frame")
+        for frame_idx, image, objects in saved.follow(tracker, images, annotations, event_log):
             video.write(annotate(image, objects))
-            annotations.write(tracker.frame_idx, objects)
-            id_maps.write(tracker.frame_idx, objects)
-            event_log.write(tracker.take_events())
+            id_maps.write(frame_idx, objects)
 
     print(f"{tracker.keeper.next_obj_id - 1} objects in {tracker.frame_idx + 1} frames")
     print(f"wrote {video.path}, {annotations.path}, {event_log.path}, {id_maps.mask_folder} and {id_maps.json_folder}")

@@ -1,6 +1,7 @@
 """Track with continuous ids, then follow what was found late back to where it first appears.
 
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py
+    python grounded_sam2_tracking_demo_with_continuous_id_plus.py --resume  # go on with a run that was interrupted
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py --video-path street.mp4 --text-prompt "car. person." \
         --gdino-model-id IDEA-Research/grounding-dino-tiny --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
 """
@@ -11,14 +12,15 @@ from tqdm import tqdm
 
 from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter
+from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.identity import IdentityRules
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
+from grounded_sam2.resume import SavedRun, settings_of
 from grounded_sam2.reverse import ReverseTracker, merged
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
 from grounded_sam2.video import open_indexed_frames
 from grounded_sam2.video_writer import VideoWriter
 from sam2.build_sam import build_sam2_video_predictor
@@ -36,6 +38,8 @@ NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU th
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
 MAX_OBJECTS: int | None = None  # followed at a time; none follows all
+RESUME = False  # go on where a run with the same settings was interrupted
+SAVE_EVERY = 30.0  # seconds from one saved state, which --resume goes on from, to the next
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id_plus")  # where everything goes
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
@@ -49,40 +53,37 @@ def main() -> None:
     name = Path(VIDEO_PATH).stem
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
-    with frames, VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size) as video:
+    with (
+        stop_on_signals() as stop,
+        frames,
+        SavedRun(OUTPUT_DIR / f"{name}.resume", settings_of(globals()), frames, RESUME, SAVE_EVERY) as saved,
+        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
+        FrameAnnotationWriter(OUTPUT_DIR / f"{name}_forward.jsonl", frames.size) as forward_lines,
+        FrameAnnotationWriter(OUTPUT_DIR / f"{name}_backward.jsonl", frames.size) as backward_lines,
+        FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
+        IdMapWriter(OUTPUT_DIR, frames.size) as id_maps,
+        EventLogWriter(OUTPUT_DIR / "events.jsonl") as event_log,
+    ):
         # Step 2: build the models and the tracker over them
         device = choose_device(DEVICE)
-        predictor = build_sam2_video_predictor(
-            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
-        )
+        dtype = choose_dtype(device, DTYPE)
+        predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
         thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
         tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
 
         # Step 3: follow forwards; what is found goes to disk frame by frame
-        with (
-            FrameAnnotationWriter(OUTPUT_DIR / f"{name}_forward.jsonl", frames.size) as annotations,
-            EventLogWriter(OUTPUT_DIR / "events.jsonl") as event_log,
-        ):
-            for image in tqdm(frames, total=frames.num_frames, desc="forwards", unit="frame"):
-                objects = tracker.step(image)
-                annotations.write(tracker.frame_idx, objects)
-                event_log.write(tracker.take_events())
-        forward = FrameAnnotations(annotations.path)
+        for _ in saved.follow(tracker, tqdm(stop.guard(frames), total=len(frames)), forward_lines, event_log):
+            pass
 
         # Step 4: follow what was found late back to its first appearance
+        forward = forward_lines.read()
         back = ReverseTracker(predictor, forward)
-        with FrameAnnotationWriter(OUTPUT_DIR / f"{name}_backward.jsonl", frames.size) as annotations:
-            for frame_idx, objects in tqdm(back.run(frames), desc="backwards", unit="frame"):
-                annotations.write(frame_idx, objects)
-        backward = FrameAnnotations(annotations.path)
+        saved.follow_back(back, tqdm(stop.guard(back.run(frames)), desc="backwards"), backward_lines)
 
         # Step 5: put both together; draw and write each frame
-        with (
-            FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
-            IdMapWriter(OUTPUT_DIR, frames.size) as id_maps,
-        ):
-            for frame_idx, image in enumerate(tqdm(frames, total=frames.num_frames, desc="writing", unit="frame")):
+        with forward, backward_lines.read() as backward:
+            for frame_idx, image in enumerate(tqdm(stop.guard(frames), total=len(frames), desc="writing")):
                 earlier = backward[frame_idx].detections if frame_idx in backward else None
                 objects = merged(forward[frame_idx].detections, earlier, back.renamed)
                 video.write(annotate(image, objects))

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
+import torch
 
 from grounded_sam2.detectors.base import Detector, Image
 from grounded_sam2.identity import IdentityEvent, IdentityKeeper, IdentityRules, Track, TrackState
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.tracking import boxes_around, no_objects
+from grounded_sam2.tracking import no_objects, tracked_detections
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 _NEGATION = re.compile(r"^not (?:an? |the )?")
@@ -98,6 +99,32 @@ class ContinuousTracker:
     def take_events(self) -> list[IdentityEvent]:
         """What happened to the objects since the last call."""
         return self.keeper.take_events()
+
+    def save(self) -> dict[str, Any]:
+        """All that the next `step` builds on, as tensors and plain values; see `restore`.
+
+        It holds the followed objects' memories, what is known of lost ones, and no frame, so it stays as small as the
+        tracker does. To be called between two steps.
+        """
+        return {
+            "stream": self.predictor.save_stream(self._state),
+            "keeper": self.keeper.to_dict(),
+            "thumbnail": None if self._thumbnail is None else torch.from_numpy(self._thumbnail),
+            "prompt": [self._wanted, self._unwanted, self._prompt_is_new],
+            "phrases": self.phrases,
+            "detect_every": self.detect_every,
+            "frame_idx": self.frame_idx,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on behind the frame on which a tracker with the same models, thresholds and rules was saved."""
+        self._state = self.predictor.load_stream(saved["stream"])
+        self.keeper.restore(saved["keeper"])
+        self._thumbnail = None if saved["thumbnail"] is None else saved["thumbnail"].cpu().numpy()
+        self._wanted, self._unwanted, self._prompt_is_new = saved["prompt"]
+        self.phrases = saved["phrases"]
+        self.detect_every = saved["detect_every"]
+        self.frame_idx = saved["frame_idx"]
 
     def step(self, image: Image) -> sv.Detections:
         """Take in the next frame.
@@ -190,17 +217,11 @@ class ContinuousTracker:
         ]
         if not seen:
             return no_objects((size[1], size[0]))
-        scores = self.predictor.frame_scores(self._state, self.frame_idx)
-        masks = np.stack([cast(npt.NDArray[np.bool_], track.mask) for track in seen])
-        return sv.Detections(
-            xyxy=boxes_around(masks),
-            mask=masks,
-            confidence=np.array([track.confidence for track in seen], dtype=np.float32),
-            class_id=np.array([track.class_id for track in seen], dtype=np.int64),
-            tracker_id=np.array([track.obj_id for track in seen], dtype=np.int64),
-            data={
-                "class_name": np.array([self.phrases[track.class_id] for track in seen], dtype=np.str_),
-                "mask_score": np.array([scores[track.obj_id][0] for track in seen], dtype=np.float32),
-                "object_score": np.array([scores[track.obj_id][1] for track in seen], dtype=np.float32),
-            },
+        return tracked_detections(
+            [track.obj_id for track in seen],
+            np.stack([cast(npt.NDArray[np.bool_], track.mask) for track in seen]),
+            self.predictor.frame_scores(self._state, self.frame_idx),
+            confidence=[track.confidence for track in seen],
+            class_id=[track.class_id for track in seen],
+            class_name=[self.phrases[track.class_id] for track in seen],
         )

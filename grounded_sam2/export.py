@@ -288,6 +288,11 @@ class FrameAnnotationWriter:
         entry = {"frame_idx": int(frame_idx), **_image_entries(detections, self.size, with_class_id=True)}
         self.file.append(json.dumps(entry) + "\n")
 
+    def read(self) -> FrameAnnotations:
+        """What has been written so far, before the file takes its place; to be closed before that."""
+        self.file.append("")
+        return FrameAnnotations(self.partial_path)
+
     def close(self) -> None:
         """Move the finished file to `path`. Closing twice is harmless."""
         self.file.finish()

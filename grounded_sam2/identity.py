@@ -16,14 +16,16 @@ leave a frame out of an object's memory.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 from scipy.optimize import linear_sum_assignment
+
+from grounded_sam2.export import decode_rle, encode_rle
 
 Masks = npt.NDArray[np.bool_]
 Descriptors = npt.NDArray[np.floating]
@@ -170,6 +172,30 @@ class Track:
         """The phrase that most of its detections, weighed by confidence, gave it."""
         return max(self.class_votes, key=lambda class_id: self.class_votes[class_id])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the inverse of `from_dict`."""
+        return {
+            **vars(self),
+            "state": self.state.value,
+            "rounds": list(self.rounds),
+            "descriptor": None if self.descriptor is None else self.descriptor.tolist(),
+            "mask": None if self.mask is None else encode_rle(self.mask[None])[0],
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any], rules: IdentityRules) -> "Track":
+        """A track as `to_dict` saw it, under the same rules."""
+        descriptor, mask = saved["descriptor"], saved["mask"]
+        return cls(
+            **{
+                **saved,
+                "state": TrackState(saved["state"]),
+                "rounds": deque(saved["rounds"], maxlen=rules.confirm_window),
+                "descriptor": None if descriptor is None else np.array(descriptor, dtype=np.float32),
+                "mask": None if mask is None else decode_rle([mask])[0],
+            }
+        )
+
     def vote(self, class_id: int, confidence: float) -> None:
         """Count one detection of the object."""
         self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
@@ -235,6 +261,23 @@ class IdentityKeeper:
         """The events so far, which are then forgotten here: a stream writes them out and its memory stays flat."""
         events, self.events = self.events, []
         return events
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the rules, as plain values; the inverse of `restore`."""
+        return {
+            "tracks": [track.to_dict() for track in self.tracks.values()],
+            "events": [asdict(event) for event in self.events],
+            "next_obj_id": self.next_obj_id,
+            "overlapping_rounds": dict(self._overlapping_rounds),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Become what `to_dict` saw, under the same rules."""
+        tracks = [Track.from_dict(track, self.rules) for track in saved["tracks"]]
+        self.tracks = {track.obj_id: track for track in tracks}
+        self.events = [IdentityEvent(**event) for event in saved["events"]]
+        self.next_obj_id = saved["next_obj_id"]
+        self._overlapping_rounds = dict(saved["overlapping_rounds"])
 
     def followed(self) -> list[Track]:
         """Objects that SAM 2 follows."""

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,8 @@ import supervision as sv
 from grounded_sam2.export import FrameAnnotations
 from grounded_sam2.frame_source import IndexedFrameSource
 from grounded_sam2.identity import mask_overlaps
-from grounded_sam2.tracking import boxes_around, no_objects
+from grounded_sam2.tracking import tracked_detections
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.video_state import InferenceState
 
 
 @dataclass
@@ -22,23 +21,20 @@ class _Followed:
     """An object on its way back, and what it is seen to be.
 
     Attributes:
-        origin: the frame on which it was found.
-        row: its row there.
+        confidence: of the detector, on the frame on which it was found.
+        class_id: likewise.
+        class_name: likewise.
         unseen_frames: for how many frames in a row it has not been seen.
         joining: the id of the object of the forward pass that it was on the frame before.
         joined_frames: for how many frames in a row.
     """
 
-    origin: sv.Detections
-    row: int
+    confidence: float
+    class_id: int
+    class_name: str
     unseen_frames: int = 0
     joining: int | None = None
     joined_frames: int = 0
-
-    @property
-    def class_id(self) -> int:
-        assert self.origin.class_id is not None
-        return int(self.origin.class_id[self.row])
 
 
 class ReverseTracker:
@@ -81,10 +77,35 @@ class ReverseTracker:
         self._first_frame: dict[int, int] = {}
         self._last_frame: dict[int, int] = {}
         for frame_idx in sorted(annotations):
-            obj_ids = annotations[frame_idx].detections.tracker_id
-            for obj_id in [] if obj_ids is None else obj_ids.tolist():
+            for obj_id in annotations.obj_ids(frame_idx):
                 self._first_frame.setdefault(obj_id, frame_idx)
                 self._last_frame[obj_id] = frame_idx
+        self._begin_on: dict[int, list[int]] = defaultdict(list)
+        for obj_id, frame_idx in self._first_frame.items():
+            if frame_idx > 0:
+                self._begin_on[frame_idx].append(obj_id)
+        self._next_frame_idx = max(self._begin_on, default=-1)
+        self._state = predictor.init_stream()
+        self._followed: dict[int, _Followed] = {}
+
+    def save(self) -> dict[str, Any]:
+        """All that the frames before build on, as tensors and plain values; to be called between two frames of `run`.
+
+        See `restore`.
+        """
+        return {
+            "stream": self.predictor.save_stream(self._state),
+            "followed": {obj_id: asdict(going) for obj_id, going in self._followed.items()},
+            "renamed": self.renamed,
+            "next_frame_idx": self._next_frame_idx,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Let `run` go on where a tracker over the same annotations was saved."""
+        self._state = self.predictor.load_stream(saved["stream"])
+        self._followed = {obj_id: _Followed(**going) for obj_id, going in saved["followed"].items()}
+        self.renamed = saved["renamed"]
+        self._next_frame_idx = saved["next_frame_idx"]
 
     def run(self, frames: IndexedFrameSource) -> Iterator[tuple[int, sv.Detections]]:
         """Go back through the video.
@@ -96,41 +117,37 @@ class ReverseTracker:
             Frame index, and the objects that the forward pass had not found there yet, as `ContinuousTracker.step`
             gives them; frames without any are left out. Ids are those of the forward pass: see `renamed`.
         """
-        begin_on: dict[int, list[int]] = defaultdict(list)
-        for obj_id, frame_idx in self._first_frame.items():
-            if frame_idx > 0:
-                begin_on[frame_idx].append(obj_id)
-        state = self.predictor.init_stream()
-        followed: dict[int, _Followed] = {}
-        for frame_idx in range(max(begin_on, default=-1), -1, -1):
-            if not followed and frame_idx not in begin_on:
-                continue
-            stream_idx = self.predictor.append_frame(state, frames[frame_idx])
-            forward = self.annotations[frame_idx].detections
-            if followed:
-                objects = self._follow(state, stream_idx, followed, forward)
-                if len(objects) > 0:
-                    yield frame_idx, objects
-            for obj_id in begin_on.get(frame_idx, ()):
-                assert forward.tracker_id is not None and forward.mask is not None
-                row = forward.tracker_id.tolist().index(obj_id)
-                followed[obj_id] = _Followed(forward, row)
-                self.predictor.add_new_mask(state, stream_idx, obj_id, np.asarray(forward.mask[row]))
+        while self._next_frame_idx >= 0:
+            frame_idx = self._next_frame_idx
+            objects = None
+            if self._followed or frame_idx in self._begin_on:
+                objects = self._step(frame_idx, frames[frame_idx])
+            self._next_frame_idx -= 1
+            if objects is not None:
+                yield frame_idx, objects
 
-    def _follow(
-        self,
-        state: InferenceState,
-        stream_idx: int,
-        followed: dict[int, _Followed],
-        forward: sv.Detections,
-    ) -> sv.Detections:
-        """Step onto one frame; drops from `followed` what goes no further back, and returns what was found."""
-        obj_ids, mask_logits = self.predictor.step(state)
+    def _step(self, frame_idx: int, image: npt.NDArray[np.uint8]) -> sv.Detections | None:
+        """Follow onto one frame, and take up the objects that were first found on it; None when nothing is seen."""
+        stream_idx = self.predictor.append_frame(self._state, image)
+        forward = self.annotations[frame_idx].detections
+        objects = self._follow(stream_idx, forward) if self._followed else None
+        for obj_id in self._begin_on.get(frame_idx, ()):
+            assert forward.tracker_id is not None and forward.mask is not None
+            assert forward.confidence is not None and forward.class_id is not None
+            row = forward.tracker_id.tolist().index(obj_id)
+            class_name = str(forward.data["class_name"][row])
+            self._followed[obj_id] = _Followed(float(forward.confidence[row]), int(forward.class_id[row]), class_name)
+            self.predictor.add_new_mask(self._state, stream_idx, obj_id, np.asarray(forward.mask[row]))
+        return objects
+
+    def _follow(self, stream_idx: int, forward: sv.Detections) -> sv.Detections | None:
+        """Step onto one frame; lets go of what goes no further back, and returns what was found, None for nothing."""
+        obj_ids, mask_logits = self.predictor.step(self._state)
         masks = (mask_logits[:, 0] > 0).cpu().numpy()  # (N, 1, H, W) → (N, H, W)
-        scores = self.predictor.frame_scores(state, stream_idx)
+        scores = self.predictor.frame_scores(self._state, stream_idx)
         found: list[int] = []
         for row, obj_id in enumerate(obj_ids):
-            going = followed[obj_id]
+            going = self._followed[obj_id]
             is_seen = masks[row].any() and scores[obj_id][1] > 0
             going.unseen_frames = 0 if is_seen else going.unseen_frames + 1
             other = self._same_object(masks[row], going, forward) if is_seen else None
@@ -139,20 +156,25 @@ class ReverseTracker:
             if other is not None and going.joined_frames >= self.join_frames:
                 if self._last_frame[other] < self._first_frame[obj_id]:
                     self.renamed[obj_id] = other
-                del followed[obj_id]
+                del self._followed[obj_id]
             elif going.unseen_frames > self.patience:
-                del followed[obj_id]
+                del self._followed[obj_id]
             elif is_seen and other is None:
                 found.append(row)
         for obj_id in obj_ids:
-            if obj_id not in followed:
-                self.predictor.remove_object(state, obj_id, need_output=False)
-        kept = [row for row in found if obj_ids[row] in followed]
-        if not kept:
-            return no_objects((state.video_width, state.video_height))
-        objects = _as_found([followed[obj_ids[row]] for row in kept], masks[kept])
-        objects.data["mask_score"] = np.array([scores[obj_ids[row]][0] for row in kept], dtype=np.float32)
-        return objects
+            if obj_id not in self._followed:
+                self.predictor.remove_object(self._state, obj_id, need_output=False)
+        if not found:
+            return None
+        objects = [self._followed[obj_ids[row]] for row in found]
+        return tracked_detections(
+            [obj_ids[row] for row in found],
+            masks[found],
+            scores,
+            confidence=[going.confidence for going in objects],
+            class_id=[going.class_id for going in objects],
+            class_name=[going.class_name for going in objects],
+        )
 
     def _same_object(self, mask: npt.NDArray[np.bool_], going: _Followed, forward: sv.Detections) -> int | None:
         """The object of the forward pass, of the same phrase, that a mask lies on."""
@@ -162,25 +184,6 @@ class ReverseTracker:
         ious = np.where(forward.class_id == going.class_id, ious, 0.0)
         best = int(ious.argmax())
         return int(forward.tracker_id[best]) if ious[best] >= self.join_iou else None
-
-
-def _as_found(followed: list[_Followed], masks: npt.NDArray[np.bool_]) -> sv.Detections:
-    """Objects with new masks (N, H, W), and the id, class and confidence with which each was first found; N ≥ 1."""
-    origins = [cast(sv.Detections, going.origin[[going.row]]) for going in followed]
-    objects = sv.Detections.merge([_without_mask(origin) for origin in origins])
-    objects.mask = masks
-    objects.xyxy = boxes_around(masks)
-    return objects
-
-
-def _without_mask(detections: sv.Detections) -> sv.Detections:
-    return sv.Detections(
-        xyxy=detections.xyxy,
-        confidence=detections.confidence,
-        class_id=detections.class_id,
-        tracker_id=detections.tracker_id,
-        data={"class_name": detections.data["class_name"]},
-    )
 
 
 def merged(forward: sv.Detections, backward: sv.Detections | None, renamed: dict[int, int]) -> sv.Detections:

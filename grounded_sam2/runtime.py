@@ -1,6 +1,7 @@
 """What a script needs around its models: a device, a precision, and one clear line when the input is bad."""
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -128,15 +129,26 @@ class StopRequest(threading.Event):
 
     signal_number: signal.Signals | None = None
 
-    def guard(self, frames: Iterable[T]) -> Iterator[T]:
+    def guard(self, frames: Iterable[T], is_endless: bool = False) -> Iterator[T]:
         """The same frames, until the request comes.
 
+        Args:
+            frames: of which none is asked for after that.
+            is_endless: only a request ends them (a camera, a live stream), so that then the run is complete.
+
         Raises:
-            StoppedError: in place of the next frame. A source that ends by itself just then has ended well.
+            StoppedError: in place of the next frame, unless `is_endless`.
         """
-        for num_frames, frame in enumerate(frames):
+        remaining = iter(frames)
+        for num_frames in itertools.count():
             if self.signal_number is not None:
+                if is_endless:
+                    return
                 raise StoppedError(self.signal_number, num_frames)
+            try:
+                frame = next(remaining)
+            except StopIteration:
+                return
             yield frame
 
 
@@ -150,8 +162,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     The first signal only sets the event that is yielded; a second one raises KeyboardInterrupt at once. A loop over a
     video is guarded: it raises, the writers keep what there is as partial files, and `script_errors` exits with the
-    status that shells give a signal. A loop over a live stream, which only ever ends so, breaks when the event is set,
-    and its files are complete. To be entered in the main thread, before the writers.
+    status that shells give a signal. A loop over a live stream only ever ends so, and its files are complete. To be
+    entered in the main thread, before the writers.
     """
     stop = StopRequest()
 

@@ -1,6 +1,6 @@
 """Follow detected objects through a video with SAM 2: one id per detection, one `sv.Detections` per frame."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -179,17 +179,46 @@ def frame_detections(
     seen = np.flatnonzero(masks.any(axis=(1, 2)))
     if len(seen) == 0:
         return no_objects((masks.shape[2], masks.shape[1]))
-    masks, obj_ids = masks[seen], [obj_ids[index] for index in seen]
+    obj_ids = [obj_ids[index] for index in seen]
     row_of = {obj_id: row for row, obj_id in enumerate(objects.tracker_id.tolist())}
     rows = np.array([row_of[obj_id] for obj_id in obj_ids])
+    return tracked_detections(
+        obj_ids,
+        masks[seen],
+        scores,
+        confidence=objects.confidence[rows],
+        class_id=objects.class_id[rows],
+        class_name=np.asarray(objects.data["class_name"])[rows],
+    )
+
+
+def tracked_detections(
+    obj_ids: Sequence[int],
+    masks: npt.NDArray[np.bool_],
+    scores: dict[int, tuple[float, float]],
+    *,
+    confidence: npt.ArrayLike,
+    class_id: npt.ArrayLike,
+    class_name: npt.ArrayLike,
+) -> sv.Detections:
+    """N ≥ 1 objects that are seen on a frame, in the common currency.
+
+    Args:
+        obj_ids: N object ids.
+        masks: (N, H, W) bool, none of them empty.
+        scores: object id → predicted IoU of its mask and presence logit.
+        confidence: (N,) of the detector.
+        class_id: (N,) index of the phrase.
+        class_name: (N,) the phrase.
+    """
     return sv.Detections(
         xyxy=boxes_around(masks),
         mask=masks,
-        confidence=objects.confidence[rows],
-        class_id=objects.class_id[rows],
-        tracker_id=np.array(obj_ids),
+        confidence=np.asarray(confidence, dtype=np.float32),
+        class_id=np.asarray(class_id, dtype=np.int64),
+        tracker_id=np.asarray(obj_ids, dtype=np.int64),
         data={
-            "class_name": np.asarray(objects.data["class_name"])[rows],
+            "class_name": np.asarray(class_name, dtype=np.str_),
             "mask_score": np.array([scores[obj_id][0] for obj_id in obj_ids], dtype=np.float32),
             "object_score": np.array([scores[obj_id][1] for obj_id in obj_ids], dtype=np.float32),
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from sam2.mask_ops import fill_holes
 from sam2.modeling.sam2_base import ImageFeatures, SamOutput
 from sam2.video_engine import MAX_BATCH, VideoEngine
 from sam2.video_frames import LazyFrames, RGBFrames, open_rgb_frames, to_model_input
-from sam2.video_state import History, InferenceState, ObjectState
+from sam2.video_state import History, InferenceState, ObjectState, stream_from_dict
 
 
 class SAM2VideoPredictor(VideoEngine):
@@ -88,7 +89,7 @@ class SAM2VideoPredictor(VideoEngine):
             raise RuntimeError("append_frame needs a state from init_stream(); this one came from init_state()")
         frame = to_model_input(image, self.image_size)
         height, width = image.shape[:2]
-        if state.newest_frame is None:
+        if state.newest_frame_idx < 0:
             state.video_height, state.video_width = height, width
         elif (height, width) != (state.video_height, state.video_width):
             raise ValueError(
@@ -113,6 +114,42 @@ class SAM2VideoPredictor(VideoEngine):
             raise RuntimeError("the stream has no frame yet; call append_frame(state, image) first")
         self._encode_pending(state)
         return state.obj_ids, self._step(state, state.newest_frame_idx, reverse=False)
+
+    @torch.inference_mode()
+    def save_stream(self, inference_state: InferenceState) -> dict[str, Any]:
+        """What `load_stream` needs to go on behind the stream's newest frame as if nothing had happened.
+
+        Prompts on the newest frame enter memory now, as the next `append_frame` would have them do.
+
+        Returns:
+            Tensors and plain values, which `torch.load(..., weights_only=True)` reads; no more than memory attention
+            can read, so its size does not grow with the stream.
+
+        Raises:
+            RuntimeError: the state is a video's.
+        """
+        if not inference_state.is_stream:
+            raise RuntimeError("save_stream needs a state from init_stream(); this one came from init_state()")
+        self._encode_pending(inference_state)
+        return inference_state.to_dict()
+
+    def load_stream(self, saved: dict[str, Any], offload_state_to_cpu: bool = False) -> InferenceState:
+        """A stream that waits for the frame after the one on which `save_stream` was called.
+
+        Args:
+            saved: what it returned, on any device.
+            offload_state_to_cpu: see `init_state`.
+        """
+        storage = torch.device("cpu") if offload_state_to_cpu else self.device
+        state = stream_from_dict(saved, storage, self.image_size // 4)
+        for obj in state.objects.values():
+            for output in (*obj.cond.values(), *obj.non_cond.values()):
+                output.obj_ptr = output.obj_ptr.to(self.device)
+                output.object_score_logits = output.object_score_logits.to(self.device)
+                output.mask_score = output.mask_score.to(self.device)
+                output.low_res_masks = output.low_res_masks.to(storage)
+                output.maskmem = None if output.maskmem is None else output.maskmem.to(storage)
+        return state
 
     @torch.inference_mode()
     def reset_state(self, inference_state: InferenceState) -> None:

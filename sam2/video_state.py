@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sam2.modeling.sam2_base import ImageFeatures
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures
 
 History = Literal["recent", "all"]
 
@@ -24,6 +24,18 @@ class FrameOutput:
     mask_score: Tensor  # (1,) predicted quality of the mask
     maskmem: Tensor | None = None  # (1, mem_dim, h, w) bfloat16; None until encoded, or once out of reach
     reverse: bool | None = None  # direction in which tracking passed over the frame; None before it did
+
+    def to_dict(self, with_mask: bool) -> dict[str, Any]:
+        """Tensors and plain values, the mask only if asked for; the inverse of `from_dict`."""
+        return {**vars(self), "low_res_masks": self.low_res_masks if with_mask else None}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any], side: int) -> FrameOutput:
+        """An output whose mask, where it was not saved, is empty and takes no memory; `side`: of the mask."""
+        masks = saved["low_res_masks"]
+        if masks is None:
+            masks = torch.full((1, 1, 1, 1), NO_OBJ_SCORE, device=saved["obj_ptr"].device).expand(1, 1, side, side)
+        return cls(**{**saved, "low_res_masks": masks})
 
 
 @dataclass
@@ -84,6 +96,25 @@ class InferenceState:
     newest_frame_idx: int = -1
     features: tuple[int, ImageFeatures] | None = None  # of the frame last looked at
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the steps after the newest frame read, as tensors and plain values; the inverse of `stream_from_dict`.
+
+        Prompts and masks of frames that have passed are not among it, nor is anything that waits to enter memory.
+        """
+        return {
+            "num_frames": self.num_frames,
+            "video_height": self.video_height,
+            "video_width": self.video_width,
+            "newest_frame_idx": self.newest_frame_idx,
+            "objects": {
+                obj_id: {
+                    "cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.cond.items()},
+                    "non_cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.non_cond.items()},
+                }
+                for obj_id, obj in self.objects.items()
+            },
+        }
+
     @property
     def obj_ids(self) -> list[int]:
         """Object ids in the order of the masks that the predictor returns."""
@@ -97,3 +128,18 @@ class InferenceState:
         if key in ("images", "num_frames", "video_height", "video_width", "obj_ids", "storage_device"):
             return getattr(self, key)
         raise KeyError(key)
+
+
+def stream_from_dict(saved: dict[str, Any], storage_device: torch.device, side: int) -> InferenceState:
+    """A stream as `InferenceState.to_dict` saw it; `side`: of low-resolution masks, in cells."""
+    state = InferenceState(
+        None, saved["num_frames"], saved["video_height"], saved["video_width"], storage_device, "recent"
+    )
+    state.newest_frame_idx = saved["newest_frame_idx"]
+    for obj_id, outputs in saved["objects"].items():
+        cond, non_cond = (
+            {t: FrameOutput.from_dict(output, side) for t, output in outputs[kind].items()}
+            for kind in ("cond", "non_cond")
+        )
+        state.objects[obj_id] = ObjectState(cond=cond, non_cond=non_cond)
+    return state

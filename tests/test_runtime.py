@@ -1,5 +1,6 @@
 """Device, precision, the note about the nano models, and one line for bad input."""
 
+import itertools
 import logging
 import os
 import signal
@@ -9,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, script_errors, stop_on_signals
+from grounded_sam2.runtime import (
+    StoppedError,
+    choose_device,
+    choose_dtype,
+    note_nano_models,
+    run,
+    script_errors,
+    stop_on_signals,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -154,9 +163,21 @@ def test_a_second_signal_stops_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_during_the_last_frame_comes_too_late() -> None:
+def test_no_frame_is_taken_after_a_signal() -> None:
+    """A source of frames may be at work itself, and what it had done would be lost."""
+    frames = iter(range(5))
+    with pytest.raises(StoppedError, match="stopped by SIGTERM after 2 frames"), stop_on_signals() as stop:
+        for frame_idx in stop.guard(frames):
+            if frame_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert list(frames) == [2, 3, 4]
+
+
+def test_a_signal_is_the_natural_end_of_an_endless_source() -> None:
+    worked_on = []
     with stop_on_signals() as stop:
-        for frame_idx in stop.guard(range(3)):
+        for frame_idx in stop.guard(itertools.count(), is_endless=True):
+            worked_on.append(frame_idx)
             if frame_idx == 2:
                 os.kill(os.getpid(), signal.SIGINT)
-    assert stop.is_set()
+    assert worked_on == [0, 1, 2]
