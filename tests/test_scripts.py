@@ -32,6 +32,14 @@ REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 CONTINUOUS_SCRIPTS = [CONTINUOUS_SCRIPT, REVERSE_SCRIPT]
 CAMERA_SCRIPT = "grounded_sam2_tracking_camera_with_continuous_id.py"  # run in test_camera_script.py
 SCRIPTS = [*IMAGE_SCRIPTS, BATCH_SCRIPT, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *CONTINUOUS_SCRIPTS]
+CLOUD_SCRIPTS = [  # what they do is tested in test_dds_scripts.py
+    "grounded_sam2_gd1.5_demo.py",
+    "grounded_sam2_dinox_demo.py",
+    "grounded_sam2_tracking_demo_with_gd1.5.py",
+    "grounded_sam2_tracking_demo_custom_video_input_gd1.5.py",
+    "grounded_sam2_tracking_demo_custom_video_input_dinox.py",
+    "grounded_sam2_tracking_demo_with_continuous_id_gd1.5.py",
+]
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]
@@ -217,7 +225,7 @@ def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path
         assert [len(frame.detections) for frame in by_frame] == [0] * NUM_FRAMES
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, CAMERA_SCRIPT])
+@pytest.mark.parametrize("name", [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS])
 def test_scripts_keep_the_house_style(name: str, load_script: Load) -> None:
     """Under 100 lines, no function but `main`, a comment on every setting, commands in the docstring."""
     from grounded_sam2.flags import setting_comments
@@ -238,7 +246,7 @@ def test_the_same_setting_has_the_same_default_everywhere(load_script: Load) -> 
 
     own = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH"}
     seen: dict[str, object] = {}
-    for name in [*SCRIPTS, CAMERA_SCRIPT]:
+    for name in [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS]:
         script = load_script(name)
         for setting in setting_comments((REPOSITORY / name).read_text(encoding="utf-8")):
             if setting not in own:

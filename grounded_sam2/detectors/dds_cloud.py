@@ -1,6 +1,6 @@
 """Grounding DINO 1.5, 1.6 and DINO-X, which run in the DDS cloud only: images go there, boxes come back, and it costs.
 
-A token is had at https://cloud.deepdataspace.com. What is needed besides: pip install "grounded-sam2[cloud]".
+A token is had at https://cloud.deepdataspace.com. What is needed besides comes with `make install`.
 """
 
 import base64
@@ -243,7 +243,7 @@ def _connect(token: str, **settings: Any) -> "DDSService":
     try:
         from grounded_sam2.detectors.dds_service import DDSService
     except ImportError as error:
-        raise OSError(f"the DDS cloud needs its SDK: pip install 'grounded-sam2[cloud]' ({error})") from error
+        raise OSError(f"the DDS cloud needs its SDK: make install, or pip install -e '.[cloud]' ({error})") from error
     return DDSService(token, **settings)
 
 

@@ -1,0 +1,80 @@
+"""Find and mask what a text prompt names in one image, with Grounding DINO 1.5 of the DDS cloud.
+
+    export DDS_API_TOKEN=…   # from https://cloud.deepdataspace.com
+    python grounded_sam2_gd1.5_demo.py
+    python grounded_sam2_gd1.5_demo.py --text-prompt "dog. tree." --image-path my.jpg \
+        --grounding-model GroundingDino-1.6-Pro
+"""
+
+from pathlib import Path
+
+from grounded_sam2.detectors.dds_cloud import DDSCloudDetector, DDSModel
+from grounded_sam2.detectors.tiled import in_tiles
+from grounded_sam2.export import write_json
+from grounded_sam2.files import check_writable
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.images import read_image, write_image
+from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.render import annotate
+from grounded_sam2.runtime import choose_device, choose_dtype, run
+from grounded_sam2.segment import segment
+from sam2.build_sam import build_sam2
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+# ---- settings: edit here, or pass the same name as a flag ----
+TEXT_PROMPT = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."  # phrases, each ended by "."
+IMAGE_PATH = "assets/scene.jpg"  # any image file
+GROUNDING_MODEL: DDSModel = "GroundingDino-1.5-Pro"  # or -1.5-Edge, GroundingDino-1.6-Pro, DINO-X-1.0
+API_TOKEN: str | None = None  # of the DDS cloud; none takes the environment variable DDS_API_TOKEN
+DDS_ENDPOINT: str | None = None  # address of the service; none takes the official one
+CACHE_DIR: Path | None = Path("outputs/dds_cache")  # answers that were paid for, not asked for again; none keeps none
+MAX_REQUESTS: int | None = 200  # images, or tiles of them, that may be sent in one run: each costs; none: no limit
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
+OUTPUT_DIR = Path("outputs/grounded_sam2_gd1.5_demo")  # where the picture and the JSON go
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+
+def main() -> None:
+    # Step 1: read the prompt and the image, and make sure the outputs can be written and the service be asked
+    phrases = parse_prompt(TEXT_PROMPT)
+    image = read_image(IMAGE_PATH)
+    height, width = image.shape[:2]
+    annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_annotated.jpg")
+    json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}.json")
+    detector = DDSCloudDetector(
+        GROUNDING_MODEL,
+        token=API_TOKEN,
+        nms_threshold=NMS_THRESHOLD,
+        cache_dir=CACHE_DIR,
+        max_requests=MAX_REQUESTS,
+        endpoint=DDS_ENDPOINT,
+    )
+    detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
+
+    # Step 2: build SAM 2
+    device = choose_device(DEVICE)
+    sam2_model = build_sam2(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE))
+    predictor = SAM2ImagePredictor(sam2_model)
+
+    # Step 3: find the boxes that the prompt names
+    (detections,) = detector.detect(image, phrases, box_threshold=BOX_THRESHOLD)
+
+    # Step 4: find the mask in each box
+    detections = segment(predictor, image, detections)
+
+    # Step 5: draw and write
+    write_image(annotated_path, annotate(image, detections))
+    write_json(json_path, IMAGE_PATH, detections, size=(width, height))
+    print(f"found {len(detections)}: {', '.join(detections.data['class_name']) or 'nothing'}")
+    print(f"wrote {annotated_path} and {json_path}")
+
+
+if __name__ == "__main__":
+    override_from_flags(globals())
+    run(main)

@@ -1,0 +1,99 @@
+"""Track what a text prompt names through your own video, camera or stream, with Grounding DINO 1.5 of the DDS cloud.
+
+The service is asked about each frame until objects are found; they are followed from there on, however far.
+
+    export DDS_API_TOKEN=…   # from https://cloud.deepdataspace.com
+    python grounded_sam2_tracking_demo_custom_video_input_gd1.5.py
+    python grounded_sam2_tracking_demo_custom_video_input_gd1.5.py --video-path 0 \
+        --text-prompt "person. cup." --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
+"""
+
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from grounded_sam2.detectors.dds_cloud import DDSCloudDetector, DDSModel
+from grounded_sam2.detectors.tiled import in_tiles
+from grounded_sam2.export import FrameAnnotationWriter
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.render import annotate
+from grounded_sam2.runtime import choose_device, choose_dtype, run
+from grounded_sam2.segment import segment
+from grounded_sam2.tracking import PromptType, no_objects, prompt_objects, track_frame
+from grounded_sam2.video import open_frames
+from grounded_sam2.video_writer import VideoWriter
+from sam2.build_sam import build_sam2_video_predictor
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+# ---- settings: edit here, or pass the same name as a flag ----
+TEXT_PROMPT = "penguin. red car. pig."  # phrases, each ended by "."
+VIDEO_PATH = "assets/crossing.mp4"  # video file, folder of frames, URL or camera index
+MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
+PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask
+GROUNDING_MODEL: DDSModel = "GroundingDino-1.5-Pro"  # or -1.5-Edge, GroundingDino-1.6-Pro, DINO-X-1.0
+API_TOKEN: str | None = None  # of the DDS cloud; none takes the environment variable DDS_API_TOKEN
+DDS_ENDPOINT: str | None = None  # address of the service; none takes the official one
+CACHE_DIR: Path | None = Path("outputs/dds_cache")  # answers that were paid for, not asked for again; none keeps none
+MAX_REQUESTS: int | None = 200  # images, or tiles of them, that may be sent in one run: each costs; none: no limit
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
+OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_custom_video_input_gd1.5")  # the video, JSON lines
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+
+def main() -> None:
+    # Step 1: read the prompt, open the source, and make sure the service can be asked
+    phrases = parse_prompt(TEXT_PROMPT)
+    frames = open_frames(VIDEO_PATH)
+    name = Path(VIDEO_PATH).stem
+    detector = DDSCloudDetector(
+        GROUNDING_MODEL,
+        token=API_TOKEN,
+        nms_threshold=NMS_THRESHOLD,
+        cache_dir=CACHE_DIR,
+        max_requests=MAX_REQUESTS,
+        endpoint=DDS_ENDPOINT,
+    )
+    detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
+
+    with (
+        frames,
+        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
+        FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
+    ):
+        # Step 2: build SAM 2; both predictors share one set of weights
+        device = choose_device(DEVICE)
+        video_predictor = build_sam2_video_predictor(
+            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
+        )
+        image_predictor = SAM2ImagePredictor(video_predictor)
+        inference_state = video_predictor.init_stream()
+        objects = no_objects(frames.size)
+        for image in tqdm(islice(frames, MAX_FRAMES), total=MAX_FRAMES or frames.num_frames, unit="frame"):
+            frame_idx = video_predictor.append_frame(inference_state, image)
+
+            # Step 3: until something is found, look for the objects; one object id per detection
+            if len(objects) == 0:
+                (detections,) = detector.detect(image, phrases, box_threshold=BOX_THRESHOLD)
+                detections = segment(image_predictor, image, detections)
+                objects = prompt_objects(video_predictor, inference_state, frame_idx, detections, PROMPT_TYPE_FOR_VIDEO)
+
+            # Step 4: follow them onto this frame; draw and write it
+            detections = track_frame(video_predictor, inference_state, frame_idx, objects)
+            video.write(annotate(image, detections))
+            annotations.write(frame_idx, detections)
+
+    print(f"found {len(objects)}: {', '.join(objects.data['class_name']) or 'nothing'}")
+    print(f"wrote {video.path} and {annotations.path}")
+
+
+if __name__ == "__main__":
+    override_from_flags(globals())
+    run(main)
