@@ -75,15 +75,15 @@ def main() -> None:
     ):
         # Step 2: build SAM 2 and the tracker over it
         device = choose_device(DEVICE)
-        predictor = build_sam2_video_predictor(
-            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
-        )
+        dtype = choose_dtype(device, DTYPE)
+        predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         tracker = ContinuousTracker(
             detector, predictor, phrases, detect_every=STEP, box_threshold=BOX_THRESHOLD, rules=rules
         )
 
         # Step 3: follow; draw and write each frame as it comes
-        for image in tqdm(stop.guard(islice(frames, MAX_FRAMES)), total=MAX_FRAMES or frames.num_frames, unit="frame"):
+        images = stop.guard(islice(frames, MAX_FRAMES), is_endless=frames.num_frames is None)
+        for image in tqdm(images, total=MAX_FRAMES or frames.num_frames, unit="frame"):
             objects = tracker.step(image)
             video.write(annotate(image, objects))
             annotations.write(tracker.frame_idx, objects)
