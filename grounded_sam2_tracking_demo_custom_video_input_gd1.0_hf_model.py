@@ -20,7 +20,7 @@ from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
 from grounded_sam2.segment import segment
 from grounded_sam2.tracking import PromptType, no_objects, prompt_objects, track_frame
 from grounded_sam2.video import open_frames
@@ -54,22 +54,23 @@ def main() -> None:
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
+        stop_on_signals() as stop,
         frames,
-        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size) as video,
+        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
         FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
     ):
         # Step 2: build the models; both predictors share one set of weights
         device = choose_device(DEVICE)
-        video_predictor = build_sam2_video_predictor(
-            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
-        )
+        dtype = choose_dtype(device, DTYPE)
+        video_predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         image_predictor = SAM2ImagePredictor(video_predictor)
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
 
         inference_state = video_predictor.init_stream()
         objects = no_objects(frames.size)
-        for image in tqdm(islice(frames, MAX_FRAMES), total=MAX_FRAMES or frames.num_frames, unit="frame"):
+        images = stop.guard(islice(frames, MAX_FRAMES), is_endless=frames.num_frames is None)
+        for image in tqdm(images, total=MAX_FRAMES or frames.num_frames, unit="frame"):
             frame_idx = video_predictor.append_frame(inference_state, image)
 
             # Step 3: until something is found, look for the objects; one object id per detection

@@ -85,6 +85,7 @@ def track(
     inference_state: InferenceState,
     frame_idx: int,
     objects: sv.Detections,
+    guard: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     progress: Callable[..., Iterable[Any]] | None = None,
 ) -> Iterator[tuple[int, sv.Detections]]:
     """Follow prompted objects from one frame to both ends of the video, and yield all frames from first to last.
@@ -95,6 +96,7 @@ def track(
     Args:
         frame_idx: 0-based frame the objects were prompted on.
         objects: what `prompt_objects` returned; N = 0 yields every frame with nothing on it.
+        guard: goes around the frames of the backward pass, and may end it by an error; `StopRequest.guard`, for one.
         progress: shows how far the backward pass is, before any frame is yielded; called as `tqdm` is.
 
     Yields:
@@ -108,7 +110,7 @@ def track(
 
     before: list[tuple[int, sv.Detections, list[dict[str, Any]]]] = []
     if frame_idx > 0:
-        backwards: Iterable[Any] = predictor.propagate_in_video(inference_state, frame_idx, reverse=True)
+        backwards = guard(predictor.propagate_in_video(inference_state, frame_idx, reverse=True))
         if progress is not None:
             backwards = progress(backwards, total=frame_idx + 1, desc="backwards", unit="frame", leave=False)
         for index, obj_ids, mask_logits in backwards:
