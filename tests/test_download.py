@@ -239,7 +239,8 @@ def test_registry() -> None:
     assert find_checkpoint("someone/some-detector").is_repository
     assert CHECKPOINTS["bert-tokenizer"].folder == CHECKPOINTS["groundingdino-swint"].folder  # where it is looked for
     assert CHECKPOINTS["bert-tokenizer"].file_name == "tokenizer.json"
-    assert len(CHECKPOINTS) == 13
+    assert CHECKPOINTS["florence-2-large"].source == "florence-community/Florence-2-large"
+    assert len(CHECKPOINTS) == 17
     with pytest.raises(ValueError, match=r"unknown checkpoint 'sam2\.1-lage': expected one of sam2\.1-large"):
         find_checkpoint("sam2.1-lage")
 

@@ -32,6 +32,11 @@ REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 CONTINUOUS_SCRIPTS = [CONTINUOUS_SCRIPT, REVERSE_SCRIPT]
 CAMERA_SCRIPT = "grounded_sam2_tracking_camera_with_continuous_id.py"  # run in test_camera_script.py
 SCRIPTS = [*IMAGE_SCRIPTS, BATCH_SCRIPT, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *CONTINUOUS_SCRIPTS]
+FLORENCE2_SCRIPTS = [  # what they do is tested in test_florence2_scripts.py
+    "grounded_sam2_florence2_image_demo.py",
+    "grounded_sam2_florence2_autolabel_pipeline.py",
+    "grounded_sam2_tracking_demo_with_florence2.py",
+]
 CLOUD_SCRIPTS = [  # what they do is tested in test_dds_scripts.py
     "grounded_sam2_gd1.5_demo.py",
     "grounded_sam2_dinox_demo.py",
@@ -225,7 +230,7 @@ def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path
         assert [len(frame.detections) for frame in by_frame] == [0] * NUM_FRAMES
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS])
+@pytest.mark.parametrize("name", [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS])
 def test_scripts_keep_the_house_style(name: str, load_script: Load) -> None:
     """Under 100 lines, no function but `main`, a comment on every setting, commands in the docstring."""
     from grounded_sam2.flags import setting_comments
@@ -244,9 +249,9 @@ def test_scripts_keep_the_house_style(name: str, load_script: Load) -> None:
 def test_the_same_setting_has_the_same_default_everywhere(load_script: Load) -> None:
     from grounded_sam2.flags import setting_comments
 
-    own = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH"}
+    own = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE"}
     seen: dict[str, object] = {}
-    for name in [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS]:
+    for name in [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]:
         script = load_script(name)
         for setting in setting_comments((REPOSITORY / name).read_text(encoding="utf-8")):
             if setting not in own:

@@ -1,14 +1,20 @@
 """Boxes become masks, and masks points."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import supervision as sv
 from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.segment import points_in_mask, segment
+from grounded_sam2.images import read_image
+from grounded_sam2.segment import points_in_mask, refine, segment
+from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 BOXES = np.array([[4, 4, 40, 30], [10, 8, 20, 18], [0, 0, 80, 60]], np.float32)
 
 
@@ -41,6 +47,63 @@ def test_boxes_do_not_depend_on_each_other(predictor: SAM2ImagePredictor) -> Non
         alone = segment(predictor, image, detections[[index]])
         np.testing.assert_array_equal(alone.mask[0], together.mask[index])
         assert alone.data["mask_score"][0] == pytest.approx(together.data["mask_score"][index], abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_refined_masks_have_the_form_of_segmented_ones(predictor: SAM2ImagePredictor, count: int) -> None:
+    image, detections = make_image(60, 80), boxes(count)
+    masks = np.zeros((count, 60, 80), bool)
+    masks[:, 10:20, 10:30] = True
+    refined = refine(predictor, image, replace(detections, mask=masks))
+    assert refined.mask.shape == (count, 60, 80) and refined.mask.dtype == bool
+    assert refined.data["mask_score"].shape == (count,) and refined.data["mask_score"].dtype == np.float32
+    np.testing.assert_array_equal(refined.xyxy, detections.xyxy)
+    without = refine(predictor, image, detections)
+    np.testing.assert_array_equal(without.mask, segment(predictor, image, detections).mask)
+
+
+def test_masks_to_refine_have_the_size_of_the_image(predictor: SAM2ImagePredictor) -> None:
+    with pytest.raises(ValueError, match=r"masks: expected \(1, 60, 80\), got \(1, 80, 60\)"):
+        refine(predictor, make_image(60, 80), replace(boxes(1), mask=np.zeros((1, 80, 60), bool)))
+
+
+def test_a_rough_outline_becomes_the_object() -> None:
+    """Of the bundled picture's penguin: half of its box at first, afterwards what its box alone gives."""
+    predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_hiera_nano.pt"))
+    image = read_image(REPOSITORY / "assets" / "scene.jpg")
+    penguin = make_detections(np.array([[431, 149, 600, 333]]), np.ones(1), np.zeros(1, int), ["penguin"], (640, 360))
+    expected = segment(predictor, image, penguin).mask[0]
+    rough = np.zeros((1, 360, 640), bool)
+    rough[0, 170:300, 470:560] = True
+    refined = refine(predictor, image, replace(penguin, mask=rough)).mask[0]
+    assert (rough[0] & expected).sum() < 0.7 * (rough[0] | expected).sum()
+    assert (refined & expected).sum() > 0.9 * (refined | expected).sum()
+
+
+def test_parts_that_do_not_touch_are_drawn_one_by_one() -> None:
+    """Between the dog and the penguin is a backpack, which the box around both takes in."""
+    predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_hiera_nano.pt"))
+    image = read_image(REPOSITORY / "assets" / "scene.jpg")
+    each = make_detections(np.array([[247, 63, 340, 169], [431, 149, 600, 333]]), np.ones(2), np.arange(2),
+                           ["dog", "penguin"], (640, 360))  # fmt: skip
+    expected = segment(predictor, image, each).mask.any(axis=0)
+    both = make_detections(np.array([[247, 63, 600, 333]]), np.ones(1), np.zeros(1, int), ["animals"], (640, 360))
+    rough = np.zeros((1, 360, 640), bool)
+    rough[0, 63:169, 247:340] = rough[0, 149:333, 431:600] = True
+    refined = refine(predictor, image, replace(both, mask=rough))
+    assert (refined.mask[0] & expected).sum() > 0.9 * (refined.mask[0] | expected).sum()
+    assert refined.data["mask_score"].shape == (1,)
+
+
+def test_a_mask_without_pixels_counts_as_its_box(predictor: SAM2ImagePredictor) -> None:
+    image, detections = make_image(60, 80), boxes(2)
+    masks = np.zeros((2, 60, 80), bool)
+    masks[1, 8:19, 10:21] = True
+    refined = refine(predictor, image, replace(detections, mask=masks))
+    assert refined.mask.shape == (2, 60, 80)
+    masks[0, 4:31, 4:41] = True
+    filled = refine(predictor, image, replace(detections, mask=masks))
+    assert (refined.mask[0] ^ filled.mask[0]).sum() <= 0.02 * filled.mask[0].size  # the boxes differ by a pixel
 
 
 def test_points_lie_inside_and_apart() -> None:

@@ -1,0 +1,76 @@
+"""Ask Florence-2 what is where in one image, and mask every answer with SAM 2.
+
+    python grounded_sam2_florence2_image_demo.py
+    python grounded_sam2_florence2_image_demo.py --pipeline open_vocabulary_detection_segmentation \
+        --text-input "car <and> building" --image-path my.jpg --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from grounded_sam2.export import write_json
+from grounded_sam2.files import check_writable
+from grounded_sam2.flags import override_from_flags
+from grounded_sam2.florence2 import Florence2
+from grounded_sam2.florence2_tasks import PIPELINES, check_text
+from grounded_sam2.images import read_image, write_image
+from grounded_sam2.render import annotate
+from grounded_sam2.runtime import choose_device, choose_dtype, run
+from grounded_sam2.segment import refine
+from sam2.build_sam import build_sam2
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+# ---- settings: edit here, or pass the same name as a flag ----
+PIPELINE: Literal[
+    "object_detection_segmentation",
+    "dense_region_caption_segmentation",
+    "region_proposal_segmentation",
+    "phrase_grounding_segmentation",
+    "referring_expression_segmentation",
+    "open_vocabulary_detection_segmentation",
+] = "object_detection_segmentation"  # what to ask; the last three need TEXT_INPUT, the first three take none
+TEXT_INPUT: str | None = None  # a caption, an expression that refers to one thing, or phrases with <and> between them
+IMAGE_PATH = "assets/scene.jpg"  # any image file
+FLORENCE2_MODEL_ID = "florence-community/Florence-2-large"  # folder or hub id
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+REFINE_OUTLINES = True  # let SAM 2 redraw the outlines of Florence-2; false keeps them as the masks
+NUM_BEAMS = 3  # continuations that Florence-2's search holds; 1 is faster
+OUTPUT_DIR = Path("outputs/grounded_sam2_florence2_image_demo")  # where the picture and the JSON go
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # SAM 2's and Florence-2's precision: auto, float32, bfloat16, float16
+
+
+def main() -> None:
+    # Step 1: read the question and the image, and make sure the outputs can be written
+    task = PIPELINES[PIPELINE]
+    text = check_text(task, TEXT_INPUT)
+    image = read_image(IMAGE_PATH)
+    height, width = image.shape[:2]
+    annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{PIPELINE}.jpg")
+    json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{PIPELINE}.json")
+
+    # Step 2: build the models
+    device = choose_device(DEVICE)
+    dtype = choose_dtype(device, DTYPE)
+    florence2 = Florence2(FLORENCE2_MODEL_ID, device=device, dtype=dtype, num_beams=NUM_BEAMS)
+    predictor = SAM2ImagePredictor(build_sam2(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype))
+
+    # Step 3: ask what is where; what is not named in the answer is named after the question
+    answer = florence2.ask(image, task, text)
+    detections = answer.detections((width, height), unlabelled=text or "region")
+
+    # Step 4: find the mask in each box, or from each outline
+    if REFINE_OUTLINES or detections.mask is None:
+        detections = refine(predictor, image, detections)
+
+    # Step 5: draw and write
+    write_image(annotated_path, annotate(image, detections))
+    write_json(json_path, IMAGE_PATH, detections, size=(width, height))
+    print(f"found {len(detections)}: {', '.join(detections.data['class_name']) or 'nothing'}")
+    print(f"wrote {annotated_path} and {json_path}")
+
+
+if __name__ == "__main__":
+    override_from_flags(globals())
+    run(main)
