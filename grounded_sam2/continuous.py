@@ -56,7 +56,7 @@ class ContinuousTracker:
             predictor: follows the objects.
             text_prompt: phrases; one that begins with "not" names what is not wanted: a box that is more surely that is
                 dropped.
-            detect_every: frames from one round of detection to the next, at least 1.
+            detect_every: frames from one round of detection to the next, at least 1; may be changed between steps.
             box_threshold: see `Detector.detect`.
             text_threshold: see `Detector.detect`.
             scene_cut: mean change of grey, in [0, 1], between two frames that makes a cut; None: no cuts are looked
@@ -77,6 +77,7 @@ class ContinuousTracker:
         self.keeper = IdentityKeeper(rules or IdentityRules())
         self.phrases: list[str] = []
         self.frame_idx = -1
+        self._detection_idx = -1  # the frame that the detector looked at last
         self._state = predictor.init_stream()
         self._thumbnail: npt.NDArray[np.float32] | None = None
         self.set_prompt(text_prompt)
@@ -114,6 +115,7 @@ class ContinuousTracker:
             "phrases": self.phrases,
             "detect_every": self.detect_every,
             "frame_idx": self.frame_idx,
+            "detection_idx": self._detection_idx,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -125,6 +127,7 @@ class ContinuousTracker:
         self.phrases = saved["phrases"]
         self.detect_every = saved["detect_every"]
         self.frame_idx = saved["frame_idx"]
+        self._detection_idx = saved["detection_idx"]
 
     def step(self, image: Image) -> sv.Detections:
         """Take in the next frame.
@@ -143,8 +146,10 @@ class ContinuousTracker:
         is_cut = self._is_scene_cut(image)
         self.frame_idx = self.predictor.append_frame(self._state, image)
         doubtful = self._follow()
-        if self.frame_idx % self.detect_every == 0 or is_cut or self._prompt_is_new:
+        is_due = self.frame_idx - self._detection_idx >= self.detect_every
+        if is_due or is_cut or self._prompt_is_new:
             self._prompt_is_new = False
+            self._detection_idx = self.frame_idx
             self._detect(image)
         objects = self._objects_on(image.shape[:2])
         self.predictor.forget_frame(self._state, self.frame_idx, [i for i in doubtful if i in self._state.objects])

@@ -121,6 +121,18 @@ def test_the_prompt_changes_and_ids_live_on(predictor: SAM2VideoPredictor, clip:
     assert detector.prompts == [[first], others]  # asked again at once, then not before `detect_every`
 
 
+def test_the_interval_changes_and_counts_from_the_last_look(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:
+    detector = TruthDetector()
+    tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=3)
+    looked_at = []
+    for frame_idx, scene in enumerate(clip[:12]):
+        tracker.detect_every = 3 if frame_idx < 4 else 4
+        before = len(detector.prompts)
+        run(tracker, detector, [scene])
+        looked_at += [frame_idx] * (len(detector.prompts) - before)
+    assert looked_at == [0, 3, 7, 11]  # not 4, which 4 divides
+
+
 def test_an_unwanted_phrase_takes_its_boxes_away(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:
     class Doubtful(TruthDetector):
         """Takes every object for the first phrase, and one of them more surely for the unwanted one."""
