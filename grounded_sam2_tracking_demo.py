@@ -52,8 +52,8 @@ def main() -> None:
 
     with (
         stop_on_signals() as stop,
-        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
         FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
+        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
     ):
         # Step 2: build the models; both predictors share one set of weights
         device = choose_device(DEVICE)

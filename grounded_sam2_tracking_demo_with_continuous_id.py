@@ -60,10 +60,10 @@ def main() -> None:
         stop_on_signals() as stop,
         frames,
         SavedRun(OUTPUT_DIR / f"{name}.resume", settings_of(globals()), frames, RESUME, SAVE_EVERY) as saved,
-        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
         FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
         IdMapWriter(OUTPUT_DIR, frames.size) as id_maps,
         EventLogWriter(OUTPUT_DIR / "events.jsonl") as event_log,
+        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
     ):
         # Step 2: build the models and the tracker over them
         device = choose_device(DEVICE)

@@ -132,7 +132,13 @@ class SavedRun:
         """
         stage = SavedStage(self, name, tracker, [writer.file for writer in writers])
         if name in self._stages:
-            stage.restore(self._stages[name])
+            try:
+                stage.restore(self._stages[name])
+            except (KeyError, TypeError) as error:
+                raise ValueError(
+                    f"cannot resume: {self.path} is of another version of this program ({error!r}); run without "
+                    "--resume to start anew"
+                ) from error
         elif not self._stages:
             self.path.unlink(missing_ok=True)  # of an interrupted run, whose lines are about to be replaced
         try:

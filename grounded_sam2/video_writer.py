@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -24,7 +27,9 @@ __all__ = ["VideoWriter", "exact_fps"]
 
 logger = logging.getLogger(__name__)
 
-VIDEO_OUTPUT_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
+# suffix → FFmpeg's name of the container
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+VIDEO_OUTPUT_SUFFIXES = frozenset(CONTAINERS)
 # Files grow in pieces of at most a second, each given to the system at once, and in MP4 with an index of its own, so
 # that what was never finished can be read.
 MP4_IN_PIECES = {"movflags": "+frag_keyframe+delay_moov+default_base_moof", "frag_duration": "1000000"}
@@ -38,6 +43,23 @@ def exact_fps(fps: float | Fraction) -> Fraction:
     if exact <= 0:
         raise ValueError(f"expected more than 0 frames per second, got {fps}")
     return exact
+
+
+class _CheckedFile(io.FileIO):
+    """A file that remembers that it could not be written, which FFmpeg does not report when it closes a video."""
+
+    failure: OSError | None = None
+
+    def write(self, block: Any) -> int:
+        """Write all of a block."""
+        remaining = memoryview(block)
+        try:
+            while remaining:
+                remaining = remaining[super().write(remaining) :]
+        except OSError as error:
+            self.failure = error
+            raise
+        return len(block)
 
 
 class VideoWriter:
@@ -90,6 +112,7 @@ class VideoWriter:
         self._live = like if like is not None and like.seconds is not None else None
         self._target = check_writable(path)
         self._is_closed = False
+        self._file: _CheckedFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._sound: SoundTrack | None = None
@@ -143,8 +166,10 @@ class VideoWriter:
             start = self._like.times[0] * self._like.time_base
             if not _is_steady(self._like.times, self._like.time_base, self.fps):
                 self._times, self._time_base = self._like.times, self._like.time_base
-        in_pieces = MKV_IN_PIECES if self.path.suffix.lower() == ".mkv" else MP4_IN_PIECES
-        container = av.open(str(self.partial_path), "w", options={**in_pieces, "flush_packets": "1"})
+        kind = CONTAINERS[self.path.suffix.lower()]
+        in_pieces = MKV_IN_PIECES if kind == "matroska" else MP4_IN_PIECES
+        self._file = _CheckedFile(self.partial_path, "w")
+        container = av.open(self._file, "w", format=kind, options={**in_pieces, "flush_packets": "1"})
         stream = self._add_stream(container, width, height)
         if self._like is not None:
             self._sound = open_sound(self._like.name, start)
@@ -174,11 +199,12 @@ class VideoWriter:
             raise RuntimeError(f"no frame was written to {self.path}: call write(image) before close()")
         self._end_partial()
         with _no_space_is_an_os_error(self.path):
-            if self.path.suffix.lower() == ".mkv":
+            kind = CONTAINERS[self.path.suffix.lower()]
+            if kind == "matroska":
                 replace_file(self.partial_path, self._target)
                 return
             with replacing(self._target) as temporary:
-                _index_first(self.partial_path, temporary)
+                _index_first(self.partial_path, temporary, kind)
             self.partial_path.unlink()
 
     def leave(self) -> None:
@@ -195,14 +221,16 @@ class VideoWriter:
         self._is_closed = True
         if self._container is None or self._stream is None:
             return
-        try:
-            with _no_space_is_an_os_error(self.partial_path):
+        assert self._file is not None
+        with _no_space_is_an_os_error(self.partial_path), self._file:
+            try:
                 self._container.mux(self._stream.encode())
-        finally:
-            if self._sound is not None:
-                self._sound.close()
-            with _no_space_is_an_os_error(self.partial_path):
+            finally:
+                if self._sound is not None:
+                    self._sound.close()
                 self._container.close()
+            if self._file.failure is not None:
+                raise self._file.failure
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -225,14 +253,26 @@ def _is_steady(times: Sequence[int], time_base: Fraction, fps: Fraction) -> bool
     return bool(deviation.max() <= 1.01 * float(time_base))
 
 
-def _index_first(source: Path, target: Path) -> None:
-    """Copy a video that was written in pieces as one with a single index, before everything else."""
-    with av.open(str(source)) as pieces, av.open(str(target), "w", options={"movflags": "+faststart"}) as whole:
+def _index_first(source: Path, target: Path, kind: str) -> None:
+    """Copy a video that was written in pieces as one with a single index, before everything else.
+
+    Raises:
+        OSError: not all of it could be written.
+    """
+    with (
+        av.open(str(source)) as pieces,
+        av.open(str(target), "w", format=kind, options={"movflags": "+faststart"}) as whole,
+    ):
         streams = {stream.index: whole.add_stream_from_template(stream) for stream in pieces.streams}
+        num_bytes = 0
         for packet in pieces.demux():
             if packet.dts is not None:
+                num_bytes += packet.size
                 packet.stream = streams[packet.stream_index]
                 whole.mux(packet)
+    with av.open(str(target)) as whole:  # FFmpeg does not tell when the disk gets full at the end
+        if sum(packet.size for packet in whole.demux()) != num_bytes:
+            raise OSError(errno.ENOSPC, "the disk is full, or a limit to the size of files is reached")
 
 
 @contextmanager

@@ -221,6 +221,18 @@ def test_damage_is_refused(tmp_path: Path, predictor: SAM2VideoPredictor, clip: 
         stopped.start(resume=True)
 
 
+def test_a_state_of_another_version_is_refused(
+    tmp_path: Path, predictor: SAM2VideoPredictor, clip: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = Run(tmp_path, predictor, clip)
+    with monkeypatch.context() as older:
+        older.setattr(ContinuousTracker, "save", lambda tracker: {"frame_idx": tracker.frame_idx})
+        with pytest.raises(StoppedError):
+            stopped.start(resume=False, stop_after=("forwards", 2))
+    with pytest.raises(ValueError, match=r"another version of this program.*run without --resume"):
+        stopped.start(resume=True)
+
+
 def test_nothing_to_resume_starts_anew_and_says_so(
     tmp_path: Path, predictor: SAM2VideoPredictor, clip: list[Scene], whole: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
