@@ -16,7 +16,7 @@ from grounded_sam2.detectors.base import Image, as_image_list
 from grounded_sam2.download import CHECKPOINTS
 from grounded_sam2.florence2_answer import NUM_BINS, Answer, Region, Span, parse_regions
 from grounded_sam2.florence2_tasks import PHRASE_GROUNDING, Task, check_text
-from grounded_sam2.hub import first_line, reads_as_path, without_progress
+from grounded_sam2.hub import first_line, reads_as_path, without_progress, without_retry_messages
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +260,8 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
             "processor_config.json and the tokenizer's files"
         )
     try:
-        settings, _ = Florence2Config.get_config_dict(name, local_files_only=is_folder)
+        with without_retry_messages():
+            settings, _ = Florence2Config.get_config_dict(name, local_files_only=is_folder)
         if settings.get("model_type") != "florence2":
             raise ValueError(f"{name} holds a model of type {settings.get('model_type')!r}, expected 'florence2'")
         if settings.get("text_config", {}).get("model_type") == _UNCONVERTED_TYPE:

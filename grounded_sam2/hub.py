@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging as transformers_logging
 
 
@@ -17,6 +18,17 @@ def without_progress() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def without_retry_messages() -> Iterator[None]:
+    """Without the hub client's line for each attempt to reach a hub; its error says once that it cannot."""
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(verbosity)
 
 
 def reads_as_path(name: str) -> bool:

@@ -33,7 +33,7 @@ from grounded_sam2.detectors.base import (
     pad_elongated,
     read_search,
 )
-from grounded_sam2.hub import first_line, reads_as_path, without_progress
+from grounded_sam2.hub import first_line, reads_as_path, without_progress, without_retry_messages
 from grounded_sam2.prompts import encoder_phrase, split_passes
 
 logger = logging.getLogger(__name__)
@@ -212,7 +212,8 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
             "preprocessor_config.json and the tokenizer's files"
         )
     try:
-        config = AutoConfig.from_pretrained(name, local_files_only=is_folder)
+        with without_retry_messages():
+            config = AutoConfig.from_pretrained(name, local_files_only=is_folder)
         if config.model_type not in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
             legal = ", ".join(sorted(MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES))
             raise ValueError(f"{name} holds a model of type {config.model_type!r}, expected a detector: {legal}")
