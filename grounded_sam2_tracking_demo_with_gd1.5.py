@@ -17,7 +17,7 @@ from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import write_image
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, run
+from grounded_sam2.runtime import choose_device, choose_dtype, run, stop_on_signals
 from grounded_sam2.segment import segment
 from grounded_sam2.tracking import PromptType, frame_at, prompt_objects, track
 from grounded_sam2.video import open_frames
@@ -63,14 +63,14 @@ def main() -> None:
     detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
 
     with (
+        stop_on_signals() as stop,
         VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
         FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
     ):
         # Step 2: build SAM 2; both predictors share one set of weights
         device = choose_device(DEVICE)
-        video_predictor = build_sam2_video_predictor(
-            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
-        )
+        dtype = choose_dtype(device, DTYPE)
+        video_predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         image_predictor = SAM2ImagePredictor(video_predictor)
 
         # Step 3: find the objects on one frame
@@ -84,8 +84,8 @@ def main() -> None:
         write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
 
         # Step 5: propagate; draw and write each frame as it arrives
-        tracked = track(video_predictor, inference_state, START_FRAME_IDX, objects, progress=tqdm)
-        for frame_idx, detections in tqdm(tracked, total=frames.num_frames, unit="frame"):
+        tracked = track(video_predictor, inference_state, START_FRAME_IDX, objects, stop.guard, progress=tqdm)
+        for frame_idx, detections in tqdm(stop.guard(tracked), total=frames.num_frames, unit="frame"):
             video.write(annotate(frames[frame_idx], detections))
             annotations.write(frame_idx, detections)
 
