@@ -152,6 +152,21 @@ def test_a_piece_that_nothing_completes_is_kept() -> None:
     assert found_boxes(detections) == [("car", (60, 20, 100, 26))]
 
 
+@pytest.mark.parametrize("class_agnostic", [True, False])
+def test_a_piece_on_another_thing_is_kept_only_on_demand(class_agnostic: bool) -> None:
+    """A tile shows half of something that no other view shows: a tire, or a part of the car taken for one."""
+
+    class Once(ColourDetector):
+        def _find(self, image: np.ndarray, phrases: list[str]) -> sv.Detections:
+            detections = super()._find(image, phrases)
+            return detections[(detections.class_id == 0) | (detections.xyxy[:, 0] > 0)]
+
+    image = draw(SIZE, car=[(20, 20, 320, 200)], tire=[(60, 60, 150, 70)])
+    tiled = TiledDetector(Once(), TILE, overlap_ratio=OVERLAP, class_agnostic=class_agnostic)
+    expected = [("car", (20, 20, 320, 200))] + [("tire", (60, 60, 100, 70))] * (not class_agnostic)
+    assert found_boxes(tiled.detect(image, PROMPT)[0]) == expected
+
+
 @pytest.mark.parametrize(
     ("merge", "class_agnostic", "expected"),
     [

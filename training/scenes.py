@@ -70,6 +70,8 @@ def make_scene(
     styles: Sequence[str] = TRAIN_STYLES,
     num_objects: tuple[int, int] = (1, 12),
     stretch: float | None = None,
+    extents: tuple[float, float] | None = None,
+    nouns: Sequence[str] = NOUNS,
 ) -> Scene:
     """Compose one image.
 
@@ -82,6 +84,9 @@ def make_scene(
             0) gives an empty scene with arrays of length 0.
         stretch: horizontal scale of the drawings, as when a wide photograph is squeezed into a square; None draws it
             at random.
+        extents: smallest and largest drawing, as fractions of the shorter side of the image; None: 0.09 up to what
+            leaves room for all.
+        nouns: what is drawn; those that none of the styles has are left out.
 
     Raises:
         ValueError: an unknown split or style, or `num_objects` not an ascending pair of non-negative numbers.
@@ -89,13 +94,14 @@ def make_scene(
     rng = _generator(seed, split, styles, num_objects, stream=0)
     count = int(rng.integers(num_objects[0], num_objects[1] + 1))
     stretch = _random_stretch(rng) if stretch is None else stretch
-    largest = min(0.95, 1.5 / np.sqrt(max(count, 1)))
+    smallest, largest = extents or (0.09, min(0.95, 1.5 / np.sqrt(max(count, 1))))
+    drawn_nouns = [noun for noun in _drawn_nouns(tuple(styles)) if noun in nouns]
     actors: list[_Actor] = []
     for _ in range(count):
-        extent = _random_extent(rng, 0.09, largest)
+        extent = _random_extent(rng, smallest, largest)
         position = _free_position(rng, actors, extent, _bounds(size))
         repeated = actors[-1].phrase if actors and rng.random() < 0.12 else None
-        phrase = repeated or str(rng.choice(_drawn_nouns(tuple(styles))))
+        phrase = repeated or str(rng.choice(drawn_nouns))
         actors.append(
             _make_actor(rng, phrase, split, styles, position[None], np.array([extent]), _random_angle(rng), min(size))
         )

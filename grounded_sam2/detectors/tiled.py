@@ -56,7 +56,8 @@ class TiledDetector:
     `supervision.InferenceSlicer` lays out the tiles, hands them on in batches and moves the boxes back; what it would
     merge by overlap alone is merged here with regard to the borders. A box cut by a border is dropped when a whole box
     of the same phrase holds it: an object smaller than the overlap is whole in some tile, a large one in the whole
-    image. Pieces of an object that is whole nowhere are joined. What is then left is merged as `merge` says.
+    image. Pieces of an object that is whole nowhere are joined. A piece that nothing completes is kept, but not within
+    a whole box: there it is most often a part, taken for something else. What is left is merged as `merge` says.
 
     An image that fits in one tile is looked at once, as without tiles. At any time only `batch_size` tiles of one image
     are with the detector. Masks that a detector makes are left out: SAM 2 makes them from the boxes.
@@ -69,7 +70,7 @@ class TiledDetector:
         merge: what becomes of boxes that overlap by an IoU above `merge_threshold`: "nms" keeps the most confident one,
             "nmm" makes one box around them.
         merge_threshold: in [0, 1].
-        class_agnostic: merge boxes of different phrases too.
+        class_agnostic: merge boxes of different phrases too, and let whole ones hold pieces of any.
         batch_size: how many tiles go to the detector together.
 
     Raises:
@@ -147,7 +148,7 @@ class TiledDetector:
         of_tiles = _Boxes.of(self._find_in_tiles(image, find, border))
         of_tiles.cuts[:, :2] &= of_tiles.xyxy[:, :2] > border  # where the image itself ends, nothing is cut
         of_tiles.cuts[:, 2:] &= of_tiles.xyxy[:, 2:] < np.array([width, height]) - border
-        boxes = _settle_pieces(_Boxes.joined([of_tiles, _Boxes.of(of_image)]), border)
+        boxes = _settle_pieces(_Boxes.joined([of_tiles, _Boxes.of(of_image)]), border, self.class_agnostic)
         if self.merge == "nmm":
             boxes = _merge_overlapping(boxes, self.merge_threshold, self.class_agnostic)
         return make_detections(
@@ -221,6 +222,11 @@ class _Boxes:
     def rows(self, kept: _Flags) -> "_Boxes":
         return _Boxes(self.xyxy[kept], self.confidence[kept], self.class_id[kept], self.cuts[kept])
 
+    def parted(self) -> tuple["_Boxes", "_Boxes"]:
+        """The whole ones and the cut ones."""
+        is_cut = np.logical_or.reduce(self.cuts, axis=1)
+        return self.rows(~is_cut), self.rows(is_cut)
+
     @property
     def area(self) -> npt.NDArray[np.float32]:
         """(N,) square pixels."""
@@ -228,30 +234,36 @@ class _Boxes:
 
     def merged(self) -> "_Boxes":
         """One box around the N > 0 boxes, the most confident of which speaks for them."""
-        low, high = self.xyxy[:, :2].min(axis=0), self.xyxy[:, 2:].max(axis=0)
-        best = np.arange(len(self.xyxy)) == self.confidence.argmax()
-        box = self.rows(best)
-        return _Boxes(np.concatenate([low, high])[None], box.confidence, box.class_id, box.cuts)
+        outermost = np.concatenate([self.xyxy[:, :2].argmin(axis=0), self.xyxy[:, 2:].argmax(axis=0)])
+        best = self.rows(np.arange(len(self.xyxy)) == self.confidence.argmax())
+        sides = (outermost, np.arange(4))
+        return _Boxes(self.xyxy[sides][None], best.confidence, best.class_id, self.cuts[sides][None])
 
 
-def _settle_pieces(boxes: _Boxes, border: npt.NDArray[np.float32]) -> _Boxes:
-    """Drop cut boxes that a whole one of their phrase holds, join those that continue each other, keep the rest."""
-    is_piece = np.logical_or.reduce(boxes.cuts, axis=1)
-    whole, pieces = boxes.rows(~is_piece), boxes.rows(is_piece)
-    pieces = _join(pieces.rows(~np.logical_or.reduce(_is_held(pieces, whole), axis=1)), border)
+def _settle_pieces(boxes: _Boxes, border: npt.NDArray[np.float32], class_agnostic: bool) -> _Boxes:
+    """Drop pieces that a whole box holds, join those that continue each other, keep what nothing completes.
+
+    A piece of another phrase may be part of what holds it, taken for something else, or a thing of its own: it is
+    dropped last, if no other piece completes it.
+    """
+    whole, pieces = boxes.parted()
+    pieces = pieces.rows(~np.logical_or.reduce(_held_by(pieces, whole), axis=1))
+    completed, pieces = _join(pieces, border).parted()
+    whole = _Boxes.joined([whole, completed])
+    pieces = pieces.rows(~np.logical_or.reduce(_held_by(pieces, whole, of_any_class=class_agnostic), axis=1))
     area = pieces.area
-    of_two_equal_ones_the_later = (area[:, None] == area) & np.tri(len(area), k=-1, dtype=bool)
-    is_held = _is_held(pieces, pieces) & ((area[:, None] < area) | of_two_equal_ones_the_later)
-    return _Boxes.joined([whole, pieces.rows(~np.logical_or.reduce(is_held, axis=1))])
+    is_larger = (area > area[:, None]) | ((area == area[:, None]) & np.tri(len(area), k=-1, dtype=bool))
+    pieces = pieces.rows(~np.logical_or.reduce(_held_by(pieces, pieces) & is_larger, axis=1))
+    return _Boxes.joined([whole, pieces])
 
 
-def _is_held(pieces: _Boxes, boxes: _Boxes) -> _Flags:
-    """(P, N) bool: whether most of a piece lies in a box of the same phrase."""
+def _held_by(pieces: _Boxes, boxes: _Boxes, of_any_class: bool = False) -> _Flags:
+    """(P, N) bool: whether most of a piece lies in a box, of its own phrase if not told otherwise."""
     low = np.maximum(pieces.xyxy[:, None, :2], boxes.xyxy[:, :2])
     high = np.minimum(pieces.xyxy[:, None, 2:], boxes.xyxy[:, 2:])
     shared = (high - low).clip(0).prod(axis=-1)  # (P, N) square pixels
-    is_same_class = pieces.class_id[:, None] == boxes.class_id
-    return cast(_Flags, (shared >= _HELD * pieces.area[:, None]) & is_same_class)
+    is_held = shared >= _HELD * pieces.area[:, None]
+    return cast(_Flags, is_held & (of_any_class | (pieces.class_id[:, None] == boxes.class_id)))
 
 
 def _join(pieces: _Boxes, border: npt.NDArray[np.float32]) -> _Boxes:
