@@ -30,7 +30,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
 TEXT_PROMPT = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."  # for images without their own
-IMAGES = "assets/*.jpg"  # folder, pattern such as photos/**/*.jpg, or list of images (.txt, .csv, .json)
+IMAGES = "assets/album/prompts.json"  # folder, pattern such as photos/**/*.jpg, or list of images (.txt, .csv, .json)
 BATCH_SIZE = 8  # images that go through the models together
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt

@@ -7,10 +7,12 @@ The default prompts of the scripts:
     assets/scene.jpg      "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."
     assets/parade.mp4     "owl. motorcycle. tiger. pizza. crown. camera."    # objects hide each other, leave and return
     assets/crossing.mp4   "penguin. red car. pig."                           # the penguin passes in front of the car
+    assets/album/         as its prompts.json says for each of its images
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +26,7 @@ ASSETS = Path("assets")
 SIZE = (360, 640)  # height, width
 FPS = Fraction(24)
 STYLES = ("noto", "fluent", "twemoji")
+ALBUM_SEEDS = range(600, 606)
 
 
 def write_clip(path: Path, scenes: Iterable[Scene]) -> None:
@@ -40,6 +43,18 @@ def write_clip(path: Path, scenes: Iterable[Scene]) -> None:
     print(f"{path}: {num_frames} frames; frames in which each is visible: {visible}")
 
 
+def write_album(folder: Path) -> None:
+    """Write images of a few objects, and a list of them with a prompt for each."""
+    folder.mkdir(exist_ok=True)
+    prompts = {}
+    for seed in ALBUM_SEEDS:
+        scene = make_scene(seed, SIZE, split="heldout", styles=STYLES, num_objects=(2, 5), stretch=1.0)
+        Image.fromarray(scene.image).save(folder / f"{seed}.jpg", quality=88)
+        prompts[f"{seed}.jpg"] = " ".join(f"{phrase}." for phrase in dict.fromkeys(scene.phrases))
+    (folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n", encoding="utf-8")
+    print(f"{folder}: {prompts}")
+
+
 def main() -> None:
     """Write all files."""
     ASSETS.mkdir(exist_ok=True)
@@ -52,6 +67,7 @@ def main() -> None:
         35, 144, SIZE, split="heldout", styles=STYLES, kind="crossing", num_objects=(3, 4), stretch=1.0
     )
     write_clip(ASSETS / "crossing.mp4", crossing)
+    write_album(ASSETS / "album")
 
 
 if __name__ == "__main__":
