@@ -12,7 +12,7 @@ from grounded_sam2.images import RGBImage, check_image
 
 __all__ = ["Window"]
 
-_INSTALL = "pip uninstall -y opencv-python-headless, then pip install --force-reinstall opencv-python"
+_INSTALL = "pip uninstall -y opencv-python-headless, then pip install --force-reinstall --no-deps opencv-python"
 _ENDING_KEYS = frozenset({ord("q"), ord("Q"), 27})  # 27: Esc
 
 
