@@ -23,6 +23,7 @@ from tiny_gdino import (
 )
 
 from grounding_dino.groundingdino.models import layers
+from grounding_dino.groundingdino.models.encoder import DeformableEncoderLayer
 from grounding_dino.groundingdino.models.fusion import BiAttention
 from grounding_dino.groundingdino.models.grounding_dino import DetectorOutput, GroundingDINO, TextFeatures
 from grounding_dino.groundingdino.models.position_encoding import encode_boxes, encode_cells, sine_encoding
@@ -248,15 +249,19 @@ def test_bi_attention_equals_the_formula_with_projected_cells():
     assert text_delta.isfinite().all()
 
 
-def test_feed_forward_in_blocks_equals_all_at_once(monkeypatch):
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_encoder_layer_in_blocks_equals_all_at_once(monkeypatch, batch: int):
+    """Without gradients a CPU takes a few rows at a time, at least one of each image."""
     torch.manual_seed(0)
-    parts = torch.nn.Linear(6, 10), torch.nn.Linear(10, 6), torch.nn.LayerNorm(6)
-    x = torch.randn(2, 7, 6)
-    expected = layers.feed_forward(x, *parts)
-    monkeypatch.setattr(layers, "FEED_FORWARD_ROWS", 4)
+    layer = DeformableEncoderLayer(8, num_heads=2, num_levels=2, num_points=1, dim_feedforward=6, layer_norm_eps=1e-5)
+    shapes = ((3, 4), (2, 2))
+    vision, position = torch.randn(batch, 16, 8), torch.randn(1, 16, 8)
+    arguments = position, torch.rand(batch, 16, 2, 2), shapes, torch.rand(batch, 16) > 0.8
+    expected = layer(vision, *arguments)
+    monkeypatch.setattr(layers, "ROWS_AT_ONCE", 6)
     with torch.inference_mode():
-        assert torch.allclose(layers.feed_forward(x, *parts), expected, atol=1e-6)
-        assert layers.feed_forward(x[:0], *parts).shape == (0, 7, 6)
+        assert len(layers.row_blocks(vision)) == {1: 3, 2: 6, 9: 16}[batch]
+        assert torch.allclose(layer(vision, *arguments), expected, atol=1e-6)
 
 
 def test_sine_encoding_is_that_of_the_paper():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from grounding_dino.groundingdino.models.fusion import FusionLayer
-from grounding_dino.groundingdino.models.layers import MultiheadAttention, feed_forward
+from grounding_dino.groundingdino.models.layers import MultiheadAttention, feed_forward, row_blocks
 from grounding_dino.groundingdino.ops import MSDeformAttn
 
 
@@ -58,8 +58,12 @@ class DeformableEncoderLayer(nn.Module):
         padding_mask: Tensor | None,
     ) -> Tensor:
         """(B, S, C) → (B, S, C); for the other arguments see `FeatureEnhancer`."""
-        attended = self.self_attn(vision + position, reference_points, vision, spatial_shapes, padding_mask)
-        vision = self.norm1(attended.add_(vision))
+        attended = self.self_attn.attend(vision + position, reference_points, vision, spatial_shapes, padding_mask)
+        blocks = [self._after_attention(vision[:, rows], attended[:, rows]) for rows in row_blocks(vision)]
+        return torch.cat(blocks, dim=1)
+
+    def _after_attention(self, vision: Tensor, attended: Tensor) -> Tensor:
+        vision = self.norm1(self.self_attn.output_proj(attended).add_(vision))
         return feed_forward(vision, self.linear1, self.linear2, self.norm2)
 
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Rows that go through a feed-forward network together on a CPU; its hidden layer then stays near the cache.
-FEED_FORWARD_ROWS = 1024
+ROWS_AT_ONCE = 1024  # of a batch that go through a layer together on a CPU: what it makes of them stays near the cache
 
 
 class MLP(nn.Module):
@@ -91,7 +90,11 @@ class ContrastiveEmbed(nn.Module):
 
 def feed_forward(x: Tensor, linear1: nn.Linear, linear2: nn.Linear, norm: nn.LayerNorm) -> Tensor:
     """(..., C) → (..., C): a linear layer, a ReLU and another linear layer, the residual connection and its norm."""
-    if torch.is_grad_enabled() or x.device.type != "cpu":
-        return norm(x + linear2(F.relu(linear1(x))))
-    blocks = x.flatten(0, -2).split(FEED_FORWARD_ROWS)
-    return torch.cat([norm(linear2(linear1(rows).relu_()).add_(rows)) for rows in blocks]).view(x.shape)
+    return norm(linear2(linear1(x).relu_()).add_(x))
+
+
+def row_blocks(x: Tensor) -> list[slice]:
+    """Slices of the rows of (B, S, C) that go through a layer one after another: all at once on a GPU or to train."""
+    batch, length = x.shape[:2]
+    step = length if torch.is_grad_enabled() or x.device.type != "cpu" else max(1, ROWS_AT_ONCE // max(1, batch))
+    return [slice(start, start + step) for start in range(0, length, step)]

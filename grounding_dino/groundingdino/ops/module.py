@@ -64,11 +64,22 @@ class MSDeformAttn(nn.Module):
             padding_mask: (B, S) bool, True where `value_input` is padding and reads as zeros.
 
         Returns:
-            (B, Q, C).
+            (B, Q, C), `attend` and the last projection.
 
         Raises:
             ValueError: reference points that are neither points nor boxes for L levels, or shapes that do not fit.
         """
+        return self.output_proj(self.attend(query, reference_points, value_input, spatial_shapes, padding_mask))
+
+    def attend(
+        self,
+        query: Tensor,
+        reference_points: Tensor,
+        value_input: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """What `output_proj` is then applied to, (B, Q, C); arguments and errors as `forward`."""
         if reference_points.shape[2] != self.num_levels or reference_points.shape[3] not in (2, 4):
             raise ValueError(
                 f"reference_points must be (B, Q, {self.num_levels}, 2 or 4), got {tuple(reference_points.shape)}"
@@ -76,13 +87,12 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(value_input)
         if padding_mask is not None:
             value = value.masked_fill_(padding_mask.unsqueeze(-1), 0)
-        attended = deformable_attention(
+        return deformable_attention(
             value.unflatten(-1, (self.num_heads, -1)),
             spatial_shapes,
             self._sampling_locations(self.sampling_offsets(query), reference_points, spatial_shapes),
             self._softmax_over_samples(self.attention_weights(query)),
         )
-        return self.output_proj(attended)
 
     def _softmax_over_samples(self, logits: Tensor) -> Tensor:
         samples = logits.unflatten(-1, (self.num_heads, self.num_levels * self.num_points))
