@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.batch import BatchFolder, detect_batch, read_batches, segment_batch
+from grounded_sam2.batch import BatchFolder, detect_batch, read_batches
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import write_json
@@ -25,6 +25,7 @@ from grounded_sam2.image_list import all_phrases, list_images
 from grounded_sam2.images import write_image
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.segment import segment_batch
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 

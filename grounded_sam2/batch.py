@@ -9,12 +9,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import numpy as np
 import supervision as sv
 
 from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector
@@ -22,13 +21,11 @@ from grounded_sam2.export_images import ExportedImage
 from grounded_sam2.files import check_writable
 from grounded_sam2.image_list import ListedImage
 from grounded_sam2.images import RGBImage, read_image
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-__all__ = ["BatchFolder", "ImageBatch", "detect_batch", "read_batches", "segment_batch"]
+__all__ = ["BatchFolder", "ImageBatch", "detect_batch", "read_batches"]
 
 SMALLEST_SIDE = 4  # pixels; less shows nothing
 _READERS = 4  # threads that decode images
-_MASK_PIXELS = 2**27  # of the masks that the predictor makes at a time, 4 bytes each
 
 
 # ---- the images ----
@@ -96,7 +93,7 @@ def _read(image: ListedImage) -> RGBImage | str:
     return pixels
 
 
-# ---- the models ----
+# ---- the detector ----
 
 
 def detect_batch(
@@ -125,36 +122,6 @@ def detect_batch(
         of_rows = detector.detect(images, phrases, box_threshold=box_threshold, text_threshold=text_threshold)
         found.update(zip(rows, of_rows, strict=True))
     return [found[row] for row in range(len(batch.listed))]
-
-
-def segment_batch(
-    predictor: SAM2ImagePredictor, images: Sequence[RGBImage], detections: Sequence[sv.Detections]
-) -> Iterator[sv.Detections]:
-    """Find the masks of several images' boxes, all images encoded together; see `grounded_sam2.segment.segment`.
-
-    Args:
-        predictor: encodes the images that have boxes anew.
-        images: B images, (H, W, 3) uint8 RGB of any sizes.
-        detections: of each, N ≥ 0 boxes; not changed.
-
-    Yields:
-        The detections of one image after the other with `mask` (N, H, W) bool and `data["mask_score"]` (N,) float32.
-    """
-    encoded = [row for row, of_image in enumerate(detections) if len(of_image) > 0]
-    if encoded:
-        predictor.set_image_batch([images[row] for row in encoded])
-    for row, (image, of_image) in enumerate(zip(images, detections, strict=True)):
-        height, width = image.shape[:2]
-        mask = np.zeros((len(of_image), height, width), dtype=bool)
-        mask_score = np.zeros(len(of_image), dtype=np.float32)
-        step = max(1, _MASK_PIXELS // (height * width))
-        for start in range(0, len(of_image), step):
-            part = slice(start, start + step)
-            boxes = [of_image.xyxy[part] if row == other else None for other in encoded]
-            masks, scores, _ = predictor.predict_batch(box_batch=boxes, multimask_output=False)
-            mask[part] = masks[encoded.index(row)].reshape(-1, height, width)
-            mask_score[part] = scores[encoded.index(row)].reshape(-1)
-        yield replace(of_image, mask=mask, data={**of_image.data, "mask_score": mask_score})
 
 
 # ---- the files ----

@@ -1,6 +1,6 @@
 """From boxes to masks, and from masks to points, with SAM 2's image predictor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import cv2
@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+_MASK_PIXELS = 2**27  # of the masks that the predictor makes at a time, 4 bytes each
 _MASK_LOGIT = 10.0  # what SAM 2's own memory takes for certain, inside a mask and, negative, outside
 
 
@@ -28,17 +29,51 @@ def segment(predictor: SAM2ImagePredictor, image: npt.NDArray[np.uint8], detecti
     Raises:
         ValueError: `image` is not an RGB image.
     """
-    height, width = image.shape[:2]
-    if len(detections) == 0:
-        masks, mask_score = np.zeros((0, height, width), dtype=bool), np.zeros(0, dtype=np.float32)
-    else:
+    mask, mask_score = _no_masks(len(detections), image)
+    if len(detections) > 0:
         predictor.set_image(image)
-        masks, mask_score, _ = predictor.predict(box=detections.xyxy, multimask_output=False)
-    return replace(
-        detections,
-        mask=masks.reshape(-1, height, width).astype(bool),
-        data={**detections.data, "mask_score": mask_score.reshape(-1).astype(np.float32)},
-    )
+    for part in _row_ranges(len(detections), image):
+        masks, scores, _ = predictor.predict(box=detections.xyxy[part], multimask_output=False)
+        mask[part], mask_score[part] = masks.reshape(-1, *image.shape[:2]), scores.reshape(-1)
+    return replace(detections, mask=mask, data={**detections.data, "mask_score": mask_score})
+
+
+def segment_batch(
+    predictor: SAM2ImagePredictor, images: Sequence[npt.NDArray[np.uint8]], detections: Sequence[sv.Detections]
+) -> Iterator[sv.Detections]:
+    """Find the masks of several images' boxes, all images encoded together; see `segment`.
+
+    Args:
+        predictor: encodes the images that have boxes anew.
+        images: B images, (H, W, 3) uint8 RGB of any sizes.
+        detections: of each, N ≥ 0 boxes; not changed.
+
+    Yields:
+        The detections of one image after the other with `mask` (N, H, W) bool and `data["mask_score"]` (N,) float32.
+    """
+    encoded = [row for row, of_image in enumerate(detections) if len(of_image) > 0]
+    if encoded:
+        predictor.set_image_batch([images[row] for row in encoded])
+    for row, (image, of_image) in enumerate(zip(images, detections, strict=True)):
+        mask, mask_score = _no_masks(len(of_image), image)
+        for part in _row_ranges(len(of_image), image):
+            boxes = [of_image.xyxy[part] if row == other else None for other in encoded]
+            masks, scores, _ = predictor.predict_batch(box_batch=boxes, multimask_output=False)
+            of_part = encoded.index(row)
+            mask[part] = masks[of_part].reshape(-1, *image.shape[:2])
+            mask_score[part] = scores[of_part].reshape(-1)
+        yield replace(of_image, mask=mask, data={**of_image.data, "mask_score": mask_score})
+
+
+def _no_masks(count: int, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """(N, H, W) masks and (N,) scores to be filled in."""
+    return np.zeros((count, *image.shape[:2]), dtype=bool), np.zeros(count, dtype=np.float32)
+
+
+def _row_ranges(count: int, image: npt.NDArray[np.uint8]) -> Iterator[slice]:
+    """Ranges of objects whose masks fit in memory together, as the predictor makes them."""
+    step = max(1, _MASK_PIXELS // (image.shape[0] * image.shape[1]))
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def refine(predictor: SAM2ImagePredictor, image: npt.NDArray[np.uint8], detections: sv.Detections) -> sv.Detections:

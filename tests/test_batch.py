@@ -14,18 +14,15 @@ import supervision as sv
 import yaml
 from PIL import Image
 from pycocotools.coco import COCO
-from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2 import batch as batch_module
-from grounded_sam2.batch import BatchFolder, ImageBatch, detect_batch, read_batches, segment_batch
+from grounded_sam2.batch import BatchFolder, ImageBatch, detect_batch, read_batches
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import write_json
 from grounded_sam2.export_images import ExportedImage, write_image_coco, write_image_yolo
 from grounded_sam2.image_list import ListedImage, all_phrases, list_images
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.segment import segment
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = "grounded_sam2_batch_images_demo.py"
@@ -236,7 +233,7 @@ def test_batch_size_below_one_is_a_value_error() -> None:
         next(read_batches(listed_as("a.png"), 0))
 
 
-# ---- boxes and masks ----
+# ---- boxes ----
 
 
 class GreyDetector:
@@ -271,35 +268,6 @@ def test_each_image_is_looked_at_for_its_own_prompt() -> None:
     ]
     assert all(options == {"box_threshold": 0.4, "text_threshold": 0.3} for _, _, options in detector.calls)
     assert detect_batch(detector, ImageBatch()) == []
-
-
-@pytest.mark.parametrize("mask_pixels", [2**27, 80 * 60 * 2, 1])
-def test_masks_of_a_batch_are_those_of_each_image(monkeypatch: pytest.MonkeyPatch, mask_pixels: int) -> None:
-    """Images of different sizes with 3, 0, 1 and 2 boxes, all masks of an image at once and a few at a time."""
-    monkeypatch.setattr(batch_module, "_MASK_PIXELS", mask_pixels)
-    predictor = SAM2ImagePredictor(make_tiny_model())
-    images = [make_image(60, 80), make_image(50, 50), make_image(40, 90), make_image(60, 80)[::-1].copy()]
-    boxes = np.array([[4, 4, 40, 30], [10, 8, 20, 18], [0, 0, 50, 40]], np.float32)
-    found = [
-        make_detections(boxes[:count], np.linspace(0.9, 0.5, count), np.zeros(count, int), ["a"], image.shape[1::-1])
-        for count, image in zip((3, 0, 1, 2), images, strict=True)
-    ]
-    segmented = list(segment_batch(predictor, images, found))
-    assert len(segmented) == 4
-    for image, boxes_alone, together in zip(images, found, segmented, strict=True):
-        alone = segment(predictor, image, boxes_alone)
-        assert together.mask.dtype == bool and together.mask.shape == (len(boxes_alone), *image.shape[:2])
-        assert (together.mask != alone.mask).sum() <= 1e-3 * alone.mask.size
-        np.testing.assert_allclose(together.data["mask_score"], alone.data["mask_score"], atol=1e-4)
-        assert together.data["mask_score"].dtype == np.float32
-        np.testing.assert_array_equal(together.xyxy, boxes_alone.xyxy)
-        assert boxes_alone.mask is None
-
-
-def test_no_boxes_at_all_need_no_segmenter() -> None:
-    nothing = make_detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), ["a"], (80, 60))
-    [segmented] = segment_batch(None, [make_image(60, 80)], [nothing])  # type: ignore[arg-type]
-    assert segmented.mask.shape == (0, 60, 80)
 
 
 # ---- what is finished ----

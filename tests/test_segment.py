@@ -10,7 +10,7 @@ from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.images import read_image
-from grounded_sam2.segment import points_in_mask, refine, segment
+from grounded_sam2.segment import points_in_mask, refine, segment, segment_batch
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -37,6 +37,39 @@ def test_each_box_gets_a_mask_and_a_score(predictor: SAM2ImagePredictor, count: 
     np.testing.assert_array_equal(segmented.xyxy, detections.xyxy)
     np.testing.assert_array_equal(segmented.data["class_name"], detections.data["class_name"])
     assert detections.mask is None and "mask_score" not in detections.data
+
+
+@pytest.mark.parametrize("mask_pixels", [2**27, 80 * 60 * 2, 1])
+def test_masks_of_a_batch_are_those_of_each_image(monkeypatch: pytest.MonkeyPatch, mask_pixels: int) -> None:
+    """Images of different sizes with 3, 0, 1 and 2 boxes, all masks of an image at once and a few at a time."""
+    monkeypatch.setattr("grounded_sam2.segment._MASK_PIXELS", mask_pixels)
+    predictor = SAM2ImagePredictor(make_tiny_model())
+    images = [make_image(60, 80), make_image(50, 50), make_image(40, 90), make_image(60, 80)[::-1].copy()]
+    boxes = np.array([[4, 4, 40, 30], [10, 8, 20, 18], [0, 0, 50, 40]], np.float32)
+    found = [
+        make_detections(boxes[:count], np.linspace(0.9, 0.5, count), np.zeros(count, int), ["a"], image.shape[1::-1])
+        for count, image in zip((3, 0, 1, 2), images, strict=True)
+    ]
+    segmented = list(segment_batch(predictor, images, found))
+    assert len(segmented) == 4
+    for image, boxes_alone, together in zip(images, found, segmented, strict=True):
+        assert together.mask.dtype == bool and together.mask.shape == (len(boxes_alone), *image.shape[:2])
+        alone = segment(predictor, image, boxes_alone)
+        assert (alone.mask != together.mask).sum() <= 1e-3 * alone.mask.size
+        for box, mask, score in zip(boxes_alone.xyxy, together.mask, together.data["mask_score"], strict=True):
+            predictor.set_image(image)
+            masks, scores, _ = predictor.predict(box=box, multimask_output=False)
+            assert (masks[0].astype(bool) != mask).sum() <= 1e-3 * mask.size
+            assert scores[0] == pytest.approx(score, abs=1e-4)
+        assert together.data["mask_score"].dtype == np.float32
+        np.testing.assert_array_equal(together.xyxy, boxes_alone.xyxy)
+        assert boxes_alone.mask is None
+
+
+def test_no_boxes_at_all_need_no_segmenter() -> None:
+    nothing = make_detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), ["a"], (80, 60))
+    [segmented] = segment_batch(None, [make_image(60, 80)], [nothing])  # type: ignore[arg-type]
+    assert segmented.mask.shape == (0, 60, 80)
 
 
 def test_boxes_do_not_depend_on_each_other(predictor: SAM2ImagePredictor) -> None:
