@@ -133,6 +133,15 @@ def test_images_of_any_size(florence2: Florence2, size: tuple[int, int]) -> None
     assert florence2.ask(np.full((*size, 3), 7, np.uint8), OBJECT_DETECTION).text
 
 
+def test_half_precision(tiny_florence2: Path, images: list[np.ndarray]) -> None:
+    half = Florence2(tiny_florence2, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
+    say(half, DOG)
+    answer = half.ask(images[0], OBJECT_DETECTION)
+    assert answer.text == DOG
+    assert answer.confidence.dtype == np.float32 and answer.confidence[0] == pytest.approx(1, abs=1e-2)
+
+
 def test_a_grey_image(florence2: Florence2) -> None:
     with pytest.raises(ValueError, match=r"image 0: expected an \(H, W, 3\) uint8 RGB array, got shape \(8, 8\)"):
         florence2.ask_all([np.zeros((8, 8), np.uint8)], OBJECT_DETECTION)
