@@ -36,7 +36,8 @@ def some_detections(count: int, seed: int = 0, with_masks: bool = True, with_ids
         data={
             "class_name": np.array([f"größe {count - 1 - position}" for position in range(count)]),
             "mask_score": generator.random(count, dtype=np.float32),
-        },
+        }
+        | ({"object_score": generator.normal(0, 9, count).astype(np.float32)} if with_ids else {}),
     )
 
 
@@ -46,7 +47,7 @@ def assert_equal(actual: sv.Detections, expected: sv.Detections, with_class_id: 
         return
     fields = ["xyxy", "mask", "confidence", "tracker_id"] + ["class_id"] * with_class_id
     pairs = [(getattr(actual, field), getattr(expected, field)) for field in fields]
-    pairs += [(actual.data.get(key), expected.data.get(key)) for key in ("class_name", "mask_score")]
+    pairs += [(actual.data.get(key), expected.data.get(key)) for key in ("class_name", "mask_score", "object_score")]
     for read, written in pairs:
         assert (read is None) == (written is None)
         if written is not None:
@@ -181,6 +182,22 @@ def test_a_torn_last_line_is_left_out_but_a_bad_one_is_named(tmp_path: Path) -> 
     path.write_text("rubbish\n" + content, encoding="utf-8")
     with pytest.raises(ValueError, match="line 1 is not JSON"):
         list(read_frame_annotations(path))
+
+
+def test_frames_are_read_in_any_order_while_they_are_written(tmp_path: Path) -> None:
+    with FrameAnnotationWriter(tmp_path / "a.jsonl", SIZE) as writer:
+        with writer.read() as none_yet:
+            assert len(none_yet) == 0
+        frames = {4: some_detections(3, 1, with_ids=True), 2: some_detections(0), 7: some_detections(1, 2)}
+        for frame_idx, detections in frames.items():
+            writer.write(frame_idx, detections)
+        with writer.read() as so_far:
+            assert list(so_far) == [4, 2, 7] and [so_far.obj_ids(t) for t in so_far] == [(3, 4, 5), (), ()]
+            for frame_idx in (7, 4, 2, 4):
+                assert_equal(so_far[frame_idx].detections, frames[frame_idx])
+            for read in (so_far.__getitem__, so_far.obj_ids):
+                with pytest.raises(KeyError):
+                    read(5)
 
 
 def test_wrong_calls(tmp_path: Path) -> None:
