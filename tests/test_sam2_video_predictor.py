@@ -89,6 +89,40 @@ def test_streaming_equals_offline(predictor: SAM2VideoPredictor, clip: list[np.n
         assert torch.equal(masks, offline[t])
 
 
+@pytest.mark.parametrize("saved_after", [0, 3, 20])
+def test_a_saved_stream_goes_on_as_if_nothing_had_happened(
+    predictor: SAM2VideoPredictor, clip: list[np.ndarray], tmp_path: Path, saved_after: int
+) -> None:
+    """A new object and a corrected one wait to enter memory when it is saved."""
+
+    def run(state: InferenceState, first: int, last: int) -> list[torch.Tensor]:
+        masks = []
+        for t in range(first, last):
+            assert predictor.append_frame(state, clip[t]) == t
+            if t == 0:
+                prompt(predictor, state, 0, 1, 2)
+            masks.append(predictor.step(state)[1])
+            if t == saved_after:
+                prompt(predictor, state, t, 2, 3)
+        return masks
+
+    whole = run(predictor.init_stream(), 0, len(clip))
+    state = predictor.init_stream()
+    run(state, 0, saved_after + 1)
+    torch.save(predictor.save_stream(state), tmp_path / "stream.pt")
+    restored = predictor.load_stream(torch.load(tmp_path / "stream.pt", weights_only=True))
+    assert restored.obj_ids == [1, 2, 3]
+    with pytest.raises(RuntimeError, match="no frame yet"):
+        predictor.step(restored)
+    for going_on in (restored, state):  # saving changes nothing either
+        for masks, expected in zip(run(going_on, saved_after + 1, len(clip)), whole[saved_after + 1 :], strict=True):
+            assert torch.equal(masks, expected)
+    with pytest.raises(ValueError, match="the new frame is 8x8 pixels, the stream 80x48"):
+        predictor.append_frame(predictor.load_stream(predictor.save_stream(state)), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(RuntimeError, match="save_stream needs a state from init_stream"):
+        predictor.save_stream(predictor.init_state(clip))
+
+
 def test_batched_objects_equal_one_at_a_time(exact_predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
     together = track(exact_predictor, clip, 1, 2, 3)
     for position, obj_id in enumerate((1, 2, 3)):

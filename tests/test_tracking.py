@@ -1,5 +1,6 @@
 """Detections become objects that are followed to both ends of a video."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from tiny_sam2 import TINY, make_image
 
 from grounded_sam2.detectors.base import make_detections
+from grounded_sam2.runtime import StoppedError, StopRequest
 from grounded_sam2.tracking import PromptType, frame_at, frame_detections, prompt_objects, track, track_frame
 from grounded_sam2.video import open_frames
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -50,6 +52,21 @@ def test_every_frame_is_tracked_in_order(predictor: SAM2VideoPredictor, prompt_t
         names = dict(zip(detections.tracker_id.tolist(), detections.data["class_name"], strict=True))
         assert names.items() <= {1: "b", 2: "a"}.items()
         assert len(detections.data["mask_score"]) == len(detections.data["object_score"]) == len(detections)
+
+
+def test_the_backward_pass_can_be_ended(predictor: SAM2VideoPredictor) -> None:
+    stop = StopRequest()
+
+    def stop_after_two(frames, **_):
+        for position, frame in enumerate(frames):
+            if position == 1:
+                stop.signal_number = signal.SIGINT
+            yield frame
+
+    state = predictor.init_state(open_frames(FRAMES))
+    objects = prompt_objects(predictor, state, 5, found(2), "mask")
+    with pytest.raises(StoppedError, match="stopped by SIGINT after 2 frames"):
+        next(track(predictor, state, 5, objects, stop.guard, progress=stop_after_two))
 
 
 def test_backward_masks_are_those_of_propagation(predictor: SAM2VideoPredictor) -> None:
