@@ -244,9 +244,10 @@ def test_from_the_command_line(server: StandIn, footage: Path, scenes: list[Scen
     refused = subprocess.run(
         [*command, "--api-token", wrong], capture_output=True, text=True, cwd=REPOSITORY, check=False
     )
-    assert refused.returncode == 2 and wrong not in refused.stdout + refused.stderr
+    assert refused.returncode == 2, refused.stderr
+    assert wrong not in refused.stdout + refused.stderr
     assert refused.stderr.startswith(f"{GDINO_IMAGE}: the DDS cloud does not accept the token")
-    assert refused.stderr.count("\n") == 1
+    assert refused.stderr.count("\n") == 1, refused.stderr
     fine = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert fine.returncode == 0, fine.stderr
     assert f"found {len(read_json(tmp_path / 'out' / 'picture.json').detections)}: " in fine.stdout
