@@ -120,3 +120,10 @@ def test_only_nouns_that_a_style_draws_are_shown() -> None:
     assert drawn < set(NOUNS)
     shown = {phrase for seed in range(8) for phrase in make_scene(seed, styles=("streamline",)).phrases}
     assert shown and shown <= drawn
+
+
+def test_objects_of_a_chosen_size_and_kind() -> None:
+    scene = make_scene(3, (300, 400), num_objects=(6, 6), stretch=1.0, extents=(0.1, 0.15), nouns=("dog", "crown"))
+    assert len(scene.phrases) > 2 and set(scene.phrases) <= {"dog", "crown"}
+    sides = (scene.boxes_xyxy[:, 2:] - scene.boxes_xyxy[:, :2]).max(axis=1)
+    assert (sides <= 0.15 * 300 * 2**0.5 + 2).all()  # turned by 45 degrees at most
