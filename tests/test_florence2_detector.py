@@ -27,7 +27,8 @@ SIZE = (80, 60)  # of the first image
 @pytest.fixture(scope="module")
 def detector(tiny_florence2: Path) -> Florence2Detector:
     """Over a model whose answers are random; not to be changed."""
-    return Florence2Detector(Florence2(tiny_florence2, num_beams=1, max_new_tokens=110, batch_size=2), nms_threshold=None)
+    florence2 = Florence2(tiny_florence2, num_beams=1, max_new_tokens=110, batch_size=2)
+    return Florence2Detector(florence2, nms_threshold=None)
 
 
 @pytest.fixture
