@@ -67,7 +67,7 @@ WARM_START = 0.4  # how far into the full stage's schedule exported weights star
 UNSEEN_STEP = 400_000  # where their scenes start, beyond those that they have learnt from
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SHORTEST_EDGE, LONGEST_EDGE = 224, 448  # pixels, what the exported image processor resizes to
+SHORTEST_EDGE, LONGEST_EDGE = 240, 480  # pixels, what the exported image processor resizes to
 
 
 # ---- losses of the two stages ----
