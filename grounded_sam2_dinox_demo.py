@@ -16,7 +16,7 @@ from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, run
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
 from grounded_sam2.segment import segment
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -44,6 +44,7 @@ def main() -> None:
     # Step 1: read the prompt and the image, and make sure the outputs can be written and the service be asked
     phrases = parse_prompt(TEXT_PROMPT)
     image = read_image(IMAGE_PATH)
+    note_nano_models(IMAGE_PATH, SAM2_CHECKPOINT, detector_setting=None)
     height, width = image.shape[:2]
     annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_annotated.jpg")
     json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}.json")

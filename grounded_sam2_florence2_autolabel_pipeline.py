@@ -15,7 +15,7 @@ from grounded_sam2.florence2 import Florence2
 from grounded_sam2.florence2_tasks import CAPTIONS, PIPELINES
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, run
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
 from grounded_sam2.segment import segment
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -36,6 +36,7 @@ DTYPE = "auto"  # SAM 2's and Florence-2's precision: auto, float32, bfloat16, f
 def main() -> None:
     # Step 1: read the image, and make sure the outputs can be written
     image = read_image(IMAGE_PATH)
+    note_nano_models(IMAGE_PATH, SAM2_CHECKPOINT, detector_setting=None)
     height, width = image.shape[:2]
     annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{CAPTION_TYPE}.jpg")
     json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{CAPTION_TYPE}.json")

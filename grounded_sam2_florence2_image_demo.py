@@ -15,7 +15,7 @@ from grounded_sam2.florence2 import Florence2
 from grounded_sam2.florence2_tasks import PIPELINES, check_text
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, run
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
 from grounded_sam2.segment import refine
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -46,6 +46,7 @@ def main() -> None:
     task = PIPELINES[PIPELINE]
     text = check_text(task, TEXT_INPUT)
     image = read_image(IMAGE_PATH)
+    note_nano_models(IMAGE_PATH, SAM2_CHECKPOINT, detector_setting=None)
     height, width = image.shape[:2]
     annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{PIPELINE}.jpg")
     json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{PIPELINE}.json")

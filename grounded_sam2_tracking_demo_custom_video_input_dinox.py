@@ -17,7 +17,7 @@ from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
 from grounded_sam2.segment import segment
 from grounded_sam2.tracking import PromptType, no_objects, prompt_objects, track_frame
 from grounded_sam2.video import open_frames
@@ -49,6 +49,7 @@ def main() -> None:
     # Step 1: read the prompt, open the source, and make sure the service can be asked
     phrases = parse_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
+    note_nano_models(VIDEO_PATH, SAM2_CHECKPOINT, detector_setting=None)
     name = Path(VIDEO_PATH).stem
     detector = DDSCloudDetector(
         "DINO-X-1.0",

@@ -20,7 +20,7 @@ from grounded_sam2.flags import override_from_flags
 from grounded_sam2.identity import IdentityRules
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
 from grounded_sam2.video import open_frames
 from grounded_sam2.video_writer import VideoWriter
 from sam2.build_sam import build_sam2_video_predictor
@@ -54,6 +54,7 @@ def main() -> None:
     phrases = parse_prompt(TEXT_PROMPT)
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
     frames = open_frames(VIDEO_PATH)
+    note_nano_models(VIDEO_PATH, SAM2_CHECKPOINT, detector_setting=None)
     name = Path(VIDEO_PATH).stem
     detector = DDSCloudDetector(
         GROUNDING_MODEL,

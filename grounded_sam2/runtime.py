@@ -78,7 +78,7 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
 def note_nano_models(
     source: object,
     *weights: str | Path,
-    detector_setting: Literal["GDINO_MODEL_ID", "GDINO_CHECKPOINT"] = "GDINO_MODEL_ID",
+    detector_setting: Literal["GDINO_MODEL_ID", "GDINO_CHECKPOINT"] | None = "GDINO_MODEL_ID",
 ) -> None:
     """Say once, as a warning, that the bundled nano models are being run on footage they were not made for.
 
@@ -88,23 +88,24 @@ def note_nano_models(
     Args:
         source: the image, video or folder that is read, as the script's setting names it.
         weights: checkpoint paths and model folders the script uses.
-        detector_setting: the script's setting that names its detector.
+        detector_setting: the script's setting that names its detector; None: there is no nano model of its kind.
     """
     nano = [str(path) for path in weights if _NANO_NAME in Path(path).stem.split("_") + [Path(path).name]]
     if not nano:
         return
     if isinstance(source, (str, Path)) and _BUNDLED_FOOTAGE in Path(source).resolve().parents:
         return
-    downloads, detector = _REAL_DETECTORS[detector_setting]
+    downloads, flags = "sam2.1-large", "--sam2-checkpoint checkpoints/sam2.1_hiera_large.pt"
+    if detector_setting is not None:
+        downloads, detector = _REAL_DETECTORS[detector_setting]
+        flags += f" --{detector_setting.lower().replace('_', '-')} {detector}"
     logger.warning(
         "Note: %s %s a nano model that only knows the drawn objects of the bundled footage. For real footage get the "
-        "real models: python -m grounded_sam2.download %s, then pass --sam2-checkpoint "
-        "checkpoints/sam2.1_hiera_large.pt --%s %s",
+        "real models: python -m grounded_sam2.download %s, then pass %s",
         " and ".join(nano),
         "is" if len(nano) == 1 else "are each",
         downloads,
-        detector_setting.lower().replace("_", "-"),
-        detector,
+        flags,
     )
 
 

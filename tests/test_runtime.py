@@ -84,6 +84,12 @@ def test_the_note_names_the_detector_of_the_script(caplog: pytest.LogCaptureFixt
     assert "--gdino-checkpoint gdino_checkpoints/groundingdino_swint_ogc.pth" in caplog.text
 
 
+def test_the_note_names_no_detector_where_none_is_nano(caplog: pytest.LogCaptureFixture) -> None:
+    note_nano_models("my.jpg", NANO[1], detector_setting=None)
+    assert "download sam2.1-large, then pass --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt" in caplog.text
+    assert "gdino" not in caplog.text.replace(NANO[1], "")
+
+
 @pytest.mark.parametrize(
     ("problem", "status", "line"),
     [
