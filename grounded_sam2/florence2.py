@@ -1,7 +1,6 @@
 """Florence-2 through transformers' own class: no code of a checkpoint is run, no flash-attention is needed."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +15,7 @@ from grounded_sam2.detectors.base import Image, as_image_list
 from grounded_sam2.download import CHECKPOINTS
 from grounded_sam2.florence2_answer import NUM_BINS, Answer, Region, Span, parse_regions
 from grounded_sam2.florence2_tasks import PHRASE_GROUNDING, Task, check_text
-from grounded_sam2.hub import first_line, reads_as_path, without_progress, without_retry_messages
-
-logger = logging.getLogger(__name__)
+from grounded_sam2.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
 
 _DEFAULT_CHECKPOINT = "florence-2-large"
 _CONVERTED = "florence-community/Florence-2-large"
@@ -281,11 +278,7 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
             f"Florence-2 {name!r} is no local folder and could not be read from the hub ({first_line(problem)}); "
             f"where there is a network, run: {_download_command(name)}"
         ) from problem
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ValueError(f"the weights in {name} lack {len(missing)} tensors of the model: {', '.join(missing[:8])} …")
-    if loading["unexpected_keys"]:
-        logger.info("unused tensors in %s: %s", name, ", ".join(sorted(loading["unexpected_keys"])))
+    check_weights(name, loading)
     return model, processor
 
 

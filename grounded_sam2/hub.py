@@ -1,11 +1,14 @@
 """Models of transformers, from a local folder with no network access at all, or from a hub."""
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging as transformers_logging
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -41,3 +44,20 @@ def first_line(problem: BaseException) -> str:
     """What an error says, without what follows its first line."""
     lines = str(problem).strip().splitlines()
     return lines[0] if lines else type(problem).__name__
+
+
+def check_weights(name: str, loading: Mapping[str, Collection[str]]) -> None:
+    """Make sure that all of a model was in its weights; tensors that it has no use for are logged.
+
+    Args:
+        name: folder or hub id.
+        loading: what `from_pretrained(…, output_loading_info=True)` says besides the model.
+
+    Raises:
+        ValueError: tensors are missing; names them.
+    """
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ValueError(f"the weights in {name} lack {len(missing)} tensors of the model: {', '.join(missing[:8])} …")
+    if loading["unexpected_keys"]:
+        logger.info("unused tensors in %s: %s", name, ", ".join(sorted(loading["unexpected_keys"])))

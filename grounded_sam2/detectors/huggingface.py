@@ -5,7 +5,6 @@ each phrase's own tokens. OWL-ViT, OWLv2 and OmDet-Turbo score boxes against a l
 """
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,10 +32,8 @@ from grounded_sam2.detectors.base import (
     pad_elongated,
     read_search,
 )
-from grounded_sam2.hub import first_line, reads_as_path, without_progress, without_retry_messages
+from grounded_sam2.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
 from grounded_sam2.prompts import encoder_phrase, split_passes
-
-logger = logging.getLogger(__name__)
 
 # Model types whose logits are per token of one text; all others score a list of phrases.
 _TOKEN_SCORING = ("grounding-dino", "mm-grounding-dino")
@@ -229,11 +226,7 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
             f"the detector {name!r} is no local folder and could not be read from the hub ({first_line(problem)}); "
             f"where there is a network, run: hf download {name} --local-dir gdino_checkpoints/{Path(name).name}"
         ) from problem
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ValueError(f"the weights in {name} lack {len(missing)} tensors of the model: {', '.join(missing[:8])} …")
-    if loading["unexpected_keys"]:
-        logger.info("unused tensors in %s: %s", name, ", ".join(sorted(loading["unexpected_keys"])))
+    check_weights(name, loading)
     return model, processor
 
 
