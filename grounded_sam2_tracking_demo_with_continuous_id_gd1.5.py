@@ -53,9 +53,8 @@ def main() -> None:
     # Step 1: read the prompt, open the source, and make sure the service can be asked
     phrases = parse_prompt(TEXT_PROMPT)
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
-    frames = open_frames(VIDEO_PATH)
+    frames, name = open_frames(VIDEO_PATH), Path(VIDEO_PATH).stem
     note_nano_models(VIDEO_PATH, SAM2_CHECKPOINT, detector_setting=None)
-    name = Path(VIDEO_PATH).stem
     detector = DDSCloudDetector(
         GROUNDING_MODEL,
         token=API_TOKEN,

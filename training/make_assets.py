@@ -55,10 +55,15 @@ def write_album(folder: Path) -> None:
     print(f"{folder}: {prompts}")
 
 
+def make_bundled_scene() -> Scene:
+    """What `scene.jpg` is made of."""
+    return make_scene(524, SIZE, split="heldout", styles=STYLES, num_objects=(6, 8), stretch=1.0)
+
+
 def main() -> None:
     """Write all files."""
     ASSETS.mkdir(exist_ok=True)
-    scene = make_scene(524, SIZE, split="heldout", styles=STYLES, num_objects=(6, 8), stretch=1.0)
+    scene = make_bundled_scene()
     Image.fromarray(scene.image).save(ASSETS / "scene.jpg", quality=92)
     print(f"{ASSETS / 'scene.jpg'}: {', '.join(scene.phrases)}")
     parade = make_clip(31, 192, SIZE, split="heldout", styles=STYLES, kind="mixed", num_objects=(4, 6), stretch=1.0)
