@@ -8,7 +8,7 @@
 from pathlib import Path
 from typing import Literal
 
-from grounded_sam2.captions import write_captioned_json
+from grounded_sam2.export import write_json
 from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.florence2 import Florence2
@@ -56,7 +56,7 @@ def main() -> None:
 
     # Step 5: draw and write
     write_image(annotated_path, annotate(image, detections))
-    write_captioned_json(json_path, IMAGE_PATH, caption, detections, size=(width, height))
+    write_json(json_path, IMAGE_PATH, detections, size=(width, height), caption=caption)
     print(f"caption: {caption}")
     print(f"found {len(detections)}: {', '.join(detections.data['class_name']) or 'nothing'}")
     print(f"wrote {annotated_path} and {json_path}")

@@ -34,6 +34,7 @@ __all__ = [
     "ImageAnnotations",
     "decode_rle",
     "encode_rle",
+    "read_caption",
     "read_frame_annotations",
     "read_json",
     "write_json",
@@ -212,6 +213,7 @@ def write_json(
     image_path: str | os.PathLike[str],
     detections: sv.Detections,
     size: tuple[int, int],
+    caption: str | None = None,
 ) -> None:
     """Write what was found in one image; an older file is replaced in one step.
 
@@ -220,12 +222,14 @@ def write_json(
         image_path: of the image, written into the file as it is.
         detections: N ≥ 0; `data["class_name"]` names the classes, `data["mask_score"]` is written where it is there.
         size: (width, height) of the image in pixels, also the size of the masks.
+        caption: what the image shows, in words, written as "caption" before the rest; None writes none.
 
     Raises:
         ValueError: masks of another size.
         OSError: `path` cannot be written.
     """
-    entry = {"image_path": os.fspath(image_path), **_image_entries(detections, size)}
+    described = {} if caption is None else {"caption": caption}
+    entry = {**described, "image_path": os.fspath(image_path), **_image_entries(detections, size)}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -244,6 +248,20 @@ def read_json(path: str | os.PathLike[str]) -> ImageAnnotations:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     return _parsed(entry, os.fspath(path))
+
+
+def read_caption(path: str | os.PathLike[str]) -> str | None:
+    """The caption in a file of `write_json`; None where it has none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or not of an image.
+    """
+    try:
+        caption = json.loads(Path(path).read_text(encoding="utf-8")).get("caption")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not the JSON of an image: {error}") from error
+    return None if caption is None else str(caption)
 
 
 # ---- a video ----

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from transformers import Florence2Processor
 
-from grounded_sam2.captions import read_caption, write_captioned_json
-from grounded_sam2.export import read_json
+from grounded_sam2.export import read_caption, read_json, write_json
 from grounded_sam2.florence2_answer import Answer, mask_of_polygons, parse_regions
 from grounded_sam2.florence2_tasks import (
     CAPTIONS,
@@ -228,7 +227,7 @@ def test_caption_in_the_json(tmp_path: Path, caption: str) -> None:
         (9, 9)
     )
     path = tmp_path / "folder" / "image.json"
-    write_captioned_json(path, "image.jpg", caption, detections, size=(9, 9))
+    write_json(path, "image.jpg", detections, size=(9, 9), caption=caption)
     assert read_caption(path) == caption
     np.testing.assert_array_equal(read_json(path).detections.xyxy, detections.xyxy)
     assert [file.name for file in path.parent.iterdir()] == ["image.json"]

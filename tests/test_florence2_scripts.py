@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from tiny_florence2 import write_parrot
 
-from grounded_sam2.captions import read_caption
-from grounded_sam2.export import read_frame_annotations, read_json
+from grounded_sam2.export import read_caption, read_frame_annotations, read_json
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image
 from grounded_sam2.runtime import run
