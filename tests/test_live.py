@@ -203,15 +203,15 @@ def test_lost_and_found_again(captures: Serve, caplog: pytest.LogCaptureFixture)
 
 
 def test_delays_double_up_to_a_limit(captures: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    captures(FakeCapture([picture(0)]))
+    capture = FakeCapture([picture(0)], let=1)  # the reader waits for its second frame until it may fail
+    captures(capture)
     monkeypatch.setattr(live, "LONGEST_DELAY", 3.0)
-    frames = LiveStream("camera", reconnect_tries=1, reconnect_delay=60)  # waits: nothing is tried in this test
+    frames = LiveStream("camera", reconnect_tries=4, reconnect_delay=1.0)
     delays: list[float] = []
     monkeypatch.setattr(frames._closing, "wait", lambda seconds: delays.append(seconds))
-    frames._num_tries, frames.reconnect_tries, frames.reconnect_delay = 0, 4, 1.0
-    assert frames._reconnected("gone") is None
+    capture.let()
+    wait_until(lambda: frames.lost is not None)
     assert delays == [1, 2, 3, 3]
-    monkeypatch.undo()
     frames.close()
 
 
