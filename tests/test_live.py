@@ -472,6 +472,7 @@ class StreamServer:
                 script = scripts[outer.num_connections]
                 outer.num_connections += 1
                 if outer.num_connections == len(scripts):
+                    outer.server.socket.shutdown(socket.SHUT_RDWR)  # closing alone leaves it open while it is polled
                     outer.server.socket.close()
                 self.send_response(200)
                 self.send_header("Content-Type", content_type)
