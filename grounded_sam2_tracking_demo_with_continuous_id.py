@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
+from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
 from grounded_sam2.flags import override_from_flags
@@ -38,6 +39,8 @@ SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the lik
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
 NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
 MAX_OBJECTS: int | None = None  # followed at a time; none follows all
@@ -71,6 +74,7 @@ def main() -> None:
             SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE)
         )
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
+        detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
         thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
         tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
 

@@ -1,7 +1,6 @@
 """Track with continuous ids, then follow what was found late back to where it first appears.
 
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py
-    python grounded_sam2_tracking_demo_with_continuous_id_plus.py --resume  # go on with a run that was interrupted
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py --video-path street.mp4 --text-prompt "car. person." \
         --gdino-model-id IDEA-Research/grounding-dino-tiny --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
 """
@@ -12,11 +11,11 @@ from tqdm import tqdm
 
 from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
+from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.identity import IdentityRules
-from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.resume import SavedRun, settings_of
 from grounded_sam2.reverse import ReverseTracker, merged
@@ -35,6 +34,7 @@ SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the lik
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
 NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SLICE_WH: tuple[int, int] | None = None  # also look at overlapping tiles of this size, for small objects; none does not
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
 MAX_OBJECTS: int | None = None  # followed at a time; none follows all
@@ -46,8 +46,7 @@ DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
 
 
 def main() -> None:
-    # Step 1: read the prompt and open the video
-    phrases = parse_prompt(TEXT_PROMPT)
+    # Step 1: open the video
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
     frames = open_indexed_frames(VIDEO_PATH)
     name = Path(VIDEO_PATH).stem
@@ -69,8 +68,9 @@ def main() -> None:
         dtype = choose_dtype(device, DTYPE)
         predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
+        detector = in_tiles(detector, SLICE_WH)
         thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
-        tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
+        tracker = ContinuousTracker(detector, predictor, TEXT_PROMPT, detect_every=STEP, rules=rules, **thresholds)
 
         # Step 3: follow forwards; what is found goes to disk frame by frame
         for _ in saved.follow(tracker, tqdm(stop.guard(frames), total=len(frames)), forward_lines, event_log):

@@ -35,15 +35,17 @@ from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.base import Detector, make_detections
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.identity import mask_overlaps
+from grounded_sam2.tracking import boxes_around
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip
 from training.segmenter_scores import boundary_f, iou
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KINDS = ("crossing", "twins", "occlusion", "reentry", "mixed", "cut")
+KINDS = ("crossing", "twins", "occlusion", "reentry", "mixed", "cut", "zoom")
 FIRST_SEED = 9_000
 SIZE = (192, 256)  # (height, width) in pixels
+LARGEST_ZOOM = 3.0  # of a "zoom" clip, half-way through it
 TAKEN_OVER_IOU = 0.8  # of the plain rule
 SAME_IOU = 0.5  # of a track and an object that it is counted as following
 
@@ -51,12 +53,35 @@ Tracked = tuple[np.ndarray, np.ndarray]  # ids (N,), masks (N, H, W) bool, of on
 
 
 def make_scenes(kind: str, seed: int, num_frames: int) -> list[Scene]:
-    """One held-out clip; "cut" is two clips one after the other, whose objects have nothing in common."""
+    """One held-out clip; "cut" is two clips one after the other, whose objects have nothing in common, and in "zoom"
+    the camera draws near and away again."""
+    if kind == "zoom":
+        height, width = SIZE
+        clip = make_clip(seed, num_frames, (3 * height, 3 * width), "heldout", kind="drift")
+        nearness = np.sin(np.linspace(0, np.pi, num_frames)) ** 2
+        return [zoom_in(scene, LARGEST_ZOOM**near) for scene, near in zip(clip, nearness, strict=True)]
     if kind != "cut":
         return list(make_clip(seed, num_frames, SIZE, "heldout", kind=kind))
     first = list(make_clip(seed, num_frames // 2, SIZE, "heldout", kind="drift"))
     second = list(make_clip(seed + 500_000, num_frames - num_frames // 2, SIZE, "heldout", kind="mixed"))
     return first + [Scene(s.image, s.masks, s.boxes_xyxy, s.phrases, s.ids + 1000) for s in second]
+
+
+def zoom_in(scene: Scene, zoom: float) -> Scene:
+    """The middle of a scene, 1 / `zoom` of its height and width, at `SIZE`."""
+    height, width = scene.image.shape[:2]
+    rows, columns = (
+        slice(round((side - side / zoom) / 2), round((side + side / zoom) / 2)) for side in (height, width)
+    )
+    image = cv2.resize(scene.image[rows, columns], SIZE[::-1], interpolation=cv2.INTER_AREA)
+    masks = np.zeros((len(scene.ids), *SIZE), bool)
+    boxes = np.zeros((len(scene.ids), 4), np.float32)
+    for row, mask in enumerate(scene.masks):
+        cover = cv2.resize(mask[rows, columns].astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
+        masks[row] = cover >= 0.5
+        if masks[row].any():
+            boxes[row] = boxes_around(masks[row : row + 1])[0]
+    return Scene(image, masks, boxes, scene.phrases, scene.ids)
 
 
 class TrueBoxes:

@@ -172,11 +172,14 @@ def test_image_script_finds_small_objects_in_tiles(load_script: Load, tmp_path: 
     assert (sv.box_iou_batch(true_xyxy, in_tiles.xyxy).max(axis=0) > 0.5).all()
 
 
-@pytest.mark.parametrize("name", [TRACKING_SCRIPT, *CUSTOM_SCRIPTS])
+@pytest.mark.parametrize("name", [TRACKING_SCRIPT, *CUSTOM_SCRIPTS, CONTINUOUS_SCRIPT, REVERSE_SCRIPT])
 def test_tracking_scripts_take_tiles(load_script: Load, tmp_path: Path, clip: Path, name: str) -> None:
     script = load_script(name)
-    override_from_flags(vars(script), ["--slice-wh", "240,180", "--overlap-ratio", "0.3", "0.25"])
-    assert (script.SLICE_WH, script.OVERLAP_RATIO) == ((240, 180), (0.3, 0.25))
+    override_from_flags(vars(script), ["--slice-wh", "240,180"])
+    assert script.SLICE_WH == (240, 180)
+    if name != REVERSE_SCRIPT:  # its tiles overlap by the default
+        override_from_flags(vars(script), ["--overlap-ratio", "0.3", "0.25"])
+        assert script.OVERLAP_RATIO == (0.3, 0.25)
     script.VIDEO_PATH, script.OUTPUT_DIR = str(clip), tmp_path
     script.TEXT_PROMPT = load_script(TRACKING_SCRIPT).TEXT_PROMPT
     script.main()
