@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import psutil
+from process_memory import resident_mb
 from tqdm import tqdm
 
 from grounded_sam2.continuous import ContinuousTracker
@@ -43,11 +43,6 @@ def endless_scenes(num_objects: tuple[int, int]) -> Iterator[Scene]:
     for number in itertools.count():
         kind = KINDS[number % len(KINDS)]
         yield from make_clip(FIRST_SEED + number, CLIP_FRAMES, SIZE, "heldout", kind=kind, num_objects=num_objects)
-
-
-def resident_mb() -> float:
-    """Resident memory of this process in MB of 2**20 bytes."""
-    return psutil.Process().memory_info().rss / 2**20
 
 
 def main() -> None:

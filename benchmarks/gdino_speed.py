@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from process_memory import peak_resident_mb
 from torch import Tensor
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -81,15 +81,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     on_gpu = arguments.device != "cpu"
     peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_resident_mb()
     return {"wall": wall[1:], "cpu": cpu[1:], "peak_mb": peak, "scores": scores.tolist()}
-
-
-def peak_resident_mb() -> float:
-    """The most memory this process has had resident so far, in MB of 2**20 bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory from before the program was replaced
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def measure_apart(package: str, dtype: str, has_kernel: bool, arguments: argparse.Namespace, folder: Path) -> Any:

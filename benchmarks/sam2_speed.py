@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from process_memory import peak_resident_mb
 from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -58,15 +58,6 @@ def track(config: str, image_size: int, num_objects: int, work: Path) -> dict[st
         ticks.append((time.perf_counter(), time.process_time()))
     wall, cpu = np.diff(np.array(ticks), axis=0)[WARM_UP_FRAMES:].T
     return {"wall": wall.tolist(), "cpu": cpu.tolist(), "peak_mb": peak_resident_mb()}
-
-
-def peak_resident_mb() -> float:
-    """The most memory this process has had resident so far, in MB of 2**20 bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory from before the program was replaced
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def track_apart(package: str, arguments: argparse.Namespace, num_objects: int, work: Path) -> dict[str, Any]:

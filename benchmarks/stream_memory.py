@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
+from process_memory import resident_mb
 from tqdm import trange
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -29,11 +29,6 @@ from sam2.config import CONFIG_FILES, find_config  # noqa: E402
 FRAME_SIZE = (320, 240)  # width, height in pixels
 SETTLED_FRAME = 200
 ALLOWED_GROWTH_MB = 50.0
-
-
-def resident_mb() -> float:
-    """Resident memory of this process in MB of 2**20 bytes."""
-    return psutil.Process().memory_info().rss / 2**20
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import supervision as sv
 
 from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector
 from grounded_sam2.export_images import ExportedImage
-from grounded_sam2.files import check_writable
+from grounded_sam2.files import check_writable, writing_to
 from grounded_sam2.image_list import ListedImage
 from grounded_sam2.images import RGBImage, read_image
 
@@ -208,7 +208,10 @@ class BatchFolder:
         return num_bytes
 
     def _append(self, *entries: Mapping[str, Any]) -> None:
-        self._progress.write("".join(json.dumps(entry) + "\n" for entry in entries).encode("ascii"))
+        remaining = "".join(json.dumps(entry) + "\n" for entry in entries).encode("ascii")
+        with writing_to(self.progress_path):
+            while remaining:
+                remaining = remaining[self._progress.write(remaining) :]
 
     def json_path(self, image: ListedImage) -> Path:
         """Where the annotations of an image go."""

@@ -108,18 +108,18 @@ def refine(predictor: SAM2ImagePredictor, image: npt.NDArray[np.uint8], detectio
             owners.append(index)
             boxes.append(part_box)
             prompts.append((2 * shrunk[None] - 1) * _MASK_LOGIT)  # (1, side, side)
+    mask, _ = _no_masks(len(detections), image)
+    score_sums = np.zeros(len(detections), dtype=np.float32)
     predictor.set_image(image)
-    drawn, scores, _ = predictor.predict(box=np.stack(boxes), mask_input=np.stack(prompts), multimask_output=False)
-    drawn, scores = drawn.reshape(-1, height, width).astype(bool), scores.reshape(-1)
-    of_detection = [np.array(owners) == index for index in range(len(detections))]
-    return replace(
-        detections,
-        mask=np.stack([drawn[rows].any(axis=0) for rows in of_detection]),
-        data={
-            **detections.data,
-            "mask_score": np.array([scores[rows].mean() for rows in of_detection], dtype=np.float32),
-        },
-    )
+    for rows in _row_ranges(len(owners), image):
+        drawn, scores, _ = predictor.predict(
+            box=np.stack(boxes[rows]), mask_input=np.stack(prompts[rows]), multimask_output=False
+        )
+        for index, part, score in zip(owners[rows], drawn.reshape(-1, height, width), scores.reshape(-1), strict=True):
+            mask[index] |= part > 0
+            score_sums[index] += score
+    num_parts = np.bincount(owners).astype(np.float32)  # at least one each
+    return replace(detections, mask=mask, data={**detections.data, "mask_score": score_sums / num_parts})
 
 
 def _parts(
