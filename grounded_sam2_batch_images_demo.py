@@ -30,7 +30,7 @@ from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."  # for images without their own
+TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # for images without their own
 IMAGES = "assets/album/prompts.json"  # folder, pattern such as photos/**/*.jpg, or list of images (.txt, .csv, .json)
 BATCH_SIZE = 8  # images that go through the models together
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base

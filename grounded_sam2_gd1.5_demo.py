@@ -22,7 +22,7 @@ from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."  # phrases, each ended by "."
+TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # phrases, each ended by "."
 IMAGE_PATH = "assets/scene.jpg"  # any image file
 GROUNDING_MODEL: DDSModel = "GroundingDino-1.5-Pro"  # or -1.5-Edge, GroundingDino-1.6-Pro, DINO-X-1.0
 API_TOKEN: str | None = None  # of the DDS cloud; none takes the environment variable DDS_API_TOKEN

@@ -21,7 +21,7 @@ from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."  # phrases, each ended by "."
+TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # phrases, each ended by "."
 IMAGE_PATH = "assets/scene.jpg"  # any image file
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt

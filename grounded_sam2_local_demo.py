@@ -22,7 +22,7 @@ from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."  # phrases, each ended by "."
+TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # phrases, each ended by "."
 IMAGE_PATH = "assets/scene.jpg"  # any image file
 GDINO_CHECKPOINT = "gdino_checkpoints/nano"  # real footage: gdino_checkpoints/groundingdino_swint_ogc.pth
 GDINO_CONFIG: str | None = None  # GroundingDINO_SwinT_OGC and the like, or a file; none reads it from the weights

@@ -533,7 +533,7 @@ def test_script(run: Run, uninterrupted: Path, capsys: pytest.CaptureFixture[str
         *(f"yolo/labels/{stem}.txt" for stem in GOOD),
     }
     coco = COCO(uninterrupted / "coco.json")
-    prompt = "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."
+    prompt = "owl. pizza. sailboat. pig. green book. camera. teddy bear."
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == parse_prompt(prompt)
     assert {image["file_name"].rpartition(".")[0] for image in coco.loadImgs(coco.getImgIds())} == set(GOOD)
     annotations = coco.loadAnns(coco.getAnnIds())
@@ -594,19 +594,19 @@ def test_finished_images_stay_as_they_are(run: Run, tmp_path: Path, photos: Path
 
 
 def test_a_prompt_for_each_image_without_pictures(run: Run, tmp_path: Path, photos: Path) -> None:
-    prompts = {"scene.jpg": "penguin. dog.", "part00.png": "flamingo", "part11.png": "dog. backpack. penguin"}
+    prompts = {"scene.jpg": "owl. pizza.", "part00.png": "green book", "part11.png": "pizza. camera. owl"}
     listed = photos / "prompts.json"
     listed.write_text(json.dumps(prompts), encoding="utf-8")
     assert run(tmp_path, IMAGES=str(listed), TEXT_PROMPT="", SAVE_ANNOTATED=False) == 0
     assert not (tmp_path / "annotated").exists()
     coco = COCO(tmp_path / "coco.json")
     names = [category["name"] for category in coco.loadCats(coco.getCatIds())]
-    assert names == ["penguin", "dog", "flamingo", "backpack"]
+    assert names == ["owl", "pizza", "green book", "camera"]
     found = {image["file_name"]: set() for image in coco.loadImgs(coco.getImgIds())}
     for annotation in coco.loadAnns(coco.getAnnIds()):
         file_name = coco.loadImgs(annotation["image_id"])[0]["file_name"]
         found[file_name].add(names[annotation["category_id"] - 1])
-    assert found["scene.jpg"] == {"penguin", "dog"} and "penguin" in found["part11.png"]
+    assert found["scene.jpg"] == {"owl", "pizza"} and "owl" in found["part11.png"]
     assert all(found[name] <= set(parse_prompt(prompt)) for name, prompt in prompts.items())
 
 

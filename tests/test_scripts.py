@@ -107,7 +107,7 @@ def test_image_script_finds_and_masks_every_phrase_of_its_prompt(load_script: Lo
     detections = read_json(tmp_path / "scene.json").detections
     assert set(detections.data["class_name"]) == set(parse_prompt(script.TEXT_PROMPT))
     scene = make_bundled_scene()
-    assert np.abs(scene.image.astype(int) - read_image(script.IMAGE_PATH)).mean() < 4  # what JPEG changes
+    assert np.abs(scene.image.astype(int) - read_image(script.IMAGE_PATH)).mean() < 6  # what JPEG changes
     for phrase, mask, xyxy in zip(detections.data["class_name"], detections.mask, detections.xyxy, strict=True):
         true = scene.phrases.index(phrase)
         assert sv.box_iou_batch(scene.boxes_xyxy[[true]], xyxy[None]).item() > 0.5, phrase
@@ -159,17 +159,18 @@ def test_image_script_finds_small_objects_in_tiles(load_script: Load, tmp_path: 
     picture[top : top + height, left : left + width] = scene
     write_image(tmp_path / "large.png", picture)
     script.IMAGE_PATH = str(tmp_path / "large.png")
-    found = {}
+    true = make_bundled_scene()
+    num_right = {}
     for slice_wh in (None, (width, height)):
         script.OUTPUT_DIR, script.SLICE_WH = tmp_path / str(slice_wh), slice_wh
         script.main()
-        found[slice_wh] = read_json(script.OUTPUT_DIR / "large.json").detections
-    phrases = parse_prompt(script.TEXT_PROMPT)
-    assert len(found[None]) < len(phrases)
-    in_tiles = found[width, height]
-    assert len(set(in_tiles.data["class_name"])) >= len(phrases) - 1
-    true_xyxy = make_bundled_scene().boxes_xyxy + np.array([left, top] * 2)
-    assert (sv.box_iou_batch(true_xyxy, in_tiles.xyxy).max(axis=0) > 0.5).all()
+        found = read_json(script.OUTPUT_DIR / "large.json").detections
+        ious = sv.box_iou_batch(true.boxes_xyxy + np.array([left, top] * 2), found.xyxy)
+        is_named = np.array(true.phrases)[:, None] == found.data["class_name"][None]
+        num_right[slice_wh] = int(((ious > 0.5) & is_named).any(axis=1).sum())
+        if slice_wh is not None:
+            assert len(found) - num_right[slice_wh] <= 2, found.data["class_name"]
+    assert num_right[width, height] >= max(len(true.phrases) - 2, num_right[None] + 1), num_right
 
 
 @pytest.mark.parametrize("name", [TRACKING_SCRIPT, *CUSTOM_SCRIPTS, CONTINUOUS_SCRIPT, REVERSE_SCRIPT])

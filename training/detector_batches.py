@@ -14,10 +14,11 @@ from training.scenes import NOUNS, make_scene
 
 BATCH_SIZE = 8
 DENSE_SIZES = ((144, 144), (128, 128), (160, 160), (128, 176), (128, 208))  # (height, width) in pixels: small is fast
-FULL_SIZES = ((208, 208), (224, 224), (240, 240), (192, 272), (192, 336))
+FULL_SIZES = ((224, 224), (240, 240), (256, 256), (216, 304), (216, 384))
+FULL_SCALE = 1.2  # the full stage's images are enlarged by, as the exported image processor enlarges scored scenes
 FRESH_PER_BATCH = 2  # composed for a batch; the others are mirrored crops of earlier ones, as composing is slow
 POOL_SIZE = 500  # earlier scenes kept of each size
-LARGEST_ZOOM = 2.0
+LARGEST_ZOOM = 1.3  # more of it hides how small objects are in a whole scene
 ABSENT_PER_STEP = 10  # absent phrases beside all nouns in a dense step
 
 
@@ -87,8 +88,11 @@ class SceneBatches(Dataset):
             boxes[image_idx, :count, 2:] = corners[:, 2:] - corners[:, :2]
             valid[image_idx, :count] = True
             nouns[image_idx, :count] = sample.nouns
+        images = [sample.image for sample in samples]
+        if not self.dense:
+            images = [cv2.resize(image, None, fx=FULL_SCALE, fy=FULL_SCALE) for image in images]
         batch = {
-            "image": np.stack([sample.image for sample in samples]),
+            "image": np.stack(images),
             "boxes": boxes,
             "valid": valid,
             "nouns": nouns,

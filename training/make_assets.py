@@ -4,7 +4,7 @@
 
 The default prompts of the scripts:
 
-    assets/scene.jpg      "flamingo. dog. backpack. penguin. teddy bear. blue book. green apple."
+    assets/scene.jpg      "owl. pizza. sailboat. pig. green book. camera. teddy bear."
     assets/parade.mp4     "owl. motorcycle. tiger. pizza. crown. camera."    # objects hide each other, leave and return
     assets/crossing.mp4   "penguin. red car. pig."                           # the penguin passes in front of the car
     assets/album/         as its prompts.json says for each of its images
@@ -57,7 +57,7 @@ def write_album(folder: Path) -> None:
 
 def make_bundled_scene() -> Scene:
     """What `scene.jpg` is made of."""
-    return make_scene(524, SIZE, split="heldout", styles=STYLES, num_objects=(6, 8), stretch=1.0)
+    return make_scene(552, SIZE, split="heldout", styles=STYLES, num_objects=(6, 8), stretch=1.0)
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ Three stages:
    first with the true masks in memory, then with the model's own.
 3. final: the same with the encoder trained too, slowly, and with single images beside the clips.
 
-A GPU is used, with bfloat16 autocast, when there is one. The shipped weights took three runs on one CPU core, each but
+A GPU is used, with bfloat16 autocast, when there is one. The shipped weights took four runs on one CPU core, each but
 the first with `--start-from` on what the one before had exported: 2,500 + 7,000 + 2,600 image steps, 400 + 1,500 + 500
-memory steps and 530 final steps, some five hours in all; the defaults add them up. The first two runs were at 192
-pixels, and the first 1,450 image steps were taken while this recipe was being written, with the balanced loss and a
-faster falling rate.
++ 150 memory steps and 530 + 450 final steps, some six hours in all; the defaults add them up. The first two runs were
+at 192 pixels, and the first 1,450 image steps were taken while this recipe was being written, with the balanced loss
+and a faster falling rate.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is expo
 CHECKPOINT_SECONDS = 120
 WARMUP_STEPS = 60
 WARM_START = 0.4  # how far into each stage's schedule exported weights start
-UNSEEN_STEP = 150_000  # where their scenes start, beyond those that they have learnt from
+UNSEEN_STEP = 600_000  # where their scenes start, beyond those that they have learnt from
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
 
 # parameters that no image needs
@@ -190,15 +190,12 @@ def prepare_initial_weights(model: SAM2Base) -> None:
     """Start from weights that make the first steps easier.
 
     - The decoder's attention between tokens and image starts with equal projections of queries and keys, so that a
-    token
-      attends to the place its position encoding names; learning that alignment takes most of the first minutes
+      token attends to the place its position encoding names; learning that alignment takes most of the first minutes
       otherwise.
     - The random frequencies of positions are spread over scales, half of them along one axis only: slow ones say on
-    which side of
-      a box's edge a cell lies.
+      which side of a box's edge a cell lies.
     - The top features are brought to zero mean and unit variance. Nothing in the architecture keeps them near unit
-    scale, and
-      with another scale, what a mask adds to a memory is invisible beside the features.
+      scale, and with another scale, what a mask adds to a memory is invisible beside the features.
     - The memory encoder's fuser takes part from the start.
     """
     transformer = model.sam_mask_decoder.transformer
@@ -233,8 +230,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/segmenter"), help="where the checkpoint lies")
     parser.add_argument("--image-steps", type=int, default=12100)
-    parser.add_argument("--memory-steps", type=int, default=2400)
-    parser.add_argument("--final-steps", type=int, default=530)
+    parser.add_argument("--memory-steps", type=int, default=2550)
+    parser.add_argument("--final-steps", type=int, default=980)
     parser.add_argument("--clips", type=int, default=160, help="cached by the memory stage, 5 MB each")
     parser.add_argument("--export", type=Path, default=EXPORT_PATH)
     parser.add_argument("--start-from", type=Path, help="exported weights to improve instead of random ones")
