@@ -101,28 +101,28 @@ def test_masks_to_refine_have_the_size_of_the_image(predictor: SAM2ImagePredicto
 
 
 def test_a_rough_outline_becomes_the_object() -> None:
-    """Of the bundled picture's penguin: half of its box at first, afterwards what its box alone gives."""
+    """Of the bundled picture's owl: half of its box at first, afterwards what its box alone gives."""
     predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_hiera_nano.pt"))
     image = read_image(REPOSITORY / "assets" / "scene.jpg")
-    penguin = make_detections(np.array([[431, 149, 600, 333]]), np.ones(1), np.zeros(1, int), ["penguin"], (640, 360))
-    expected = segment(predictor, image, penguin).mask[0]
+    owl = make_detections(np.array([[537, 213, 622, 329]]), np.ones(1), np.zeros(1, int), ["owl"], (640, 360))
+    expected = segment(predictor, image, owl).mask[0]
     rough = np.zeros((1, 360, 640), bool)
-    rough[0, 170:300, 470:560] = True
-    refined = refine(predictor, image, replace(penguin, mask=rough)).mask[0]
+    rough[0, 230:310, 555:600] = True
+    refined = refine(predictor, image, replace(owl, mask=rough)).mask[0]
     assert (rough[0] & expected).sum() < 0.7 * (rough[0] | expected).sum()
     assert (refined & expected).sum() > 0.9 * (refined | expected).sum()
 
 
 def test_parts_that_do_not_touch_are_drawn_one_by_one() -> None:
-    """Between the dog and the penguin is a backpack, which the box around both takes in."""
+    """Between the pizza and the owl is a pig, which the box around both takes in."""
     predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_hiera_nano.pt"))
     image = read_image(REPOSITORY / "assets" / "scene.jpg")
-    each = make_detections(np.array([[247, 63, 340, 169], [431, 149, 600, 333]]), np.ones(2), np.arange(2),
-                           ["dog", "penguin"], (640, 360))  # fmt: skip
+    each = make_detections(np.array([[245, 45, 340, 136], [537, 213, 622, 329]]), np.ones(2), np.arange(2),
+                           ["pizza", "owl"], (640, 360))  # fmt: skip
     expected = segment(predictor, image, each).mask.any(axis=0)
-    both = make_detections(np.array([[247, 63, 600, 333]]), np.ones(1), np.zeros(1, int), ["animals"], (640, 360))
+    both = make_detections(np.array([[245, 45, 622, 329]]), np.ones(1), np.zeros(1, int), ["pizza and owl"], (640, 360))
     rough = np.zeros((1, 360, 640), bool)
-    rough[0, 63:169, 247:340] = rough[0, 149:333, 431:600] = True
+    rough[0, 45:136, 245:340] = rough[0, 213:329, 537:622] = True
     refined = refine(predictor, image, replace(both, mask=rough))
     assert (refined.mask[0] & expected).sum() > 0.9 * (refined.mask[0] | expected).sum()
     assert refined.data["mask_score"].shape == (1,)

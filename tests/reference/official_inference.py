@@ -20,9 +20,9 @@ from transformers import AutoTokenizer
 
 from grounding_dino.groundingdino.util import inference
 
-CAPTIONS = ("dog. red apple. car", "Dog . cat . umbrella? banana .", "a dog that jumps over a red apple")
+CAPTIONS = ("owl. red apple. car", "Owl . pizza . umbrella? banana .", "an owl that jumps over a red apple")
 THRESHOLDS = ((0.35, 0.25), (0.05, 0.03), (0.0, 0.005))
-CLASSES = ["dog", "red apple"]
+CLASSES = ["owl", "red apple"]
 
 
 class CalledAsPublished(torch.nn.Module):
