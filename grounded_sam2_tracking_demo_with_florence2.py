@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.florence2 import Florence2Detector
+from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.florence2 import Florence2
@@ -34,6 +35,8 @@ SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoint
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
 NUM_BEAMS = 3  # continuations that Florence-2's search holds; 1 is faster
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_florence2")  # where everything goes
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
@@ -58,6 +61,7 @@ def main() -> None:
         dtype = choose_dtype(device, DTYPE)
         florence2 = Florence2(FLORENCE2_MODEL_ID, device=device, dtype=dtype, num_beams=NUM_BEAMS)
         detector = Florence2Detector(florence2, task=DETECTION_TASK, nms_threshold=NMS_THRESHOLD)
+        detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
         predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, box_threshold=BOX_THRESHOLD)
 

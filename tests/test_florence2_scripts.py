@@ -178,15 +178,20 @@ def test_autolabel_without_a_caption(load_script: Load, parrot: Parrot, tmp_path
     assert (entry["caption"], entry["annotations"]) == ("", [])
 
 
-@pytest.mark.parametrize("task", ["open_vocabulary", "phrase_grounding"])
-def test_tracking(load_script: Load, parrot: Parrot, tmp_path: Path, task: str) -> None:
-    """Every few frames Florence-2 points at where the owl is in the first; SAM 2 follows it under one id."""
+@pytest.fixture
+def short_clip(tmp_path: Path) -> Path:
     frames = open_frames(REPOSITORY / "assets" / "parade.mp4")
     with VideoWriter(tmp_path / "short.mp4", frames.fps) as writer:
         for frame_idx in range(NUM_FRAMES):
             writer.write(frames[frame_idx])
+    return tmp_path / "short.mp4"
+
+
+@pytest.mark.parametrize("task", ["open_vocabulary", "phrase_grounding"])
+def test_tracking(load_script: Load, parrot: Parrot, tmp_path: Path, short_clip: Path, task: str) -> None:
+    """Every few frames Florence-2 points at where the owl is in the first; SAM 2 follows it under one id."""
     script = load_script(TRACKING_SCRIPT)
-    script.VIDEO_PATH, script.OUTPUT_DIR, script.STEP = str(tmp_path / "short.mp4"), tmp_path / "out", 2
+    script.VIDEO_PATH, script.OUTPUT_DIR, script.STEP = str(short_clip), tmp_path / "out", 2
     script.TEXT_PROMPT, script.DETECTION_TASK = "an owl.", task
     script.FLORENCE2_MODEL_ID = parrot(f"Owl{locs(*OWL)}")
     script.main()
@@ -196,6 +201,19 @@ def test_tracking(load_script: Load, parrot: Parrot, tmp_path: Path, task: str) 
         assert frame.detections.tracker_id.tolist() == [1]
         assert list(frame.detections.data["class_name"]) == ["an owl"]
     assert len(list(open_frames(tmp_path / "out" / "short.mp4"))) == NUM_FRAMES
+
+
+def test_tracking_in_tiles(load_script: Load, parrot: Parrot, tmp_path: Path, short_clip: Path) -> None:
+    """What Florence-2 says of every tile is taken for where that tile is, and of the whole image for the image."""
+    script = load_script(TRACKING_SCRIPT)
+    script.VIDEO_PATH, script.OUTPUT_DIR, script.MAX_FRAMES = str(short_clip), tmp_path / "out", 1
+    script.TEXT_PROMPT, script.SLICE_WH, script.OVERLAP_RATIO = "an owl.", (320, 360), (0.0, 0.0)
+    script.FLORENCE2_MODEL_ID = parrot(f"Owl{locs(*OWL)}")
+    script.main()
+    (frame,) = read_frame_annotations(tmp_path / "out" / "short.jsonl")
+    lefts = np.sort(frame.detections.xyxy[:, 0])
+    x1, x2 = 320 * OWL[0] / 1000, 320 * OWL[2] / 1000  # the owl's place in a tile, from its left edge
+    assert ((lefts > 320 + x1 - 40) & (lefts < 320 + x2)).any() and (lefts < 320).any()
 
 
 @pytest.mark.parametrize("name", [IMAGE_SCRIPT, AUTOLABEL_SCRIPT, TRACKING_SCRIPT])
