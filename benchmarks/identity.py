@@ -56,8 +56,8 @@ def make_scenes(kind: str, seed: int, num_frames: int) -> list[Scene]:
     """One held-out clip; "cut" is two clips one after the other, whose objects have nothing in common, and in "zoom"
     the camera draws near and away again."""
     if kind == "zoom":
-        height, width = SIZE
-        clip = make_clip(seed, num_frames, (3 * height, 3 * width), "heldout", kind="drift")
+        size = round(SIZE[0] * LARGEST_ZOOM), round(SIZE[1] * LARGEST_ZOOM)
+        clip = make_clip(seed, num_frames, size, "heldout", kind="drift")
         nearness = np.sin(np.linspace(0, np.pi, num_frames)) ** 2
         return [zoom_in(scene, LARGEST_ZOOM**near) for scene, near in zip(clip, nearness, strict=True)]
     if kind != "cut":
@@ -79,8 +79,9 @@ def zoom_in(scene: Scene, zoom: float) -> Scene:
     for row, mask in enumerate(scene.masks):
         cover = cv2.resize(mask[rows, columns].astype(np.float32), SIZE[::-1], interpolation=cv2.INTER_AREA)
         masks[row] = cover >= 0.5
-        if masks[row].any():
-            boxes[row] = boxes_around(masks[row : row + 1])[0]
+    seen = masks.any((1, 2))
+    if seen.any():
+        boxes[seen] = boxes_around(masks[seen])
     return Scene(image, masks, boxes, scene.phrases, scene.ids)
 
 
