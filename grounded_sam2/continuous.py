@@ -188,9 +188,8 @@ class ContinuousTracker:
             self.predictor.remove_object(self._state, obj_id, need_output=False)
         for index in found.prompt:
             obj_id = int(found.obj_ids[index])
-            if obj_id in self._state.objects:  # its memory stays; only where it is now is corrected
-                mask = detections.mask[index]
-                self.predictor.add_new_mask(self._state, self.frame_idx, obj_id, mask)
+            if obj_id in self._state.objects:
+                self.predictor.correct_object(self._state, self.frame_idx, obj_id, detections.mask[index])
             else:
                 box = detections.xyxy[index]
                 self.predictor.add_new_points_or_box(self._state, self.frame_idx, obj_id, box=box)

@@ -60,7 +60,8 @@ class IdentityRules:
         sure_confidence: a detection with this confidence is shown at once, without waiting for others.
         confirm_hits: detections, out of the last `confirm_window` rounds of detection, that a new object needs.
         confirm_window: rounds of detection; a new object that cannot reach `confirm_hits` in them any more is dropped.
-        reprompt_iou: an object whose mask has a lower IoU with its detection has drifted, and is prompted again.
+        reprompt_iou: an object whose mask has a lower IoU with its detection has drifted, and is corrected: SAM 2
+            forgets what it tracked of it.
         lost_after: frames without a sighting after which SAM 2 stops looking for an object.
         forget_after: frames without a sighting after which a lost object cannot come back; None: it always can.
         max_lost: lost objects that are remembered, the most recently seen ones.

@@ -410,6 +410,30 @@ class SAM2VideoPredictor(VideoEngine):
         for obj_id in obj_ids:
             inference_state.objects[obj_id].non_cond.pop(frame_idx, None)
 
+    @torch.inference_mode()
+    def correct_object(
+        self, inference_state: InferenceState, frame_idx: int, obj_id: int, mask: np.ndarray | Tensor
+    ) -> None:
+        """Put an object right that was followed wrongly: its true mask on a frame.
+
+        Its memory then holds its first conditioning frame and this one; all that was tracked since, and earlier
+        corrections, may have been of something else and are forgotten, as `add_new_mask` does not.
+
+        Args:
+            mask: (H, W).
+
+        Raises:
+            ValueError: no such object with a conditioning frame, or as in `add_new_points_or_box`.
+        """
+        self._check_frame(inference_state, frame_idx)
+        obj = inference_state.objects.get(obj_id)
+        if obj is None or not obj.cond:
+            raise ValueError(f"object {obj_id} has no conditioning frame; objects: {inference_state.obj_ids}")
+        first_idx = min(obj.cond)
+        obj.cond = {first_idx: obj.cond[first_idx]}
+        obj.non_cond.clear()
+        self.add_new_mask(inference_state, frame_idx, obj_id, mask)
+
     # ---- frames and outputs ----
 
     def _check_frame(self, state: InferenceState, frame_idx: int) -> None:

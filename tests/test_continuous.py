@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import supervision as sv
+import torch
 
 from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.identity import IdentityRules
+from grounded_sam2.identity import IdentityRules, mask_overlaps
 from grounded_sam2.prompts import parse_prompt
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.video_state import InferenceState
 from training.scenes import Scene, make_clip
 
 WEIGHTS = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
@@ -107,6 +109,31 @@ def test_an_object_that_joins_changes_no_other(predictor: SAM2VideoPredictor, cl
         assert (one is None) == (other is None)
         # masks are where logits are positive; batches move those by 1e-6, which may turn a pixel on the edge
         assert one is None or other is None or (one != other).sum() <= 1
+
+
+def test_an_object_that_drifted_is_put_right(
+    predictor: SAM2VideoPredictor, clip: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAM 2 loses the right half of an object; when the detector looks next, the whole object is remembered anew."""
+    detector = TruthDetector()
+    tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=6, scene_cut=None)
+    run(tracker, detector, clip[:6])
+    step = predictor.step
+    middle = int(clip[6].boxes_xyxy[0, [0, 2]].mean())
+
+    def lose_a_half(state: InferenceState) -> tuple[list[int], torch.Tensor]:
+        obj_ids, logits = step(state)
+        cut = logits.clone()
+        cut[obj_ids.index(1), :, :, middle:] = -10.0
+        return obj_ids, cut
+
+    monkeypatch.setattr(predictor, "step", lose_a_half)
+    [objects] = run(tracker, detector, clip[6:7])
+    monkeypatch.undo()
+    [put_right] = masks_of([objects], obj_id=1)
+    assert put_right is not None and mask_overlaps([put_right], [clip[6].masks[0]])[0].item() > 0.7
+    run(tracker, detector, clip[7:8])
+    assert {obj_id: list(obj.cond) for obj_id, obj in tracker._state.objects.items()} == {1: [0, 6], 2: [0], 3: [0]}
 
 
 def test_the_prompt_changes_and_ids_live_on(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:

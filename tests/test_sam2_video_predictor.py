@@ -276,6 +276,45 @@ def test_a_forgotten_frame_is_not_read_again(predictor: SAM2VideoPredictor, clip
     assert relative_difference(runs[0][1], runs[1][1]) < 1e-5
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_corrected_object_forgets_what_was_tracked_of_it(
+    exact_predictor: SAM2VideoPredictor, clip: list[np.ndarray], times: int
+) -> None:
+    """Whatever the frames between prompt and correction showed, the frames after it come out the same; with a mere
+    mask prompt they do not, and the other object keeps its memory of them."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:30, 20:60] = True
+    last = 4 + times
+
+    def follow(between: list[np.ndarray], correct: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        state = exact_predictor.init_stream()
+        for frame_idx, frame in enumerate([clip[0], *between, *clip[4 : last + 2]]):
+            exact_predictor.append_frame(state, frame)
+            if frame_idx == 0:
+                prompt(exact_predictor, state, 0, 1, 2)
+            _, masks = exact_predictor.step(state)
+            if 4 <= frame_idx < last:
+                change = exact_predictor.correct_object if correct else exact_predictor.add_new_mask
+                change(state, frame_idx, 1, mask)
+        assert list(state.objects[1].cond) == ([0, last - 1] if correct else [0])
+        return masks[0], masks[1]
+
+    one, other = follow(clip[1:4], correct=True), follow([255 - frame for frame in clip[1:4]], correct=True)
+    assert torch.equal(one[0], other[0]) and not torch.equal(one[1], other[1])
+    one, other = follow(clip[1:4], correct=False), follow([255 - frame for frame in clip[1:4]], correct=False)
+    assert not torch.equal(one[0], other[0])
+
+
+def test_only_an_object_that_is_followed_can_be_corrected(
+    predictor: SAM2VideoPredictor, clip: list[np.ndarray]
+) -> None:
+    state = predictor.init_stream()
+    predictor.append_frame(state, clip[0])
+    with pytest.raises(ValueError, match="object 3 has no conditioning frame"):
+        predictor.correct_object(state, 0, 3, np.ones((HEIGHT, WIDTH), bool))
+    assert not state.objects
+
+
 def test_clear_prompts_and_reset(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
     state = predictor.init_state(clip)
     prompt(predictor, state, 0, 1)
