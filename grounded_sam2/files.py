@@ -79,8 +79,11 @@ def replace_file(temporary: Path, target: Path) -> None:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], temporary: Path | None = None) -> Iterator[Path]:
     """Write a file under a temporary name; it takes the place of `path` only once it is complete.
+
+    Args:
+        temporary: that name, in the same folder; None: one that nothing else has.
 
     Yields:
         The temporary path to write to. When the block ends well it is moved over `path`; when it raises, it is
@@ -90,7 +93,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: `path` cannot be written; see `check_writable`.
     """
     target = check_writable(path)
-    temporary = temporary_beside(target)
+    temporary = temporary or temporary_beside(target)
     try:
         with writing_to(path):
             yield temporary

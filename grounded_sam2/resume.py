@@ -20,7 +20,7 @@ import torch
 from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.export import FrameAnnotationWriter, read_frame_annotations
 from grounded_sam2.export_tracks import EventLogWriter
-from grounded_sam2.files import GrowingFile, check_writable, replacing
+from grounded_sam2.files import GrowingFile, check_writable, partial_of, replacing
 from grounded_sam2.frame_source import FrameSource, IndexedFrameSource
 from grounded_sam2.images import RGBImage
 from grounded_sam2.reverse import ReverseTracker
@@ -202,7 +202,7 @@ class SavedRun:
         self._stages[name] = state
         buffer = io.BytesIO()
         torch.save({"run": self._run, "stages": self._stages}, buffer)
-        with replacing(self.path) as temporary, temporary.open("wb") as file:
+        with replacing(self.path, partial_of(self.path)) as temporary, temporary.open("wb") as file:
             file.write(hashlib.sha256(buffer.getbuffer()).digest())
             file.write(buffer.getbuffer())
             file.flush()
@@ -227,6 +227,7 @@ class SavedRun:
     ) -> None:
         if kind is None:
             self.path.unlink(missing_ok=True)
+            partial_of(self.path).unlink(missing_ok=True)  # what a run that was killed while it saved has left
         elif issubclass(kind, KeyboardInterrupt) and self._stages:
             logger.warning("--resume goes on from there")
 

@@ -252,6 +252,24 @@ def test_a_new_run_forgets_an_interrupted_one(
     assert again.seen == list(range(NUM_FRAMES)) and again.files() == whole.files()
 
 
+def test_a_kill_while_the_state_is_saved_leaves_nothing_behind(
+    tmp_path: Path, clip: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = open_indexed_frames([scene.image for scene in clip])
+    with SavedRun(tmp_path / "a.resume", SETTINGS, frames) as saved:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", killed)
+            patch.setattr(Path, "unlink", lambda path, missing_ok: None)  # SIGKILL lets nothing clean up
+            with pytest.raises(SystemExit):
+                saved.put("forwards", {})
+        assert len(list(tmp_path.iterdir())) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def killed(descriptor: int) -> None:
+    raise SystemExit
+
+
 def test_a_camera_is_followed_but_not_resumed(tmp_path: Path, predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:
     camera = open_frames(scene.image for scene in clip[:3])
     with (

@@ -82,5 +82,5 @@ def test_recipe_goes_on_where_it_was_and_exports(monkeypatch: pytest.MonkeyPatch
     assert steps_run == [2]
     assert segmenter.Trainer(tmp_path, (3, 1, 1)).progress.stage == 3
     model = build_sam2(None, tmp_path / "nano.pt", device="cpu")
-    assert model.image_size == 256 and sum(parameter.numel() for parameter in model.parameters()) < 4e6
+    assert model.image_size == 320 and sum(parameter.numel() for parameter in model.parameters()) < 4e6
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

@@ -14,7 +14,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from training.segmenter_losses import grown, mask_iou, mask_loss
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as the predictors normalise
-LOSS_SIDE = 128  # masks are compared at this many cells a side, twice the decoder's resolution of 64
+LOSS_SIDE = 160  # masks are compared at this many cells a side, twice the decoder's resolution of 80
 
 
 def normalise(images: list[np.ndarray]) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from reference.clip import read_frame, write_clip
-from reference.run import CLIP_SIZE, build, make_weights
+from reference.run import CLIP_SIZE, build, calibrated_checkpoint
 
 SMALL_IMAGE = slice(30), slice(36)
 CONFIG, IMAGE_SIZE = "sam2.1_hiera_t", 128
@@ -57,7 +57,7 @@ def main() -> None:
     clip, weights = work / "clip", work / "weights.pt"
     write_clip(clip, 10, CLIP_SIZE)
     if not weights.exists():
-        make_weights(CONFIG, IMAGE_SIZE, clip, weights)
+        calibrated_checkpoint(CONFIG, IMAGE_SIZE, clip, weights)
     model = build(CONFIG, IMAGE_SIZE, weights, video=False, postprocessing=True)
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
