@@ -353,30 +353,37 @@ class IdentityKeeper:
             track = seen[column]
             obj_ids[index] = track.obj_id
             track.vote(int(class_ids[index]), float(confidences[index]))
+            track.astray_rounds = 0
             if ious[index, column] < self.rules.reprompt_iou:
                 track.mask = masks[index]
                 prompt.append(index)
-        astray = self._find_astray(obj_ids, ious, class_ids, seen)
 
-        # 2: objects out of sight or astray, by what they look like
+        # 2: objects out of sight or astray, by what they look like; who is where one of them is found is astray as well
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
         is_part = (same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
-        free = [index for index in range(len(masks)) if not obj_ids[index] and not is_part[index]]
-        unseen = [track for track in self.tracks.values() if track.mask is None] + astray
         removed: list[int] = []
-        for index, column in self._look_alikes(free, class_ids, descriptors, unseen):
-            track = unseen[column]
-            obj_ids[index] = track.obj_id
-            prompt.append(index)
-            track.vote(int(class_ids[index]), float(confidences[index]))
-            if track.mask is not None:
-                removed.append(track.obj_id)
-                reason = "by the detector, elsewhere than SAM 2 followed it"
-            else:
-                reason = f"after {frame_idx - track.last_seen_frame_idx} frames by the detector"
-            self._show(track, masks[index], frame_idx)
-            if track.state is not TrackState.TENTATIVE:
-                self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
+        while True:
+            free = [index for index in range(len(masks)) if not obj_ids[index] and not is_part[index]]
+            astray = self._find_astray(obj_ids, ious, class_ids, seen)
+            unseen = [track for track in self.tracks.values() if track.mask is None] + astray
+            pairs = self._look_alikes(free, class_ids, descriptors, unseen)
+            if not pairs:
+                break
+            for index, column in pairs:
+                track = unseen[column]
+                obj_ids[index] = track.obj_id
+                prompt.append(index)
+                track.vote(int(class_ids[index]), float(confidences[index]))
+                if track.mask is not None:
+                    removed.append(track.obj_id)
+                    reason = "by the detector, elsewhere than SAM 2 followed it"
+                else:
+                    reason = f"after {frame_idx - track.last_seen_frame_idx} frames by the detector"
+                self._show(track, masks[index], frame_idx)
+                if track.state is not TrackState.TENTATIVE:
+                    self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
+        for track in astray:
+            track.astray_rounds += 1
 
         # 3: the rest are new
         free = sorted((index for index in free if not obj_ids[index]), key=lambda index: -confidences[index])
@@ -508,12 +515,8 @@ class IdentityKeeper:
         """Objects in sight whose mask is on a detection of another phrase, which belongs to another object."""
         astray = []
         for column, track in enumerate(seen):
-            if track.obj_id in obj_ids:
-                track.astray_rounds = 0
-                continue
             others = (obj_ids > 0) & (class_ids != track.class_id) & (ious[:, column] >= self.rules.astray_iou)
-            if others.any():
-                track.astray_rounds += 1
+            if track.obj_id not in obj_ids and others.any():
                 astray.append(track)
         return astray
 
