@@ -376,18 +376,12 @@ class IdentityKeeper:
                 track.vote(int(class_ids[index]), float(confidences[index]))
                 if track.mask is not None:
                     removed.append(track.obj_id)
-                    reason = "by the detector, elsewhere than SAM 2 followed it"
-                else:
-                    reason = f"after {frame_idx - track.last_seen_frame_idx} frames by the detector"
-                self._show(track, masks[index], frame_idx)
-                if track.state is not TrackState.TENTATIVE:
-                    self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
+                self._return(track, masks[index], frame_idx)
         for track in astray:
             track.astray_rounds += 1
 
         # 3: the rest are new
-        free = sorted((index for index in free if not obj_ids[index]), key=lambda index: -confidences[index])
-        for index in free:
+        for index in sorted(free, key=lambda index: -confidences[index]):
             if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
                 break
             track = self._bear(frame_idx, int(class_ids[index]), float(confidences[index]))
@@ -428,6 +422,16 @@ class IdentityKeeper:
     def _show(self, track: Track, mask: Masks, frame_idx: int) -> None:
         track.mask, track.last_seen_frame_idx = mask, frame_idx
         track.usual_area, track.jumped_frames, track.astray_rounds = float(mask.sum()), 0, 0
+
+    def _return(self, track: Track, mask: Masks, frame_idx: int) -> None:
+        """Bring an object that was out of sight or astray to where the detector has found it."""
+        if track.mask is not None:
+            reason = "by the detector, elsewhere than SAM 2 followed it"
+        else:
+            reason = f"after {frame_idx - track.last_seen_frame_idx} frames by the detector"
+        self._show(track, mask, frame_idx)
+        if track.state is not TrackState.TENTATIVE:
+            self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
 
     def _is_usual(self, track: Track, area: int) -> bool:
         """Whether a mask's area is one its object can have, and learn it."""
