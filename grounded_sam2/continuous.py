@@ -145,7 +145,7 @@ class ContinuousTracker:
         """
         is_cut = self._is_scene_cut(image)
         self.frame_idx = self.predictor.append_frame(self._state, image)
-        doubtful = self._follow()
+        doubtful = self._follow(is_cut)
         is_due = self.frame_idx - self._detection_idx >= self.detect_every
         if is_due or is_cut or self._prompt_is_new:
             self._prompt_is_new = False
@@ -162,7 +162,7 @@ class ContinuousTracker:
         former, self._thumbnail = self._thumbnail, grey.astype(np.float32) / 255
         return former is not None and float(np.abs(self._thumbnail - former).mean()) > self.scene_cut
 
-    def _follow(self) -> list[int]:
+    def _follow(self, is_cut: bool) -> list[int]:
         """Step SAM 2 onto the newest frame; returns the objects whose mask there is not to be remembered."""
         obj_ids, mask_logits = self.predictor.step(self._state)
         masks = (mask_logits[:, 0] > 0).cpu().numpy()
@@ -170,7 +170,7 @@ class ContinuousTracker:
         pointers = self.predictor.object_pointers(self._state, self.frame_idx)
         descriptors = np.array([pointers[obj_id].float().cpu().numpy() for obj_id in obj_ids])
         object_scores = np.array([scores[obj_id][1] for obj_id in obj_ids])
-        sight = self.keeper.see(self.frame_idx, obj_ids, masks, object_scores, descriptors)
+        sight = self.keeper.see(self.frame_idx, obj_ids, masks, object_scores, descriptors, is_cut)
         for obj_id in sight.removed:
             self.predictor.remove_object(self._state, obj_id, need_output=False)
         return [obj_id for obj_id in obj_ids if obj_id not in sight.remembered]

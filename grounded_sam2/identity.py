@@ -63,6 +63,8 @@ class IdentityRules:
         reprompt_iou: an object whose mask has a lower IoU with its detection has drifted, and is corrected: SAM 2
             forgets what it tracked of it.
         lost_after: frames without a sighting after which SAM 2 stops looking for an object.
+        doubt_after: frames without a sighting after which SAM 2 alone cannot bring an object back: a mask it sees then
+            counts once a detection agrees; None: it always counts.
         forget_after: frames without a sighting after which a lost object cannot come back; None: it always can.
         max_lost: lost objects that are remembered, the most recently seen ones.
         similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
@@ -70,7 +72,8 @@ class IdentityRules:
         similarity_margin: how much closer than the second-best unseen object of its phrase it must be.
         merge_iou: two objects of one phrase whose masks have this IoU in `merge_rounds` rounds of detection are one.
         astray_iou: an object has gone astray when its mask has this IoU with a detection of another phrase, which
-            belongs to another object, in `merge_rounds` rounds; SAM 2 lets go of it, and it can be found again.
+            belongs to another object, in `merge_rounds` rounds; SAM 2 lets go of it, and it can be found again. Nor
+            does a hidden object come back where SAM 2 sees another one with this IoU.
         merge_rounds: rounds of detection in a row.
         min_object_score: SAM 2's presence logit above which a mask counts as seen.
         max_area_ratio: a mask that is this many times larger or smaller than the object's usual area is kept out of
@@ -87,8 +90,9 @@ class IdentityRules:
     sure_confidence: float = 0.5
     confirm_hits: int = 2
     confirm_window: int = 3
-    reprompt_iou: float = 0.6
+    reprompt_iou: float = 0.9
     lost_after: int = 60
+    doubt_after: int | None = 10
     forget_after: int | None = None
     max_lost: int = 256
     similarity_threshold: float = 0.6
@@ -152,7 +156,8 @@ class Track:
         usual_area: pixels, averaged over the last frames.
         jumped_frames: consecutive frames on which its area was far from that.
         astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
-        mask: (H, W) bool on the last frame it was seen on; None while unseen.
+        in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
+        mask: (H, W) bool on the last frame if SAM 2 sees it there, else None.
     """
 
     obj_id: int
@@ -166,12 +171,18 @@ class Track:
     usual_area: float = 0.0
     jumped_frames: int = 0
     astray_rounds: int = 0
+    in_doubt: bool = False
     mask: Masks | None = None
 
     @property
     def class_id(self) -> int:
         """The phrase that most of its detections, weighed by confidence, gave it."""
         return max(self.class_votes, key=lambda class_id: self.class_votes[class_id])
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether SAM 2 sees it on the last frame, and that counts."""
+        return self.mask is not None and not self.in_doubt
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; the inverse of `from_dict`."""
@@ -291,6 +302,7 @@ class IdentityKeeper:
         masks: Masks,
         object_scores: npt.NDArray[np.floating],
         descriptors: Descriptors | None = None,
+        is_cut: bool = False,
     ) -> Sight:
         """Take in what SAM 2 sees on a frame.
 
@@ -300,6 +312,8 @@ class IdentityKeeper:
             masks: (N, H, W) bool in the same order; empty where an object is not seen.
             object_scores: (N,) SAM 2's presence logits.
             descriptors: (N, C) object pointers of this frame, or None.
+            is_cut: whether another scene begins with this frame; what SAM 2 sees of the objects of the scene before is
+                then in doubt until a detection agrees.
 
         Raises:
             ValueError: an id that is not followed, or arrays whose lengths differ.
@@ -309,10 +323,14 @@ class IdentityKeeper:
             if obj_id not in self.tracks or self.tracks[obj_id].state not in FOLLOWED:
                 raise ValueError(f"object {obj_id} is not followed; followed: {[t.obj_id for t in self.followed()]}")
         remembered, removed = [], []
+        areas = [int(mask.sum()) for mask in masks]
+        visible = [row for row, area in enumerate(areas) if area and object_scores[row] > self.rules.min_object_score]
+        standing = [masks[row] for row in visible if self.tracks[obj_ids[row]].in_sight]  # as on the frame before
         for row, obj_id in enumerate(obj_ids):
-            track = self.tracks[obj_id]
-            area = int(masks[row].sum())
-            if area and object_scores[row] > self.rules.min_object_score:
+            track, area = self.tracks[obj_id], areas[row]
+            is_visible = row in visible and (track.mask is not None or not self._is_taken(masks[row], standing))
+            track.in_doubt = track.in_doubt or is_cut or self._is_long_gone(track, frame_idx)
+            if is_visible and not track.in_doubt:
                 if track.state is TrackState.OCCLUDED:
                     hidden = frame_idx - track.last_seen_frame_idx
                     self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by SAM 2")
@@ -320,8 +338,10 @@ class IdentityKeeper:
                 if self._is_usual(track, area):
                     remembered.append(obj_id)
                     track.resemble(None if descriptors is None else descriptors[row], rate=0.1)
-            elif self._miss(track, frame_idx, float(object_scores[row])):
+            elif self._miss(track, frame_idx, "another scene" if is_cut else f"object score {object_scores[row]:.1f}"):
                 removed.append(obj_id)
+            elif is_visible:
+                track.mask = masks[row]
         self._forget(frame_idx)
         shown = [
             obj_id for obj_id in obj_ids if obj_id in self.tracks and self.tracks[obj_id].state is TrackState.ACTIVE
@@ -345,7 +365,7 @@ class IdentityKeeper:
         obj_ids = np.zeros(len(masks), dtype=np.int64)
         prompt: list[int] = []
 
-        # 1: objects in sight, by where they are
+        # 1: objects that SAM 2 sees, by where they are
         seen = [track for track in followed if track.mask is not None]
         seen_masks = [track.mask for track in seen if track.mask is not None]
         ious, inside = mask_overlaps(masks, seen_masks)
@@ -354,18 +374,22 @@ class IdentityKeeper:
             obj_ids[index] = track.obj_id
             track.vote(int(class_ids[index]), float(confidences[index]))
             track.astray_rounds = 0
-            if ious[index, column] < self.rules.reprompt_iou:
+            if track.in_doubt:
+                self._return(track, masks[index], frame_idx, "SAM 2 and the detector")
+                prompt.append(index)
+            elif ious[index, column] < self.rules.reprompt_iou:
                 track.mask = masks[index]
                 prompt.append(index)
 
-        # 2: objects out of sight or astray, by what they look like; who is where one of them is found is astray as well
+        # 2: objects out of sight, in doubt or astray, by looks; who is where one of them is found is astray as well
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
-        is_part = (same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
+        in_sight = np.array([track.in_sight for track in seen], dtype=bool)
+        is_part = (in_sight & same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
         removed: list[int] = []
         while True:
             free = [index for index in range(len(masks)) if not obj_ids[index] and not is_part[index]]
             astray = self._find_astray(obj_ids, ious, class_ids, seen)
-            unseen = [track for track in self.tracks.values() if track.mask is None] + astray
+            unseen = [track for track in self.tracks.values() if not track.in_sight] + astray
             pairs = self._look_alikes(free, class_ids, descriptors, unseen)
             if not pairs:
                 break
@@ -374,9 +398,9 @@ class IdentityKeeper:
                 obj_ids[index] = track.obj_id
                 prompt.append(index)
                 track.vote(int(class_ids[index]), float(confidences[index]))
-                if track.mask is not None:
+                if track.in_sight:
                     removed.append(track.obj_id)
-                self._return(track, masks[index], frame_idx)
+                self._return(track, masks[index], frame_idx, "the detector")
         for track in astray:
             track.astray_rounds += 1
 
@@ -422,13 +446,14 @@ class IdentityKeeper:
     def _show(self, track: Track, mask: Masks, frame_idx: int) -> None:
         track.mask, track.last_seen_frame_idx = mask, frame_idx
         track.usual_area, track.jumped_frames, track.astray_rounds = float(mask.sum()), 0, 0
+        track.in_doubt = False
 
-    def _return(self, track: Track, mask: Masks, frame_idx: int) -> None:
-        """Bring an object that was out of sight or astray to where the detector has found it."""
-        if track.mask is not None:
-            reason = "by the detector, elsewhere than SAM 2 followed it"
+    def _return(self, track: Track, mask: Masks, frame_idx: int, finder: str) -> None:
+        """Bring an object that was out of sight, in doubt or astray to where it has been found."""
+        if track.in_sight:
+            reason = f"by {finder}, elsewhere than SAM 2 followed it"
         else:
-            reason = f"after {frame_idx - track.last_seen_frame_idx} frames by the detector"
+            reason = f"after {frame_idx - track.last_seen_frame_idx} frames by {finder}"
         self._show(track, mask, frame_idx)
         if track.state is not TrackState.TENTATIVE:
             self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
@@ -443,11 +468,19 @@ class IdentityKeeper:
         track.usual_area = float(area) if is_jump or not track.usual_area else 0.8 * track.usual_area + 0.2 * area
         return True
 
-    def _miss(self, track: Track, frame_idx: int, object_score: float) -> bool:
+    def _is_long_gone(self, track: Track, frame_idx: int) -> bool:
+        hidden, doubt_after = frame_idx - track.last_seen_frame_idx, self.rules.doubt_after
+        return track.mask is None and doubt_after is not None and hidden > doubt_after
+
+    def _is_taken(self, mask: Masks, standing: Sequence[Masks]) -> bool:
+        """Whether another object is where a hidden one seems to come back."""
+        return bool((mask_overlaps([mask], standing)[0] >= self.rules.astray_iou).any())
+
+    def _miss(self, track: Track, frame_idx: int, reason: str) -> bool:
         """Note that an object is not seen; True when SAM 2 is to let go of it."""
         track.mask = None
         if track.state is TrackState.ACTIVE:
-            self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", f"object score {object_score:.1f}")
+            self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", reason)
         hidden = frame_idx - track.last_seen_frame_idx
         if hidden < self.rules.lost_after:
             return False
@@ -492,7 +525,7 @@ class IdentityKeeper:
 
     def _merge(self, frame_idx: int) -> list[int]:
         """End objects that have been on an older one of their phrase for some rounds; returns them."""
-        seen = sorted((track for track in self.followed() if track.mask is not None), key=lambda track: track.obj_id)
+        seen = sorted((track for track in self.followed() if track.in_sight), key=lambda track: track.obj_id)
         masks = [track.mask for track in seen if track.mask is not None]
         class_ids = np.array([track.class_id for track in seen])
         overlapping = (mask_overlaps(masks, masks)[0] >= self.rules.merge_iou) & (class_ids[:, None] == class_ids[None])
@@ -520,7 +553,7 @@ class IdentityKeeper:
         astray = []
         for column, track in enumerate(seen):
             others = (obj_ids > 0) & (class_ids != track.class_id) & (ious[:, column] >= self.rules.astray_iou)
-            if track.obj_id not in obj_ids and others.any():
+            if track.in_sight and track.obj_id not in obj_ids and others.any():
                 astray.append(track)
         return astray
 
@@ -542,14 +575,16 @@ class IdentityKeeper:
         descriptors: Descriptors | None,
         seen: Sequence[Track],
     ) -> npt.NDArray[np.float64]:
-        """(N, M) how well each detection fits each object in sight; negative where it cannot be that object."""
+        """(N, M) how well each detection fits what SAM 2 sees of an object; negative where it cannot be that one."""
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
         needed = np.where(same_class, self.rules.iou_threshold, self.rules.other_class_iou)
         fits = (ious >= needed) | (same_class & (inside >= self.rules.covered_fraction))
         weight = self.rules.appearance_weight
         likeness = similarities(descriptors, len(class_ids), seen)
         scores = np.where(np.isnan(likeness), ious, (1 - weight) * ious + weight * (1 + likeness) / 2)
-        return np.where(fits, scores + same_class, -1.0)
+        in_sight = np.array([track.in_sight for track in seen], dtype=bool)
+        fits &= in_sight | np.isnan(likeness) | (likeness >= self.rules.similarity_threshold)
+        return np.where(fits, scores + 2 * same_class + in_sight, -1.0)
 
     def _look_alikes(
         self,

@@ -122,6 +122,58 @@ def test_looks_do_not_confirm_an_unsure_object() -> None:
     assert keeper.tracks[1].state is TrackState.TENTATIVE and kinds(keeper, 1) == ["born"]
 
 
+def test_what_sam_sees_after_long_counts_once_the_detector_agrees() -> None:
+    keeper = IdentityKeeper(IdentityRules(doubt_after=3))
+    keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    for frame_idx in range(1, 4):
+        see(keeper, frame_idx, {1: None}, {1: 0})
+    sights = [see(keeper, frame_idx, {1: RIGHT}, {1: 0}) for frame_idx in (4, 5)]
+    assert all(sight.shown == sight.remembered == sight.removed == [] for sight in sights)
+    answer = keeper.match(5, detections((RIGHT, 0, 0.9)), LOOKS[[0]])
+    assert answer.obj_ids.tolist() == [1] and answer.prompt == [0] and answer.removed == []
+    assert see(keeper, 6, {1: RIGHT}, {1: 0}).shown == [1]
+    assert keeper.events[-1].reason == "after 5 frames by SAM 2 and the detector"
+
+
+def test_an_object_in_doubt_is_where_the_detector_finds_it() -> None:
+    keeper = IdentityKeeper(IdentityRules(doubt_after=0))
+    keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    see(keeper, 1, {1: None}, {1: 0})
+    see(keeper, 2, {1: RIGHT}, {1: 0})
+    answer = keeper.match(2, detections((LOW, 0, 0.9)), LOOKS[[0]])
+    assert answer.obj_ids.tolist() == [1] and answer.prompt == [0] and answer.removed == []
+
+
+def test_an_object_in_doubt_takes_nothing_from_one_in_sight() -> None:
+    """Object 1 hides, and SAM 2 takes object 2, which has its phrase and place, for it."""
+    keeper = IdentityKeeper(IdentityRules(doubt_after=0, merge_rounds=1))
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)), LOOKS[[0, 0]])
+    see(keeper, 1, {1: None, 2: RIGHT}, {1: 0, 2: 0})
+    see(keeper, 2, {1: RIGHT, 2: (46.0, 15.0, 8.0)}, {1: 0, 2: 0})
+    answer = keeper.match(2, detections((RIGHT, 0, 0.9)), LOOKS[[0]])
+    assert answer.obj_ids.tolist() == [2] and answer.removed == []
+    assert keeper.tracks[1].state is TrackState.OCCLUDED
+
+
+def test_a_hidden_object_does_not_come_back_where_another_one_is() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
+    see(keeper, 1, {1: None, 2: RIGHT}, {1: 0, 2: 1})
+    for place in (RIGHT, (47.0, 15.0, 8.0)):
+        assert see(keeper, 2, {1: place, 2: RIGHT}, {1: 0, 2: 1}).shown == [2]
+    assert see(keeper, 3, {1: (58.0, 15.0, 8.0), 2: RIGHT}, {1: 0, 2: 1}).shown == [1, 2]
+
+
+@pytest.mark.parametrize(("look", "obj_id"), [(0, 1), (1, 2)])
+def test_behind_a_cut_nothing_is_taken_on_trust(look: int, obj_id: int) -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    sight = keeper.see(1, [1], disc(LEFT)[None], np.array([5.0]), LOOKS[[0]], is_cut=True)
+    assert sight.shown == sight.remembered == []
+    assert keeper.match(1, detections((LEFT, 0, 0.9)), LOOKS[[look]]).obj_ids.tolist() == [obj_id]
+    assert kinds(keeper, 1) == ["born", "confirmed", "occluded"] + ["found again"] * (obj_id == 1)
+
+
 def test_a_missed_detection_changes_nothing() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9)))
