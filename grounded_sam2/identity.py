@@ -70,10 +70,11 @@ class IdentityRules:
         similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
             again.
         similarity_margin: how much closer than the second-best unseen object of its phrase it must be.
-        merge_iou: two objects of one phrase whose masks have this IoU in `merge_rounds` rounds of detection are one.
-        astray_iou: an object has gone astray when its mask has this IoU with a detection of another phrase, which
-            belongs to another object, in `merge_rounds` rounds; SAM 2 lets go of it, and it can be found again. Nor
-            does a hidden object come back where SAM 2 sees another one with this IoU.
+        merge_iou: two objects of one phrase whose masks have this IoU in `merge_rounds` rounds of detection are one,
+            unless they were once found beside each other. Two detections of a phrase with this IoU are one at once.
+        astray_iou: an object has gone astray when its mask has this IoU with a detection that belongs to another
+            object, of another phrase or once found beside it, in `merge_rounds` rounds; SAM 2 lets go of it, and it
+            can be found again. Nor does a hidden object come back where SAM 2 sees another one with this IoU.
         merge_rounds: rounds of detection in a row.
         min_object_score: SAM 2's presence logit above which a mask counts as seen.
         max_area_ratio: a mask that is this many times larger or smaller than the object's usual area is kept out of
@@ -97,7 +98,7 @@ class IdentityRules:
     max_lost: int = 256
     similarity_threshold: float = 0.6
     similarity_margin: float = 0.05
-    merge_iou: float = 0.8
+    merge_iou: float = 0.6
     astray_iou: float = 0.5
     merge_rounds: int = 2
     min_object_score: float = 0.0
@@ -157,6 +158,7 @@ class Track:
         jumped_frames: consecutive frames on which its area was far from that.
         astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
         in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
+        apart: objects that were detected beside it in one round, so that they cannot be the same.
         mask: (H, W) bool on the last frame if SAM 2 sees it there, else None.
     """
 
@@ -172,6 +174,7 @@ class Track:
     jumped_frames: int = 0
     astray_rounds: int = 0
     in_doubt: bool = False
+    apart: set[int] = field(default_factory=set)
     mask: Masks | None = None
 
     @property
@@ -190,6 +193,7 @@ class Track:
             **vars(self),
             "state": self.state.value,
             "rounds": list(self.rounds),
+            "apart": sorted(self.apart),
             "descriptor": None if self.descriptor is None else self.descriptor.tolist(),
             "mask": None if self.mask is None else encode_rle(self.mask[None])[0],
         }
@@ -203,6 +207,7 @@ class Track:
                 **saved,
                 "state": TrackState(saved["state"]),
                 "rounds": deque(saved["rounds"], maxlen=rules.confirm_window),
+                "apart": set(saved["apart"]),
                 "descriptor": None if descriptor is None else np.array(descriptor, dtype=np.float32),
                 "mask": None if mask is None else decode_rle([mask])[0],
             }
@@ -385,9 +390,12 @@ class IdentityKeeper:
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
         in_sight = np.array([track.in_sight for track in seen], dtype=bool)
         is_part = (in_sight & same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
+        mutual = mask_overlaps(masks, masks)[0]
+        is_double = (mutual >= self.rules.merge_iou) & (class_ids[:, None] == class_ids[None])
         removed: list[int] = []
         while True:
-            free = [index for index in range(len(masks)) if not obj_ids[index] and not is_part[index]]
+            open_rows = map(int, np.flatnonzero(~is_part & (obj_ids == 0)))
+            free = [index for index in open_rows if not obj_ids[is_double[index]].any()]
             astray = self._find_astray(obj_ids, ious, class_ids, seen)
             unseen = [track for track in self.tracks.values() if not track.in_sight] + astray
             pairs = self._look_alikes(free, class_ids, descriptors, unseen)
@@ -406,6 +414,8 @@ class IdentityKeeper:
 
         # 3: the rest are new
         for index in sorted(free, key=lambda index: -confidences[index]):
+            if obj_ids[is_double[index]].any():
+                continue
             if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
                 break
             track = self._bear(frame_idx, int(class_ids[index]), float(confidences[index]))
@@ -416,6 +426,7 @@ class IdentityKeeper:
         for index in map(int, np.flatnonzero(obj_ids)):
             track = self.tracks[int(obj_ids[index])]
             track.resemble(None if descriptors is None else descriptors[index], rate=0.3)
+        self._tell_apart(obj_ids, mutual < self.rules.iou_threshold)
         ended = self._confirm(frame_idx, {int(obj_id) for obj_id in obj_ids if obj_id})
         ended += self._merge(frame_idx) + self._let_go(frame_idx)
         gone = np.isin(obj_ids, ended)
@@ -523,8 +534,17 @@ class IdentityKeeper:
                 self._enter(track, TrackState.ENDED, frame_idx, "ended", reason)
         return ended
 
+    def _tell_apart(self, obj_ids: npt.NDArray[np.int64], beside: npt.NDArray[np.bool_]) -> None:
+        """Remember which objects were found side by side, as (N, N) `beside` has it of their detections."""
+        for index in np.flatnonzero(obj_ids):
+            track = self.tracks[int(obj_ids[index])]
+            track.apart = (track.apart & self.tracks.keys()) | (set(obj_ids[beside[index]].tolist()) - {0})
+
     def _merge(self, frame_idx: int) -> list[int]:
-        """End objects that have been on an older one of their phrase for some rounds; returns them."""
+        """End objects that have been on an older one of their phrase for some rounds; returns them.
+
+        Objects that were once found side by side are two, wherever SAM 2 sees them now.
+        """
         seen = sorted((track for track in self.followed() if track.in_sight), key=lambda track: track.obj_id)
         masks = [track.mask for track in seen if track.mask is not None]
         class_ids = np.array([track.class_id for track in seen])
@@ -533,6 +553,8 @@ class IdentityKeeper:
         merged: list[int] = []
         for older, newer in zip(*np.nonzero(np.triu(overlapping, 1)), strict=True):
             pair = seen[older].obj_id, seen[newer].obj_id
+            if pair[1] in seen[older].apart:
+                continue
             rounds = former.get(pair, 0) + 1
             if rounds < self.rules.merge_rounds:
                 self._overlapping_rounds[pair] = rounds
@@ -549,10 +571,11 @@ class IdentityKeeper:
         class_ids: npt.NDArray[np.int64],
         seen: Sequence[Track],
     ) -> list[Track]:
-        """Objects in sight whose mask is on a detection of another phrase, which belongs to another object."""
+        """Objects in sight whose mask is on a detection that belongs to what cannot be the same object."""
         astray = []
         for column, track in enumerate(seen):
-            others = (obj_ids > 0) & (class_ids != track.class_id) & (ious[:, column] >= self.rules.astray_iou)
+            strangers = (class_ids != track.class_id) | np.isin(obj_ids, list(track.apart))
+            others = (obj_ids > 0) & strangers & (ious[:, column] >= self.rules.astray_iou)
             if track.in_sight and track.obj_id not in obj_ids and others.any():
                 astray.append(track)
         return astray

@@ -240,7 +240,9 @@ def test_ids_are_never_used_twice() -> None:
 
 def test_duplicates_merge_into_the_older_id() -> None:
     keeper = IdentityKeeper()
-    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.8)))
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    see(keeper, 0, {1: LOW})
+    keeper.match(0, detections((RIGHT, 0, 0.8)))  # it may be object 1, which SAM 2 has lost
     removed = []
     for frame_idx in (1, 2):
         see(keeper, frame_idx, {1: LEFT, 2: (15.0, 15.5, 8.0)})
@@ -250,9 +252,44 @@ def test_duplicates_merge_into_the_older_id() -> None:
     assert kinds(keeper, 2)[-1] == "merged" and "object 1" in keeper.events[-1].reason
 
 
-def test_objects_that_pass_over_each_other_once_stay_two() -> None:
+def test_objects_found_side_by_side_are_never_merged() -> None:
+    """Object 2 is hidden by object 1, which has its phrase, and SAM 2 takes one for the other."""
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.8)))
+    keeper.restore(keeper.to_dict())
+    for frame_idx in (1, 2):
+        see(keeper, frame_idx, {1: LEFT, 2: LEFT})
+        answer = keeper.match(frame_idx, detections((LEFT, 0, 0.9)))
+    [hidden] = answer.removed
+    assert answer.obj_ids.tolist() == [3 - hidden] and keeper.tracks[hidden].state is TrackState.LOST
+    see(keeper, 3, {1: LEFT, 2: LEFT})
+    answer = keeper.match(3, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)))
+    assert answer.obj_ids.tolist() == [3 - hidden, hidden]
+
+
+def test_who_is_on_a_twin_is_where_the_detector_finds_another() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)))
+    see(keeper, 1, {1: RIGHT, 2: RIGHT})
+    answer = keeper.match(1, detections((LOW, 0, 0.9), (RIGHT, 0, 0.9)))
+    assert sorted(answer.obj_ids.tolist()) == [1, 2] and answer.removed == [answer.obj_ids[0]]
+
+
+def test_two_detections_with_one_mask_are_one_object() -> None:
+    """The box of a hidden object gives the mask of what hides it; another phrase may name the same thing."""
+    keeper = IdentityKeeper()
+    near = (LEFT[0] + 1, LEFT[1], LEFT[2])
+    for frame_idx in (0, 1):
+        answer = keeper.match(frame_idx, detections((near, 0, 0.8), (LEFT, 0, 0.9), (LEFT, 1, 0.7)))
+        assert answer.obj_ids.tolist() == [0, 1, 2]
+        see(keeper, frame_idx, {1: (9.0, 15.0, 8.0), 2: LEFT})
+
+
+def test_objects_that_pass_over_each_other_once_stay_two() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    see(keeper, 0, {1: LOW})
+    keeper.match(0, detections((RIGHT, 0, 0.8)))
     for frame_idx, second in enumerate((LEFT, RIGHT, LEFT, RIGHT), start=1):
         see(keeper, frame_idx, {1: LEFT, 2: second})
         assert keeper.match(frame_idx, detections()).removed == []
