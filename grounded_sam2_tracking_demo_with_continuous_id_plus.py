@@ -1,4 +1,4 @@
-"""Track with continuous ids, then follow what was found late back to where it first appears.
+"""Track with continuous ids, then follow what was found late back to where it appears.
 
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py --video-path street.mp4 --text-prompt "car. person." \
@@ -76,7 +76,7 @@ def main() -> None:
         for _ in saved.follow(tracker, tqdm(stop.guard(frames), total=len(frames)), forward_lines, event_log):
             pass
 
-        # Step 4: follow what was found late back to its first appearance
+        # Step 4: follow what was found late, or found again late, back to where it appears
         forward = forward_lines.read()
         back = ReverseTracker(predictor, forward)
         saved.follow_back(back, tqdm(stop.guard(back.run(frames)), desc="backwards"), backward_lines)

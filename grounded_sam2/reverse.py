@@ -1,6 +1,5 @@
-"""Follow objects that were found late back to where they first appear, in one pass over the video from end to start."""
+"""Follow objects that were found late, or found again late, back to where they appear: one pass from end to start."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -38,15 +37,16 @@ class _Followed:
 
 
 class ReverseTracker:
-    """Extends tracks backwards, before the frame on which each was first found.
+    """Extends tracks backwards, before the frames on which an object was first found, or found again.
 
         tracker = ReverseTracker(predictor, FrameAnnotations("forward.jsonl"))
         for frame_idx, objects in tracker.run(frames):      # from the last such frame to the first
             ...
         tracker.renamed                                      # {5: 2}: object 5 is object 2, which had been lost
 
-    All objects go back in one pass; each stops where it is not seen any more, or where it is seen to be an object that
-    was followed before. If that one was not seen again after that, both are one object, which keeps the older id.
+    All objects go back in one pass; each stops where it is not seen any more, where it was last seen before it was
+    found again, or where it is seen to be an object that was followed before. If that one was not seen again after
+    that, both are one object, which keeps the older id.
 
     Args:
         predictor: follows the objects.
@@ -76,14 +76,17 @@ class ReverseTracker:
         self.renamed: dict[int, int] = {}
         self._first_frame: dict[int, int] = {}
         self._last_frame: dict[int, int] = {}
+        self._begin_on: dict[int, list[int]] = {}
+        on_frame_before: tuple[int, ...] = ()
         for frame_idx in sorted(annotations):
-            for obj_id in annotations.obj_ids(frame_idx):
+            on_frame = annotations.obj_ids(frame_idx)
+            for obj_id in on_frame:
                 self._first_frame.setdefault(obj_id, frame_idx)
                 self._last_frame[obj_id] = frame_idx
-        self._begin_on: dict[int, list[int]] = defaultdict(list)
-        for obj_id, frame_idx in self._first_frame.items():
-            if frame_idx > 0:
-                self._begin_on[frame_idx].append(obj_id)
+            beginning = [obj_id for obj_id in on_frame if obj_id not in on_frame_before]
+            if frame_idx > 0 and beginning:
+                self._begin_on[frame_idx] = beginning
+            on_frame_before = on_frame
         self._next_frame_idx = max(self._begin_on, default=-1)
         self._state = predictor.init_stream()
         self._followed: dict[int, _Followed] = {}
@@ -146,6 +149,7 @@ class ReverseTracker:
         masks = (mask_logits[:, 0] > 0).cpu().numpy()  # (N, 1, H, W) → (N, H, W)
         scores = self.predictor.frame_scores(self._state, stream_idx)
         found: list[int] = []
+        on_frame = [] if forward.tracker_id is None else forward.tracker_id.tolist()
         for row, obj_id in enumerate(obj_ids):
             going = self._followed[obj_id]
             is_seen = masks[row].any() and scores[obj_id][1] > 0
@@ -153,7 +157,9 @@ class ReverseTracker:
             other = self._same_object(masks[row], going, forward) if is_seen else None
             going.joined_frames = going.joined_frames + 1 if other is not None and other == going.joining else 1
             going.joining = other
-            if other is not None and going.joined_frames >= self.join_frames:
+            if obj_id in on_frame:
+                del self._followed[obj_id]
+            elif other is not None and going.joined_frames >= self.join_frames:
                 if self._last_frame[other] < self._first_frame[obj_id]:
                     self.renamed[obj_id] = other
                 del self._followed[obj_id]

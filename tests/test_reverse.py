@@ -109,6 +109,19 @@ def test_an_object_that_got_a_second_id_gets_its_first_back(
         assert objects.tracker_id.tolist() == [1]
 
 
+def test_a_gap_before_an_object_was_found_again_is_filled(
+    predictor: SAM2VideoPredictor, clip: list[Scene], tmp_path: Path
+) -> None:
+    row = largest(clip)
+    shown = {0, 1, 2, 6, 7, 11, 12, 13}
+    forward = write_forward(tmp_path / "f.jsonl", clip, {t: {4: row} for t in shown})
+    tracker = ReverseTracker(predictor, forward)
+    back = dict(tracker.run(open_indexed_frames([scene.image for scene in clip])))
+    assert list(back) == [10, 9, 8, 5, 4, 3] and tracker.renamed == {}
+    assert all(objects.tracker_id.tolist() == [4] for objects in back.values())
+    assert min(overlap(objects.mask[0], clip[t].masks[row]) for t, objects in back.items()) > 0.5
+
+
 def test_two_objects_of_one_phrase_stay_two(predictor: SAM2VideoPredictor, clip: list[Scene], tmp_path: Path) -> None:
     """A second id on an object that is still followed under its first one is a duplicate, not a return."""
     row = largest(clip)
