@@ -13,7 +13,7 @@ import torch
 from grounded_sam2.detectors.base import Detector, Image
 from grounded_sam2.identity import IdentityEvent, IdentityKeeper, IdentityRules, Track, TrackState
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.tracking import no_objects, tracked_detections
+from grounded_sam2.tracking import masks_of, no_objects, tracked_detections
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 _NEGATION = re.compile(r"^not (?:an? |the )?")
@@ -165,7 +165,7 @@ class ContinuousTracker:
     def _follow(self, is_cut: bool) -> list[int]:
         """Step SAM 2 onto the newest frame; returns the objects whose mask there is not to be remembered."""
         obj_ids, mask_logits = self.predictor.step(self._state)
-        masks = (mask_logits[:, 0] > 0).cpu().numpy()
+        masks = masks_of(mask_logits)
         scores = self.predictor.frame_scores(self._state, self.frame_idx)
         pointers = self.predictor.object_pointers(self._state, self.frame_idx)
         descriptors = np.array([pointers[obj_id].float().cpu().numpy() for obj_id in obj_ids])
@@ -179,7 +179,7 @@ class ContinuousTracker:
         """Look for the prompt's phrases on the newest frame, and give SAM 2 what is new, back, or drifted."""
         detections = self._wanted_detections(image)
         mask_logits, _, pointers = self.predictor.segment_boxes(self._state, self.frame_idx, detections.xyxy)
-        masks = (mask_logits[:, 0] > 0).cpu().numpy()
+        masks = masks_of(mask_logits)
         kept = np.flatnonzero(masks.any(axis=(1, 2)))
         detections = cast(sv.Detections, detections[kept])
         detections.mask = masks[kept]

@@ -11,7 +11,7 @@ import supervision as sv
 from grounded_sam2.export import FrameAnnotations
 from grounded_sam2.frame_source import IndexedFrameSource
 from grounded_sam2.identity import mask_overlaps
-from grounded_sam2.tracking import tracked_detections
+from grounded_sam2.tracking import masks_of, tracked_detections
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 
@@ -54,6 +54,7 @@ class ReverseTracker:
         patience: frames without a sighting after which an object is not followed further back.
         join_iou: mask IoU, in [0, 1], with an object of the same phrase from which on both are seen as one.
         join_frames: frames in a row on which that must hold.
+        taken_iou: mask IoU with an object of another phrase from which an object cannot be there and is not seen.
 
     Attributes:
         renamed: later id → older id, which may itself be renamed; complete once `run` has ended.
@@ -67,12 +68,14 @@ class ReverseTracker:
         patience: int = 10,
         join_iou: float = 0.7,
         join_frames: int = 3,
+        taken_iou: float = 0.5,
     ) -> None:
         self.predictor = predictor
         self.annotations = annotations
         self.patience = patience
         self.join_iou = join_iou
         self.join_frames = join_frames
+        self.taken_iou = taken_iou
         self.renamed: dict[int, int] = {}
         self._first_frame: dict[int, int] = {}
         self._last_frame: dict[int, int] = {}
@@ -146,15 +149,16 @@ class ReverseTracker:
     def _follow(self, stream_idx: int, forward: sv.Detections) -> sv.Detections | None:
         """Step onto one frame; lets go of what goes no further back, and returns what was found, None for nothing."""
         obj_ids, mask_logits = self.predictor.step(self._state)
-        masks = (mask_logits[:, 0] > 0).cpu().numpy()  # (N, 1, H, W) → (N, H, W)
+        masks = masks_of(mask_logits)
         scores = self.predictor.frame_scores(self._state, stream_idx)
         found: list[int] = []
         on_frame = [] if forward.tracker_id is None else forward.tracker_id.tolist()
         for row, obj_id in enumerate(obj_ids):
             going = self._followed[obj_id]
-            is_seen = masks[row].any() and scores[obj_id][1] > 0
+            other, is_taken = self._object_there(masks[row], going, forward)
+            is_seen = masks[row].any() and scores[obj_id][1] > 0 and not is_taken
             going.unseen_frames = 0 if is_seen else going.unseen_frames + 1
-            other = self._same_object(masks[row], going, forward) if is_seen else None
+            other = other if is_seen else None
             going.joined_frames = going.joined_frames + 1 if other is not None and other == going.joining else 1
             going.joining = other
             if obj_id in on_frame:
@@ -182,14 +186,17 @@ class ReverseTracker:
             class_name=[going.class_name for going in objects],
         )
 
-    def _same_object(self, mask: npt.NDArray[np.bool_], going: _Followed, forward: sv.Detections) -> int | None:
-        """The object of the forward pass, of the same phrase, that a mask lies on."""
+    def _object_there(
+        self, mask: npt.NDArray[np.bool_], going: _Followed, forward: sv.Detections
+    ) -> tuple[int | None, bool]:
+        """The object of the forward pass, of the same phrase, that a mask lies on; whether one of another phrase is."""
         if len(forward) == 0 or forward.mask is None or forward.class_id is None or forward.tracker_id is None:
-            return None
+            return None, False
         ious = mask_overlaps([mask], list(np.asarray(forward.mask)))[0][0]
-        ious = np.where(forward.class_id == going.class_id, ious, 0.0)
-        best = int(ious.argmax())
-        return int(forward.tracker_id[best]) if ious[best] >= self.join_iou else None
+        is_same = forward.class_id == going.class_id
+        best = int(np.where(is_same, ious, -1.0).argmax())
+        same = int(forward.tracker_id[best]) if is_same[best] and ious[best] >= self.join_iou else None
+        return same, bool((ious[~is_same] >= self.taken_iou).any())
 
 
 def merged(forward: sv.Detections, backward: sv.Detections | None, renamed: dict[int, int]) -> sv.Detections:

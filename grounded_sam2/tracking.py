@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
@@ -15,6 +16,8 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 
 PromptType = Literal["box", "point", "mask"]
+
+LEAST_PART = 0.02  # of a mask's largest part, in pixels, that another part has to have; specks far off widen its box
 
 
 def frame_at(frames: FrameSource, frame_idx: int) -> npt.NDArray[np.uint8]:
@@ -154,8 +157,23 @@ def _detections_on(
     mask_logits: Tensor,
     objects: sv.Detections,
 ) -> sv.Detections:
-    masks = (mask_logits[:, 0] > 0).cpu().numpy()  # (N, 1, H, W) → (N, H, W)
+    masks = masks_of(mask_logits)
     return frame_detections(obj_ids, masks, predictor.frame_scores(inference_state, frame_idx), objects)
+
+
+def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
+    """Masks (N, H, W) bool of the video predictor's logits (N, 1, H, W), without specks smaller than `LEAST_PART`."""
+    masks: npt.NDArray[np.bool_] = (mask_logits[:, 0] > 0).cpu().numpy()
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows) == 0:
+            continue
+        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a view: what is cleared in it is cleared
+        num_parts, part_of, stats, _ = cv2.connectedComponentsWithStats(box.astype(np.uint8), connectivity=8)
+        areas = stats[1:, cv2.CC_STAT_AREA]  # part 0 is the background
+        if num_parts > 2:
+            box &= np.append(False, areas >= LEAST_PART * areas.max())[part_of]
+    return masks
 
 
 def frame_detections(

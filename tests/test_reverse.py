@@ -1,5 +1,6 @@
 """Reverse tracking with the bundled SAM 2.1 nano, from forward passes of which the truth is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import supervision as sv
 
 from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter
 from grounded_sam2.reverse import ReverseTracker, merged
+from grounded_sam2.tracking import masks_of
 from grounded_sam2.video import open_indexed_frames
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -87,7 +89,7 @@ def test_reverse_is_forward_on_the_reversed_clip(
         _, mask_logits = predictor.step(state)
         frame_idx = NUM_FRAMES - 1 - step
         if step > 0 and frame_idx in back:
-            assert np.array_equal(back[frame_idx].mask[0], mask_logits[0, 0].numpy() > 0)
+            assert np.array_equal(back[frame_idx].mask[0], masks_of(mask_logits)[0])
     assert len(back) >= NUM_FRAMES // 2
 
 
@@ -120,6 +122,18 @@ def test_a_gap_before_an_object_was_found_again_is_filled(
     assert list(back) == [10, 9, 8, 5, 4, 3] and tracker.renamed == {}
     assert all(objects.tracker_id.tolist() == [4] for objects in back.values())
     assert min(overlap(objects.mask[0], clip[t].masks[row]) for t, objects in back.items()) > 0.5
+
+
+def test_nothing_is_followed_onto_an_object_of_another_phrase(
+    predictor: SAM2VideoPredictor, clip: list[Scene], tmp_path: Path
+) -> None:
+    row = largest(clip)
+    other = (row + 1) % len(clip[0].ids)
+    masks = [np.where(np.arange(3)[:, None, None] == other, scene.masks[row], scene.masks) for scene in clip]
+    clip = [replace(scene, masks=mask) for scene, mask in zip(clip, masks, strict=True)]
+    found: Found = {t: {1: other} if t < 8 else {1: other, 2: row} for t in range(NUM_FRAMES)}
+    tracker = ReverseTracker(predictor, write_forward(tmp_path / "f.jsonl", clip, found))
+    assert dict(tracker.run(open_indexed_frames([scene.image for scene in clip]))) == {}
 
 
 def test_two_objects_of_one_phrase_stay_two(predictor: SAM2VideoPredictor, clip: list[Scene], tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ from tiny_sam2 import TINY, make_image
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.runtime import StoppedError, StopRequest
-from grounded_sam2.tracking import PromptType, frame_at, frame_detections, prompt_objects, track, track_frame
+from grounded_sam2.tracking import (
+    PromptType,
+    frame_at,
+    frame_detections,
+    masks_of,
+    prompt_objects,
+    track,
+    track_frame,
+)
 from grounded_sam2.video import open_frames
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
@@ -76,7 +84,7 @@ def test_backward_masks_are_those_of_propagation(predictor: SAM2VideoPredictor) 
     state = predictor.init_state(open_frames(FRAMES))
     prompt_objects(predictor, state, 3, found(2), "mask")
     for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(state, start_frame_idx=3, reverse=True):
-        masks = {obj_id: logits[0].numpy() > 0 for obj_id, logits in zip(obj_ids, mask_logits, strict=True)}
+        masks = dict(zip(obj_ids, masks_of(mask_logits), strict=True))
         for obj_id, mask in zip(tracked[frame_idx].tracker_id, tracked[frame_idx].mask, strict=True):
             np.testing.assert_array_equal(mask, masks.pop(int(obj_id)))
         assert not any(mask.any() for mask in masks.values())
@@ -114,6 +122,19 @@ def test_frame_detections_leave_out_empty_masks() -> None:
     np.testing.assert_array_equal(detections.xyxy, [[20, 10, 25, 12]])
     assert detections.data["class_name"].tolist() == ["a"]
     assert detections.data["mask_score"][0] == pytest.approx(0.7)
+
+
+def test_masks_are_rid_of_specks_and_keep_their_parts() -> None:
+    logits = torch.full((3, 1, 60, 80), -2.0)
+    logits[0, 0, 10:30, 10:30] = 1.0  # an object of 400 pixels behind a pole, whose right side has 40
+    logits[0, 0, 10:30, 35:37] = 3.0
+    logits[0, 0, 5, 70:77] = 9.0  # below 2 % of it
+    logits[1, 0, 50, 20:23] = 1.0  # small, but all there is
+    masks = masks_of(logits)
+    assert masks.dtype == bool and masks.shape == (3, 60, 80)
+    expected = logits[:, 0].numpy() > 0
+    expected[0, 5] = False
+    np.testing.assert_array_equal(masks, expected)
 
 
 def test_empty_masks_are_no_objects_where_masks_are_prompts(predictor: SAM2VideoPredictor) -> None:
