@@ -164,15 +164,18 @@ def _detections_on(
 def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
     """Masks (N, H, W) bool of the video predictor's logits (N, 1, H, W), without specks smaller than `LEAST_PART`."""
     masks: npt.NDArray[np.bool_] = (mask_logits[:, 0] > 0).cpu().numpy()
-    for mask in masks:
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if len(rows) == 0:
+    for mask in masks.view(np.uint8):
+        left, top, width, height = cv2.boundingRect(mask)
+        if width == 0:
             continue
-        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a view: what is cleared in it is cleared
-        num_parts, part_of, stats, _ = cv2.connectedComponentsWithStats(box.astype(np.uint8), connectivity=8)
+        inner = mask[top : top + height, left : left + width]  # views: what is cleared in them is cleared in `masks`
+        num_parts, part_of, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
         areas = stats[1:, cv2.CC_STAT_AREA]  # part 0 is the background
-        if num_parts > 2:
-            box &= np.append(False, areas >= LEAST_PART * areas.max())[part_of]
+        for part in range(1, num_parts):
+            if areas[part - 1] < LEAST_PART * areas.max():
+                left, top, width, height = stats[part, :4]
+                around = slice(top, top + height), slice(left, left + width)
+                inner[around][part_of[around] == part] = 0
     return masks
 
 
