@@ -12,15 +12,17 @@ that id, greedily, every other one gets a new id.
 HOTA, IDF1, identity switches and fragments are those of the `trackers` library over mask IoU; J&F that of DAVIS, of
 the track that fits an object best. Who follows little, errs little: "followed" is the share of all objects on all
 frames that a track covers, "/1000" the switches and fragments together for a thousand of those. "Returns kept" counts
-objects that left or hid and came back: whether they have the id they had.
+objects that left or hid and came back: whether most of their frames have the id that most had before.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".references/trackers"))
@@ -221,25 +223,26 @@ def best_jf(scenes: list[Scene], tracked: list[Tracked]) -> float:
 def returning_ids(scenes: list[Scene], tracked: list[Tracked], least_gap: int = 5) -> tuple[int, int]:
     """How many absences of at least `least_gap` frames end with the id that the object had before, and all of them.
 
-    An absence counts when the object was followed before it, and once it is followed again, under any id.
+    An absence parts an object's frames into a stretch before and one after it. The id of a stretch is the one that
+    follows the object on most of its frames; stretches in which nothing follows it do not count.
     """
     kept = returns = 0
     for obj_id in sorted({int(obj_id) for scene in scenes for obj_id in scene.ids}):
-        last_id, gap, has_returned = 0, 0, False
+        stretches, gap = [Counter[int]()], 0
         for scene, (ids, masks) in zip(scenes, tracked, strict=True):
             row = np.flatnonzero(scene.ids == obj_id)
             if not len(row) or not scene.masks[row[0]].any():
                 gap += 1
                 continue
-            has_returned = has_returned or (gap >= least_gap and last_id > 0)
+            if gap >= least_gap:
+                stretches.append(Counter())
             gap = 0
             overlap = mask_overlaps([scene.masks[row[0]]], list(masks))[0][0]
             if len(overlap) and overlap.max() >= SAME_IOU:
-                now = int(ids[overlap.argmax()])
-                if has_returned:
-                    returns += 1
-                    kept += now == last_id
-                has_returned, last_id = False, now
+                stretches[-1][int(ids[overlap.argmax()])] += 1
+        followers = [stretch.most_common(1)[0][0] for stretch in stretches if stretch]
+        returns += max(0, len(followers) - 1)
+        kept += sum(before == after for before, after in pairwise(followers))
     return kept, returns
 
 
