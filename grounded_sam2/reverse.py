@@ -154,16 +154,17 @@ class ReverseTracker:
         found: list[int] = []
         on_frame = [] if forward.tracker_id is None else forward.tracker_id.tolist()
         for row, obj_id in enumerate(obj_ids):
-            going = self._followed[obj_id]
-            other, is_taken = self._object_there(masks[row], going, forward)
-            is_seen = masks[row].any() and scores[obj_id][1] > 0 and not is_taken
-            going.unseen_frames = 0 if is_seen else going.unseen_frames + 1
-            other = other if is_seen else None
-            going.joined_frames = going.joined_frames + 1 if other is not None and other == going.joining else 1
-            going.joining = other
             if obj_id in on_frame:
                 del self._followed[obj_id]
-            elif other is not None and going.joined_frames >= self.join_frames:
+                continue
+            going = self._followed[obj_id]
+            same, is_taken = self._object_there(masks[row], going, forward)
+            is_seen = masks[row].any() and scores[obj_id][1] > 0 and not is_taken
+            going.unseen_frames = 0 if is_seen else going.unseen_frames + 1
+            other = same if is_seen else None
+            going.joined_frames = going.joined_frames + 1 if other is not None and other == going.joining else 1
+            going.joining = other
+            if other is not None and going.joined_frames >= self.join_frames:
                 if self._last_frame[other] < self._first_frame[obj_id]:
                     self.renamed[obj_id] = other
                 del self._followed[obj_id]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
@@ -12,6 +11,7 @@ from torch import Tensor
 from grounded_sam2.export import decode_rle, encode_rle
 from grounded_sam2.frame_source import FrameSource, IndexedFrameSource
 from grounded_sam2.segment import points_in_mask
+from sam2.mask_ops import small_components
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 
@@ -157,26 +157,14 @@ def _detections_on(
     mask_logits: Tensor,
     objects: sv.Detections,
 ) -> sv.Detections:
-    masks = masks_of(mask_logits)
-    return frame_detections(obj_ids, masks, predictor.frame_scores(inference_state, frame_idx), objects)
+    scores = predictor.frame_scores(inference_state, frame_idx)
+    return frame_detections(obj_ids, masks_of(mask_logits), scores, objects)
 
 
 def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
     """Masks (N, H, W) bool of the video predictor's logits (N, 1, H, W), without specks smaller than `LEAST_PART`."""
-    masks: npt.NDArray[np.bool_] = (mask_logits[:, 0] > 0).cpu().numpy()
-    for mask in masks.view(np.uint8):
-        left, top, width, height = cv2.boundingRect(mask)
-        if width == 0:
-            continue
-        inner = mask[top : top + height, left : left + width]  # views: what is cleared in them is cleared in `masks`
-        num_parts, part_of, stats, _ = cv2.connectedComponentsWithStats(inner, connectivity=8)
-        areas = stats[1:, cv2.CC_STAT_AREA]  # part 0 is the background
-        for part in range(1, num_parts):
-            if areas[part - 1] < LEAST_PART * areas.max():
-                left, top, width, height = stats[part, :4]
-                around = slice(top, top + height), slice(left, left + width)
-                inner[around][part_of[around] == part] = 0
-    return masks
+    masks = (mask_logits[:, 0] > 0).cpu()
+    return (masks & ~small_components(masks, 0, LEAST_PART)).numpy()
 
 
 def frame_detections(

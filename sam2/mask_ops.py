@@ -31,42 +31,49 @@ class CompressedRLE(TypedDict):
     counts: str
 
 
-def small_components(masks: Tensor, max_area: float) -> Tensor:
-    """Mark the 8-connected components of at most `max_area` pixels.
+def small_components(masks: Tensor, max_area: float, least_share: float = 0.0) -> Tensor:
+    """Mark the 8-connected components of at most `max_area` pixels, or of less than a share of their mask's largest.
 
     Args:
         masks: (…, H, W) bool.
-        max_area: pixels; 0 or less marks nothing.
+        max_area: pixels; 0 or less marks nothing by this rule.
+        least_share: of the pixels of the largest component; 0 marks nothing by this rule.
 
     Returns:
         (…, H, W) bool on the device of `masks`, True where a pixel of `masks` belongs to a small component.
     """
-    if max_area <= 0 or masks.numel() == 0:
+    if (max_area <= 0 and least_share <= 0) or masks.numel() == 0:
         return torch.zeros_like(masks)
     planes = masks.detach().cpu().contiguous().view(torch.uint8).reshape(-1, *masks.shape[-2:]).numpy()
     small = np.zeros(planes.shape, dtype=bool)
     for plane, marked in zip(planes, small, strict=True):
-        _mark_small_components(plane, max_area, marked)
+        _mark_small_components(plane, max_area, least_share, marked)
     return torch.from_numpy(small).reshape(masks.shape).to(masks.device)
 
 
-def _mark_small_components(plane: np.ndarray, max_area: float, marked: np.ndarray) -> None:
+def _mark_small_components(plane: np.ndarray, max_area: float, least_share: float, marked: np.ndarray) -> None:
     """Set `marked` (H, W) bool, False on entry, where `plane` (H, W) uint8 of 0 and 1 has a small component."""
+    left, top, width, height = cv2.boundingRect(plane)
+    if width == 0:
+        return
+    around = slice(top, top + height), slice(left, left + width)
+    plane, marked = plane[around], marked[around]
     # Tracing outlines is several times faster than labelling every pixel, and most masks have no small region at all,
     # which their outlines tell. Not so for noise: too many outlines.
     edges = np.count_nonzero(plane[:, 1:] != plane[:, :-1])
     if edges * _PIXELS_PER_EDGE < plane.size:
         outlines, hierarchy = cv2.findContours(plane, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        if not outlines:
-            return
         is_outer = hierarchy.reshape(-1, 4)[:, 3] < 0  # the others are outlines of holes in a component
         # an outline passes each pixel at most four times, once for each of its sides
-        if not any(outer and len(line) <= 4 * max_area for line, outer in zip(outlines, is_outer, strict=True)):
+        most = max(max_area, least_share * np.count_nonzero(plane))
+        if not any(outer and len(line) <= 4 * most for line, outer in zip(outlines, is_outer, strict=True)):
             return
-    _, components = cv2.connectedComponents(plane, connectivity=8)
-    is_small = np.bincount(components.ravel()) <= max_area
+    _, components, statistics, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    is_small = (areas <= max_area) | (areas < least_share * areas[1:].max())
     is_small[0] = False  # the zeros of the plane
-    np.take(is_small, components, out=marked)
+    if is_small.any():
+        np.take(is_small, components, out=marked)
 
 
 def fill_holes(mask_logits: Tensor, max_area: float, threshold: float = 0.0, fill_logit: float = 0.1) -> Tensor:

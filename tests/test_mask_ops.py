@@ -40,6 +40,22 @@ def test_small_components_are_those_of_labelling_every_pixel(
             np.testing.assert_array_equal(found, small_by_labels(mask, max_area))
 
 
+@pytest.mark.parametrize("pixels_per_edge", [0, 10**9], ids=["outlines", "labels"])
+@pytest.mark.parametrize("least_share", [0.02, 0.3, 1.0])
+def test_components_are_small_beside_the_largest(
+    least_share: float, pixels_per_edge: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mask_ops, "_PIXELS_PER_EDGE", pixels_per_edge)
+    masks = ndimage.gaussian_filter(np.random.default_rng(2).standard_normal((3, 60, 80)), (0, 2, 2)) > 0.08
+    masks[2] = False
+    small = mask_ops.small_components(torch.from_numpy(masks), 0, least_share).numpy()
+    for mask, marked in zip(masks[:2], small, strict=False):
+        areas = np.bincount(ndimage.label(mask, np.ones((3, 3)))[0].ravel())[1:]
+        expected = small_by_labels(mask, np.ceil(least_share * areas.max()) - 1)
+        assert np.array_equal(marked, expected) and expected.any()
+    assert not small[2].any()
+
+
 @pytest.mark.parametrize(("max_area", "filled"), [(0, 0), (1, 2), (2, 4), (3, 4)])
 def test_fill_holes(max_area: int, filled: int) -> None:
     masks = plane(
