@@ -237,13 +237,7 @@ class SAM2VideoPredictor(VideoEngine):
         """Give an object's mask (H, W) on one frame; returns and errors as in `add_new_points_or_box`."""
         state = inference_state
         self._check_frame(state, frame_idx)
-        prompt = torch.as_tensor(mask)
-        if prompt.ndim != 2:
-            raise ValueError(f"a mask prompt has shape (H, W), got {tuple(prompt.shape)}")
-        prompt = (prompt != 0).float()[None, None].to(self.device)
-        if prompt.shape[-2:] != (self.image_size, self.image_size):
-            prompt = F.interpolate(prompt, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
-            prompt = (prompt >= 0.5).float()
+        prompt = self._mask_prompt(mask)
 
         obj = state.objects.setdefault(obj_id, ObjectState())
         obj.masks[frame_idx] = prompt
@@ -429,12 +423,24 @@ class SAM2VideoPredictor(VideoEngine):
         obj = inference_state.objects.get(obj_id)
         if obj is None or not obj.cond:
             raise ValueError(f"object {obj_id} has no conditioning frame; objects: {inference_state.obj_ids}")
+        prompt = self._mask_prompt(mask)[0, 0]  # a bad mask is refused before anything is forgotten
         first_idx = min(obj.cond)
         obj.cond = {first_idx: obj.cond[first_idx]}
         obj.non_cond.clear()
-        self.add_new_mask(inference_state, frame_idx, obj_id, mask)
+        self.add_new_mask(inference_state, frame_idx, obj_id, prompt)
 
     # ---- frames and outputs ----
+
+    def _mask_prompt(self, mask: np.ndarray | Tensor) -> Tensor:
+        """A mask (H, W) as the model takes it: (1, 1, image_size, image_size) float32 of zeros and ones."""
+        prompt = torch.as_tensor(mask)
+        if prompt.ndim != 2:
+            raise ValueError(f"a mask prompt has shape (H, W), got {tuple(prompt.shape)}")
+        prompt = (prompt != 0).float()[None, None].to(self.device)
+        if prompt.shape[-2:] != (self.image_size, self.image_size):
+            prompt = F.interpolate(prompt, size=(self.image_size,) * 2, mode="bilinear", antialias=True)
+            prompt = (prompt >= 0.5).float()
+        return prompt
 
     def _check_frame(self, state: InferenceState, frame_idx: int) -> None:
         if state.is_stream:

@@ -315,6 +315,20 @@ def test_only_an_object_that_is_followed_can_be_corrected(
     assert not state.objects
 
 
+def test_a_bad_correction_leaves_the_object_as_it_was(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    state = predictor.init_stream()
+    for frame_idx, frame in enumerate(clip[:3]):
+        predictor.append_frame(state, frame)
+        if frame_idx == 0:
+            prompt(predictor, state, 0, 1)
+        predictor.step(state)
+    remembered = list(state.objects[1].non_cond)
+    assert remembered
+    with pytest.raises(ValueError, match=r"a mask prompt has shape \(H, W\)"):
+        predictor.correct_object(state, 2, 1, np.ones((1, HEIGHT, WIDTH), bool))
+    assert list(state.objects[1].non_cond) == remembered
+
+
 def test_clear_prompts_and_reset(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
     state = predictor.init_state(clip)
     prompt(predictor, state, 0, 1)
