@@ -29,6 +29,7 @@ from grounded_sam2.export import decode_rle, encode_rle
 
 Masks = npt.NDArray[np.bool_]
 Descriptors = npt.NDArray[np.floating]
+Corners = tuple[int, int, int, int]
 EventKind = Literal["born", "confirmed", "occluded", "lost", "found again", "merged", "ended"]
 
 _IMPOSSIBLE = 1e6  # the cost of a pair that must not be matched
@@ -65,6 +66,8 @@ class IdentityRules:
         lost_after: frames without a sighting after which SAM 2 stops looking for an object.
         doubt_after: frames without a sighting after which SAM 2 alone cannot bring an object back: a mask it sees then
             counts once a detection agrees; None: it always counts.
+        stay_for: frames without a sighting for which an object is taken to be about where it was seen last: a detection
+            of its phrase whose box has `iou_threshold` with the box it had there is it, whatever it looks like.
         forget_after: frames without a sighting after which a lost object cannot come back; None: it always can.
         max_lost: lost objects that are remembered, the most recently seen ones.
         similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
@@ -94,6 +97,7 @@ class IdentityRules:
     reprompt_iou: float = 0.9
     lost_after: int = 60
     doubt_after: int | None = 10
+    stay_for: int = 10
     forget_after: int | None = None
     max_lost: int = 256
     similarity_threshold: float = 0.6
@@ -158,6 +162,8 @@ class Track:
         jumped_frames: consecutive frames on which its area was far from that.
         astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
         in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
+        place: left, top, right, bottom in pixels of its mask when it was last in sight, the last two exclusive; None
+            while it is in sight, and when that was in another scene or astray.
         apart: objects that were detected beside it in one round, so that they cannot be the same.
         mask: (H, W) bool on the last frame if SAM 2 sees it there, else None.
     """
@@ -174,6 +180,7 @@ class Track:
     jumped_frames: int = 0
     astray_rounds: int = 0
     in_doubt: bool = False
+    place: Corners | None = None
     apart: set[int] = field(default_factory=set)
     mask: Masks | None = None
 
@@ -207,6 +214,7 @@ class Track:
                 **saved,
                 "state": TrackState(saved["state"]),
                 "rounds": deque(saved["rounds"], maxlen=rules.confirm_window),
+                "place": None if saved["place"] is None else tuple(saved["place"]),
                 "apart": set(saved["apart"]),
                 "descriptor": None if descriptor is None else np.array(descriptor, dtype=np.float32),
                 "mask": None if mask is None else decode_rle([mask])[0],
@@ -327,6 +335,9 @@ class IdentityKeeper:
         for obj_id in obj_ids:
             if obj_id not in self.tracks or self.tracks[obj_id].state not in FOLLOWED:
                 raise ValueError(f"object {obj_id} is not followed; followed: {[t.obj_id for t in self.followed()]}")
+        if is_cut:
+            for track in self.tracks.values():
+                track.place = None
         remembered, removed = [], []
         areas = [int(mask.sum()) for mask in masks]
         visible = [row for row, area in enumerate(areas) if area and object_scores[row] > self.rules.min_object_score]
@@ -339,7 +350,7 @@ class IdentityKeeper:
                 if track.state is TrackState.OCCLUDED:
                     hidden = frame_idx - track.last_seen_frame_idx
                     self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by SAM 2")
-                track.mask, track.last_seen_frame_idx = masks[row], frame_idx
+                track.mask, track.place, track.last_seen_frame_idx = masks[row], None, frame_idx
                 if self._is_usual(track, area):
                     remembered.append(obj_id)
                     track.resemble(None if descriptors is None else descriptors[row], rate=0.1)
@@ -386,7 +397,7 @@ class IdentityKeeper:
                 track.mask = masks[index]
                 prompt.append(index)
 
-        # 2: objects out of sight, in doubt or astray, by looks; who is where one of them is found is astray as well
+        # 2: objects out of sight, in doubt or astray, by place or looks; who is where one is found is astray as well
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
         in_sight = np.array([track.in_sight for track in seen], dtype=bool)
         is_part = (in_sight & same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
@@ -398,7 +409,8 @@ class IdentityKeeper:
             free = [index for index in open_rows if not obj_ids[is_double[index]].any()]
             astray = self._find_astray(obj_ids, ious, class_ids, seen)
             unseen = [track for track in self.tracks.values() if not track.in_sight] + astray
-            pairs = self._look_alikes(free, class_ids, descriptors, unseen)
+            pairs = self._still_there(frame_idx, free, class_ids, masks, unseen)
+            pairs = pairs or self._look_alikes(free, class_ids, descriptors, unseen)
             if not pairs:
                 break
             for index, column in pairs:
@@ -455,7 +467,7 @@ class IdentityKeeper:
         return track
 
     def _show(self, track: Track, mask: Masks, frame_idx: int) -> None:
-        track.mask, track.last_seen_frame_idx = mask, frame_idx
+        track.mask, track.place, track.last_seen_frame_idx = mask, None, frame_idx
         track.usual_area, track.jumped_frames, track.astray_rounds = float(mask.sum()), 0, 0
         track.in_doubt = False
 
@@ -489,6 +501,8 @@ class IdentityKeeper:
 
     def _miss(self, track: Track, frame_idx: int, reason: str) -> bool:
         """Note that an object is not seen; True when SAM 2 is to let go of it."""
+        if track.mask is not None and not track.in_doubt:
+            track.place = corners_of(track.mask)
         track.mask = None
         if track.state is TrackState.ACTIVE:
             self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", reason)
@@ -609,6 +623,24 @@ class IdentityKeeper:
         fits &= in_sight | np.isnan(likeness) | (likeness >= self.rules.similarity_threshold)
         return np.where(fits, scores + 2 * same_class + in_sight, -1.0)
 
+    def _still_there(
+        self,
+        frame_idx: int,
+        free: Sequence[int],
+        class_ids: npt.NDArray[np.int64],
+        masks: Sequence[Masks],
+        unseen: Sequence[Track],
+    ) -> list[tuple[int, int]]:
+        """Pairs of a free detection and the position of the object that was last seen there, a moment ago."""
+        scores = np.full((len(free), len(unseen)), -1.0)
+        for column, track in enumerate(unseen):
+            rows = [row for row, index in enumerate(free) if class_ids[index] == track.class_id]
+            if rows and track.place is not None and frame_idx - track.last_seen_frame_idx <= self.rules.stay_for:
+                boxes = np.array([corners_of(masks[free[row]]) for row in rows], dtype=np.float32)
+                overlap = sv.box_iou_batch(boxes, np.array([track.place], dtype=np.float32))[:, 0]
+                scores[rows, column] = np.where(overlap >= self.rules.iou_threshold, overlap, -1.0)
+        return [(free[row], column) for row, column in assign(scores)]
+
     def _look_alikes(
         self,
         free: Sequence[int],
@@ -683,7 +715,7 @@ def mask_overlaps(
         (N, M) IoU, and (N, M) share of the smaller mask that lies on the larger; both 0 for empty masks.
     """
     ious, inside = np.zeros((len(masks), len(others))), np.zeros((len(masks), len(others)))
-    corners, other_corners = (np.array([_corners(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
+    corners, other_corners = (np.array([corners_of(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
     areas, other_areas = ([int(mask.sum()) for mask in each] for each in (masks, others))
     for row, (left, top, right, bottom) in enumerate(corners):
         for column, (other_left, other_top, other_right, other_bottom) in enumerate(other_corners):
@@ -696,7 +728,7 @@ def mask_overlaps(
     return ious, inside
 
 
-def _corners(mask: Masks) -> tuple[int, int, int, int]:
+def corners_of(mask: Masks) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of a mask, the last two exclusive; zeros for an empty one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:

@@ -216,6 +216,29 @@ def test_looks_that_do_not_decide_make_a_new_object() -> None:
     assert keeper.match(5000, detections((LOW, 0, 0.9)), LOOKS[[0]]).obj_ids.tolist() == [3]
 
 
+@pytest.mark.parametrize(
+    ("hidden", "place", "class_id", "obj_id"),
+    [(10, (18.0, 15.0, 8.0), 0, 1), (11, LEFT, 0, 2), (10, LEFT, 1, 2), (10, RIGHT, 0, 2)],
+)
+def test_an_object_hidden_for_a_moment_is_where_it_was(hidden: int, place: Place, class_id: int, obj_id: int) -> None:
+    """Its other side looks like something else; only phrase and place, and for a while, speak for it."""
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    see(keeper, 1, {1: LEFT}, {1: 0})
+    for frame_idx in range(2, 2 + hidden):
+        see(keeper, frame_idx, {1: None}, {1: 0})
+    answer = keeper.match(1 + hidden, detections((place, class_id, 0.9)), LOOKS[[1]])
+    assert answer.obj_ids.tolist() == [obj_id] and answer.prompt == [0]
+
+
+def test_places_tell_hidden_look_alikes_apart() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)), LOOKS[[0, 0]])
+    see(keeper, 1, {1: None, 2: None}, {1: 0, 2: 0})
+    answer = keeper.match(1, detections(((47.0, 15.0, 8.0), 0, 0.9), ((17.0, 15.0, 8.0), 0, 0.9)), LOOKS[[0, 0]])
+    assert answer.obj_ids.tolist() == [2, 1]
+
+
 def test_without_descriptors_only_the_phrase_can_decide() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)))
