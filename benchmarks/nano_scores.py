@@ -2,6 +2,7 @@
 
 python benchmarks/nano_scores.py
 python benchmarks/nano_scores.py --num-scenes 1000 --detector path/to/folder
+python benchmarks/nano_scores.py --only detector --dtype bfloat16      # what half precision costs
 python benchmarks/nano_scores.py --only segmenter --num-clips 40 --segmenter path/to/checkpoint.pt
 """
 
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from grounded_sam2.detectors.huggingface import HuggingFaceDetector
+from grounded_sam2.detectors.local import LocalDetector
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from training import segmenter_scores
@@ -25,11 +26,11 @@ from training.scenes import CLIP_KINDS, TRAIN_STYLES, UNSEEN_STYLE
 BOX_THRESHOLD = 0.35  # the scripts' default
 
 
-def print_detector_scores(folder: str, num_scenes: int) -> None:
+def print_detector_scores(folder: str, num_scenes: int, dtype: str) -> None:
     """Print AP50, recall, precision and false boxes for the trained styles and for the one never trained on."""
-    detect = low_threshold_detect(HuggingFaceDetector(folder, device="cpu"))
+    detect = low_threshold_detect(LocalDetector(folder, dtype=getattr(torch, dtype)))
     seeds = range(FIRST_TEST_SEED, FIRST_TEST_SEED + num_scenes)
-    print(f"detector {folder}: {num_scenes} held-out scenes per line, box threshold {BOX_THRESHOLD}")
+    print(f"detector {folder} in {dtype}: {num_scenes} held-out scenes per line, box threshold {BOX_THRESHOLD}")
     for name, styles in (("trained styles", TRAIN_STYLES), (f"unseen style ({UNSEEN_STYLE})", (UNSEEN_STYLE,))):
         print(f"  {name:24s} {score(detect_scenes(detect, seeds, styles), BOX_THRESHOLD)}", flush=True)
 
@@ -60,13 +61,16 @@ def main() -> None:
     parser.add_argument("--num-scenes", type=int, default=300)
     parser.add_argument("--detector", default="gdino_checkpoints/nano", help="folder of the detector")
     parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the detector"
+    )
+    parser.add_argument(
         "--segmenter", default="checkpoints/sam2.1_hiera_nano.pt", help="checkpoint of the SAM 2.1 nano"
     )
     parser.add_argument("--num-clips", type=int, default=20, help="of each kind and length")
     parser.add_argument("--only", choices=("detector", "segmenter"), help="score one of the two")
     arguments = parser.parse_args()
     if arguments.only != "segmenter":
-        print_detector_scores(arguments.detector, arguments.num_scenes)
+        print_detector_scores(arguments.detector, arguments.num_scenes, arguments.dtype)
     if arguments.only != "detector":
         print_segmenter_scores(arguments.segmenter, arguments.num_scenes, arguments.num_clips)
 
