@@ -162,6 +162,7 @@ class Track:
         jumped_frames: consecutive frames on which its area was far from that.
         astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
         in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
+        is_guess: whether SAM 2 alone brought it back into sight, and no detection has agreed yet.
         place: left, top, right, bottom in pixels of its mask when it was last in sight, the last two exclusive; None
             while it is in sight, and when that was in another scene or astray.
         apart: objects that were detected beside it in one round, so that they cannot be the same.
@@ -180,6 +181,7 @@ class Track:
     jumped_frames: int = 0
     astray_rounds: int = 0
     in_doubt: bool = False
+    is_guess: bool = False
     place: Corners | None = None
     apart: set[int] = field(default_factory=set)
     mask: Masks | None = None
@@ -350,6 +352,7 @@ class IdentityKeeper:
                 if track.state is TrackState.OCCLUDED:
                     hidden = frame_idx - track.last_seen_frame_idx
                     self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by SAM 2")
+                    track.is_guess = True
                 track.mask, track.place, track.last_seen_frame_idx = masks[row], None, frame_idx
                 if self._is_usual(track, area):
                     remembered.append(obj_id)
@@ -389,7 +392,7 @@ class IdentityKeeper:
             track = seen[column]
             obj_ids[index] = track.obj_id
             track.vote(int(class_ids[index]), float(confidences[index]))
-            track.astray_rounds = 0
+            track.astray_rounds, track.is_guess = 0, False
             if track.in_doubt:
                 self._return(track, masks[index], frame_idx, "SAM 2 and the detector")
                 prompt.append(index)
@@ -397,7 +400,7 @@ class IdentityKeeper:
                 track.mask = masks[index]
                 prompt.append(index)
 
-        # 2: objects out of sight, in doubt or astray, by place or looks; who is where one is found is astray as well
+        # 2: objects that are not surely in sight, by place or looks; who is where one of them is found is astray as well
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
         in_sight = np.array([track.in_sight for track in seen], dtype=bool)
         is_part = (in_sight & same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
@@ -408,7 +411,8 @@ class IdentityKeeper:
             open_rows = map(int, np.flatnonzero(~is_part & (obj_ids == 0)))
             free = [index for index in open_rows if not obj_ids[is_double[index]].any()]
             astray = self._find_astray(obj_ids, ious, class_ids, seen)
-            unseen = [track for track in self.tracks.values() if not track.in_sight] + astray
+            guesses = [track for track in seen if track.in_sight and track.is_guess and track not in astray]
+            unseen = [track for track in self.tracks.values() if not track.in_sight] + astray + guesses
             pairs = self._still_there(frame_idx, free, class_ids, masks, unseen)
             pairs = pairs or self._look_alikes(free, class_ids, descriptors, unseen)
             if not pairs:
@@ -469,7 +473,7 @@ class IdentityKeeper:
     def _show(self, track: Track, mask: Masks, frame_idx: int) -> None:
         track.mask, track.place, track.last_seen_frame_idx = mask, None, frame_idx
         track.usual_area, track.jumped_frames, track.astray_rounds = float(mask.sum()), 0, 0
-        track.in_doubt = False
+        track.in_doubt = track.is_guess = False
 
     def _return(self, track: Track, mask: Masks, frame_idx: int, finder: str) -> None:
         """Bring an object that was out of sight, in doubt or astray to where it has been found."""

@@ -155,6 +155,21 @@ def test_an_object_in_doubt_takes_nothing_from_one_in_sight() -> None:
     assert keeper.tracks[1].state is TrackState.OCCLUDED
 
 
+@pytest.mark.parametrize(("hid", "agreed", "obj_id"), [(True, False, 1), (True, True, 2), (False, False, 2)])
+def test_what_sam_alone_brought_back_is_where_the_detector_finds_it(hid: bool, agreed: bool, obj_id: int) -> None:
+    """One who hid is taken to be where SAM 2 sees it only until the detector finds its like elsewhere."""
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    see(keeper, 1, {1: None if hid else LEFT}, {1: 0})
+    assert see(keeper, 2, {1: LEFT}, {1: 0}).shown == [1]
+    if agreed:
+        keeper.match(2, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    see(keeper, 3, {1: LEFT}, {1: 0})
+    answer = keeper.match(3, detections((RIGHT, 0, 0.9)), LOOKS[[0]])
+    assert answer.obj_ids.tolist() == [obj_id] and answer.prompt == [0]
+    assert answer.removed == ([1] if obj_id == 1 else [])
+
+
 def test_a_hidden_object_does_not_come_back_where_another_one_is() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
