@@ -55,9 +55,10 @@ class Samples:
             for (height, width), start in zip(spatial_shapes, self.starts, strict=False)
             for _ in range(num_points)
         ]
-        integers = torch.tensor(samples, dtype=torch.int32, device=like.device).T.contiguous()
-        self.sizes = integers[:2, None].to(like.dtype)  # (2, 1, K), x first
-        self.line, self.first_row = integers[2:]
+        integers = torch.tensor(samples, dtype=torch.int32, device=like.device)
+        self.sizes = integers[:, :2].to(like.dtype).contiguous()  # (K, 2), x first, as in the locations
+        self.farthest = self.sizes + 1
+        self.line, self.first_row = integers[:, 2:].T.contiguous()
         to_next_line = self.line.view(num_heads, 1, 1, -1)
         to_corner = torch.cat((torch.zeros_like(to_next_line), to_next_line), dim=1)
         self.to_corners = torch.cat((to_corner, to_corner + 1), dim=2)  # (H, 2, 2, L * P)
@@ -90,21 +91,22 @@ class Samples:
     def corners(self, locations: Tensor, with_slopes: bool = False) -> Corners:
         """The cells that samples at `locations` (Q, H, L, P, 2) read, and their bilinear weights."""
         num_queries = len(locations)
-        # Counted from the border: its own cells are those before 1 and from size + 1 on.
-        cells = (locations.reshape(num_queries, -1, 2).movedim(-1, 0) * self.sizes).add_(0.5).clamp_(min=0)
-        torch.minimum(cells, self.sizes + 1, out=cells)
-        x, y = cells.to(torch.int32).clamp_(min=0)  # what is not a number must not become an address
-        first = y.mul_(self.line).add_(x).add_(self.first_row).view(num_queries, self.num_heads, 1, 1, -1)
+        # Counted from the border: its own cells are those before 1 and from size + 1 on. x stays beside y as long as
+        # both are treated alike, because one long run of numbers is much faster than many short ones.
+        cells = (locations.reshape(num_queries, -1, 2) * self.sizes).add_(0.5).clamp_(min=0)
+        torch.minimum(cells, self.farthest, out=cells)
+        x, y = cells.to(torch.int32).clamp_(min=0).unbind(-1)  # what is not a number must not become an address
+        first = (y * self.line).add_(x).add_(self.first_row).view(num_queries, self.num_heads, 1, 1, -1)
         rows = torch.add(first, self.to_corners, out=first.new_empty(num_queries, *self.to_corners.shape))
 
-        weights = torch.empty((2, *cells.shape), dtype=cells.dtype, device=cells.device)
-        torch.frac(cells, out=weights[1])
-        torch.sub(1, weights[1], out=weights[0])
+        weights = cells.new_empty(2, 2, num_queries, len(self.line))
+        higher = weights[:, 1].copy_(cells.frac().movedim(-1, 0))
+        torch.sub(1, higher, out=weights[:, 0])
         slopes = None
         if with_slopes:
-            slope = ((cells > 0) & (cells < self.sizes + 1)).to(cells.dtype)
-            slopes = torch.stack((-slope, slope)).transpose(0, 1)
-        return Corners(rows, weights.transpose(0, 1), slopes)
+            slope = ((cells > 0) & (cells < self.farthest)).to(cells.dtype).movedim(-1, 0)
+            slopes = torch.stack((-slope, slope), dim=1)
+        return Corners(rows, weights, slopes)
 
     def outer(self, along_y: Tensor, along_x: Tensor) -> Tensor:
         """Products for the four cells (Q, H, 2, 2, L * P) of two factors (2, Q, K) for the lower and higher cell."""
@@ -170,7 +172,9 @@ def backward(
             for axis, factors in enumerate(((along_y, slope_x), (slope_y, along_x))):
                 grad_cells = _over_cells(samples.outer(*factors) * products, grad_weights).flatten(1)
                 grad_locations[image, block][..., axis] = (
-                    grad_cells.mul_(attention).mul_(samples.sizes[axis]).view(grad_locations[image, block].shape[:-1])
+                    grad_cells.mul_(attention)
+                    .mul_(samples.sizes[:, axis])
+                    .view(grad_locations[image, block].shape[:-1])
                 )
             scale = samples.outer(along_y * attention, along_x).view(len(grad), -1, 1)
             grad_table[image].index_add_(0, rows, (scale * grad).view(-1, head_dim))
