@@ -400,7 +400,7 @@ class IdentityKeeper:
                 track.mask = masks[index]
                 prompt.append(index)
 
-        # 2: objects that are not surely in sight, by place or looks; who is where one of them is found is astray as well
+        # 2: objects not surely in sight, by place or looks; who is where one of them is found is astray as well
         same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
         in_sight = np.array([track.in_sight for track in seen], dtype=bool)
         is_part = (in_sight & same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
