@@ -506,7 +506,7 @@ class IdentityKeeper:
     def _miss(self, track: Track, frame_idx: int, reason: str) -> bool:
         """Note that an object is not seen; True when SAM 2 is to let go of it."""
         if track.mask is not None and not track.in_doubt:
-            track.place = corners_of(track.mask)
+            track.place = _corners(track.mask)
         track.mask = None
         if track.state is TrackState.ACTIVE:
             self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", reason)
@@ -640,7 +640,7 @@ class IdentityKeeper:
         for column, track in enumerate(unseen):
             rows = [row for row, index in enumerate(free) if class_ids[index] == track.class_id]
             if rows and track.place is not None and frame_idx - track.last_seen_frame_idx <= self.rules.stay_for:
-                boxes = np.array([corners_of(masks[free[row]]) for row in rows], dtype=np.float32)
+                boxes = np.array([_corners(masks[free[row]]) for row in rows], dtype=np.float32)
                 overlap = sv.box_iou_batch(boxes, np.array([track.place], dtype=np.float32))[:, 0]
                 scores[rows, column] = np.where(overlap >= self.rules.iou_threshold, overlap, -1.0)
         return [(free[row], column) for row, column in assign(scores)]
@@ -719,7 +719,7 @@ def mask_overlaps(
         (N, M) IoU, and (N, M) share of the smaller mask that lies on the larger; both 0 for empty masks.
     """
     ious, inside = np.zeros((len(masks), len(others))), np.zeros((len(masks), len(others)))
-    corners, other_corners = (np.array([corners_of(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
+    corners, other_corners = (np.array([_corners(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
     areas, other_areas = ([int(mask.sum()) for mask in each] for each in (masks, others))
     for row, (left, top, right, bottom) in enumerate(corners):
         for column, (other_left, other_top, other_right, other_bottom) in enumerate(other_corners):
@@ -732,7 +732,7 @@ def mask_overlaps(
     return ious, inside
 
 
-def corners_of(mask: Masks) -> tuple[int, int, int, int]:
+def _corners(mask: Masks) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of a mask, the last two exclusive; zeros for an empty one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
