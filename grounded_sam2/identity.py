@@ -411,14 +411,15 @@ class IdentityKeeper:
             open_rows = map(int, np.flatnonzero(~is_part & (obj_ids == 0)))
             free = [index for index in open_rows if not obj_ids[is_double[index]].any()]
             astray = self._find_astray(obj_ids, ious, class_ids, seen)
-            guesses = [track for track in seen if track.in_sight and track.is_guess and track not in astray]
-            unseen = [track for track in self.tracks.values() if not track.in_sight] + astray + guesses
-            pairs = self._still_there(frame_idx, free, class_ids, masks, unseen)
-            pairs = pairs or self._look_alikes(free, class_ids, descriptors, unseen)
+            astray_ids = {track.obj_id for track in astray}
+            tracks = self.tracks.values()
+            unsure = [track for track in tracks if not track.in_sight or track.is_guess or track.obj_id in astray_ids]
+            pairs = self._still_there(frame_idx, free, class_ids, masks, unsure)
+            pairs = pairs or self._look_alikes(free, class_ids, descriptors, unsure)
             if not pairs:
                 break
             for index, column in pairs:
-                track = unseen[column]
+                track = unsure[column]
                 obj_ids[index] = track.obj_id
                 prompt.append(index)
                 track.vote(int(class_ids[index]), float(confidences[index]))
@@ -636,14 +637,20 @@ class IdentityKeeper:
         unseen: Sequence[Track],
     ) -> list[tuple[int, int]]:
         """Pairs of a free detection and the position of the object that was last seen there, a moment ago."""
-        scores = np.full((len(free), len(unseen)), -1.0)
-        for column, track in enumerate(unseen):
-            rows = [row for row, index in enumerate(free) if class_ids[index] == track.class_id]
-            if rows and track.place is not None and frame_idx - track.last_seen_frame_idx <= self.rules.stay_for:
-                boxes = np.array([_corners(masks[free[row]]) for row in rows], dtype=np.float32)
-                overlap = sv.box_iou_batch(boxes, np.array([track.place], dtype=np.float32))[:, 0]
-                scores[rows, column] = np.where(overlap >= self.rules.iou_threshold, overlap, -1.0)
-        return [(free[row], column) for row, column in assign(scores)]
+        earliest = frame_idx - self.rules.stay_for
+        recent = [
+            column
+            for column, track in enumerate(unseen)
+            if track.place is not None and track.last_seen_frame_idx >= earliest
+        ]
+        if not free or not recent:
+            return []
+        boxes = np.array([_corners(masks[index]) for index in free], dtype=np.float32)
+        places = np.array([unseen[column].place for column in recent], dtype=np.float32)
+        overlap = sv.box_iou_batch(boxes, places)
+        same_class = class_ids[list(free)][:, None] == np.array([unseen[column].class_id for column in recent])[None]
+        scores = np.where(same_class & (overlap >= self.rules.iou_threshold), overlap, -1.0)
+        return [(free[row], recent[column]) for row, column in assign(scores)]
 
     def _look_alikes(
         self,
