@@ -13,13 +13,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from training.artwork import NOUNS, STYLES, TRAIN_STYLES, UNSEEN_STYLE, load_sprites
 
-__all__ = ["CLIP_KINDS", "NOUNS", "SPLITS", "TRAIN_STYLES", "UNSEEN_STYLE", "Scene", "make_clip", "make_scene"]
+__all__ = [
+    "CLIP_KINDS",
+    "NOUNS",
+    "SPLITS",
+    "TRAIN_STYLES",
+    "UNSEEN_STYLE",
+    "Footage",
+    "Props",
+    "Scene",
+    "camera_look",
+    "make_clip",
+    "make_scene",
+    "photograph",
+    "premultiply",
+    "tint",
+]
 
 SPLITS: tuple[str, ...] = ("train", "heldout")
 CLIP_KINDS: tuple[str, ...] = ("drift", "crossing", "twins", "occlusion", "reentry", "mixed")
@@ -51,6 +67,70 @@ class Scene:
 
 
 @dataclass
+class Footage:
+    """Frames of a real video with the objects on them, over which a clip's sprites move.
+
+    Attributes:
+        images: T frames, (H, W, 3) uint8 RGB, of the clip's size.
+        masks: T times (K, H, W) bool, the same K objects in each.
+        phrases: K nouns.
+    """
+
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    phrases: list[str]
+
+
+class Props(Protocol):
+    """Where sprites and backgrounds come from.
+
+    Attributes:
+        phrases: nouns that `drawing` knows.
+        lively: whether sprites also bend, are blurred by their motion, and meet near twins: what real things do.
+    """
+
+    phrases: Sequence[str]
+    lively: bool
+
+    def drawing(self, rng: np.random.Generator, phrase: str, longest: float) -> np.ndarray:
+        """(h, w, 4) float32 in 0..255, colours premultiplied by alpha, its longer side at most about `longest`."""
+
+    def background(self, rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+        """(H, W, 3) float32 in 0..255."""
+
+    def footage(self, rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> Footage | None:
+        """A real video that takes the background's place, or None."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Emoji artwork over procedural backgrounds."""
+
+    split: str
+    styles: tuple[str, ...]
+    lively = False
+
+    @property
+    def phrases(self) -> Sequence[str]:
+        return _drawn_nouns(self.styles)
+
+    def drawing(self, rng: np.random.Generator, phrase: str, longest: float) -> np.ndarray:
+        style = str(rng.choice([style for style in self.styles if phrase in load_sprites(style)]))
+        sprite = load_sprites(style)[phrase]
+        wild = self.split == "train"  # more variety than the styles have, for the sake of styles never seen
+        if wild and rng.random() < 0.15:
+            sprite = _outlined(style, phrase)
+        recoloured = wild and rng.random() < 0.15 and not COLOUR_WORDS & set(phrase.split())
+        return tint(premultiply(sprite, longest), rng, hue_spread=40 if recoloured else 5)
+
+    def background(self, rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+        return _background(rng, size, self.split)
+
+    def footage(self, rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> Footage | None:
+        return None
+
+
+@dataclass
 class _Actor:
     """A sprite and its path. Positions and sizes are fractions of the frame's shorter side, angles degrees."""
 
@@ -61,6 +141,8 @@ class _Actor:
     angles: np.ndarray  # (T,)
     flip: bool
     depth: float  # larger is nearer
+    sway: np.ndarray | None = None  # (T, 2) how far it leans and bends, fractions of its width
+    shutter: float = 0.0  # part of the way to the next frame over which its motion blurs it
 
 
 def make_scene(
@@ -71,7 +153,8 @@ def make_scene(
     num_objects: tuple[int, int] = (1, 12),
     stretch: float | None = None,
     extents: tuple[float, float] | None = None,
-    nouns: Sequence[str] = NOUNS,
+    nouns: Sequence[str] | None = None,
+    props: Props | None = None,
 ) -> Scene:
     """Compose one image.
 
@@ -86,7 +169,8 @@ def make_scene(
             at random.
         extents: smallest and largest drawing, as fractions of the shorter side of the image; None: 0.09 up to what
             leaves room for all.
-        nouns: what is drawn; those that none of the styles has are left out.
+        nouns: what is drawn; those that the props do not have are left out. None: all that they have.
+        props: where sprites and background come from; None: emoji artwork of the styles.
 
     Raises:
         ValueError: an unknown split or style, or `num_objects` not an ascending pair of non-negative numbers.
@@ -95,7 +179,8 @@ def make_scene(
     count = int(rng.integers(num_objects[0], num_objects[1] + 1))
     stretch = _random_stretch(rng) if stretch is None else stretch
     smallest, largest = extents or (0.09, min(0.95, 1.5 / np.sqrt(max(count, 1))))
-    drawn_nouns = [noun for noun in _drawn_nouns(tuple(styles)) if noun in nouns]
+    props = props or _Drawn(split, tuple(styles))
+    drawn_nouns = [noun for noun in props.phrases if nouns is None or noun in nouns]
     actors: list[_Actor] = []
     for _ in range(count):
         extent = _random_extent(rng, smallest, largest)
@@ -103,16 +188,16 @@ def make_scene(
         repeated = actors[-1].phrase if actors and rng.random() < 0.12 else None
         phrase = repeated or str(rng.choice(drawn_nouns))
         actors.append(
-            _make_actor(rng, phrase, split, styles, position[None], np.array([extent]), _random_angle(rng), min(size))
+            _make_actor(rng, phrase, props, position[None], np.array([extent]), _random_angle(rng), min(size))
         )
     if rng.random() < 0.15:
-        actors.append(_make_occluder(rng, split, 1))
-    canvas = _background(rng, size, split)
+        actors.append(_make_occluder(rng, props, 1))
+    canvas = props.background(rng, size)
     placed = [_place(actor, 0, size, stretch) for actor in actors]
     actors, placed = _drop_hidden(actors, placed, size, stretch)
     image, masks = _compose(canvas, actors, placed, _random_shadow(rng))
-    image = _photograph(image, _camera_look(rng), rng)
-    return _scene(image, masks, actors)
+    image = photograph(image, camera_look(rng), rng)
+    return _scene(image, masks, [actor.phrase for actor in actors])
 
 
 def make_clip(
@@ -124,6 +209,7 @@ def make_clip(
     kind: str = "drift",
     num_objects: tuple[int, int] = (2, 5),
     stretch: float | None = None,
+    props: Props | None = None,
 ) -> Iterator[Scene]:
     """Yield the frames of one clip. All objects are in every frame's arrays; one that is hidden or outside has an
     empty mask.
@@ -139,6 +225,7 @@ def make_clip(
             the first leaves the frame and comes back; "mixed", some of everything.
         num_objects: fewest and most objects; "crossing" and "twins" have at least two.
         stretch: horizontal scale of the drawings; None draws it at random.
+        props: where sprites, background and footage come from; None: emoji artwork of the styles.
 
     Raises:
         ValueError: an unknown split, style or kind, or a number of frames below 1.
@@ -148,38 +235,44 @@ def make_clip(
     if num_frames < 1:
         raise ValueError(f"num_frames must be at least 1, got {num_frames}")
     rng = _generator(seed, split, styles, num_objects, stream=1 + CLIP_KINDS.index(kind))
-    return _clip_frames(rng, num_frames, size, split, styles, kind, num_objects, stretch)
+    return _clip_frames(rng, num_frames, size, props or _Drawn(split, tuple(styles)), kind, num_objects, stretch)
 
 
 def _clip_frames(
     rng: np.random.Generator,
     num_frames: int,
     size: tuple[int, int],
-    split: str,
-    styles: Sequence[str],
+    props: Props,
     kind: str,
     num_objects: tuple[int, int],
     stretch: float | None,
 ) -> Iterator[Scene]:
     height, width = size
     stretch = _random_stretch(rng) if stretch is None else stretch
-    actors = _cast(rng, num_frames, size, split, styles, kind, num_objects)
+    actors = _cast(rng, num_frames, size, props, kind, num_objects)
     margin = 1.0 + float(rng.uniform(0, 0.25))
-    backdrop = _background(rng, (round(height * margin), round(width * margin)), split)
+    footage = props.footage(rng, num_frames, size)
+    backdrop = props.background(rng, (round(height * margin), round(width * margin)))
     pan = _smooth_path(rng, num_frames, 0.5, 0.5 * rng.random()) * np.array(
         [backdrop.shape[1] - width, backdrop.shape[0] - height]
     )
-    look, shadow = _camera_look(rng), _random_shadow(rng)
+    look, shadow = camera_look(rng), _random_shadow(rng)
     flicker = 1 + 0.03 * rng.standard_normal(num_frames) * (rng.random() < 0.3)
     for frame_idx in range(num_frames):
         left, top = np.clip(pan[frame_idx], 0, [backdrop.shape[1] - width, backdrop.shape[0] - height])
         canvas = cv2.warpAffine(
             backdrop, np.float32([[1, 0, -left], [0, 1, -top]]), (width, height), borderMode=cv2.BORDER_REFLECT
         )
+        if footage is not None:
+            canvas = footage.images[frame_idx].astype(np.float32)
         placed = [_place(actor, frame_idx, size, stretch) for actor in actors]
         image, masks = _compose(canvas, actors, placed, shadow)
-        image = _photograph(image * flicker[frame_idx], look, rng)
-        yield _scene(image, masks, actors)
+        image = photograph(image * flicker[frame_idx], look, rng)
+        phrases = [actor.phrase for actor in actors]
+        if footage is not None:
+            masks = np.concatenate([masks, footage.masks[frame_idx] & ~masks.any(0)])
+            phrases += footage.phrases
+        yield _scene(image, masks, phrases)
 
 
 def _generator(
@@ -211,29 +304,26 @@ def _drawn_nouns(styles: tuple[str, ...]) -> tuple[str, ...]:
 def _make_actor(
     rng: np.random.Generator,
     phrase: str,
-    split: str,
-    styles: Sequence[str],
+    props: Props,
     positions: np.ndarray,
     sizes: np.ndarray,
     angles: np.ndarray,
     unit: int,
 ) -> _Actor:
-    style = str(rng.choice([style for style in styles if phrase in load_sprites(style)]))
-    sprite = load_sprites(style)[phrase]
-    wild = split == "train"  # more variety than the styles have, for the sake of styles never seen
-    if wild and rng.random() < 0.15:
-        sprite = _outlined(style, phrase)
-    recoloured = wild and rng.random() < 0.15 and not COLOUR_WORDS & set(phrase.split())
-    drawing = _tint(_premultiply(sprite, longest=float(sizes.max()) * unit), rng, hue_spread=40 if recoloured else 5)
-    return _Actor(phrase, drawing, positions, sizes, angles, flip=bool(rng.random() < 0.5), depth=float(rng.random()))
+    drawing = props.drawing(rng, phrase, float(sizes.max()) * unit)
+    actor = _Actor(phrase, drawing, positions, sizes, angles, flip=bool(rng.random() < 0.5), depth=float(rng.random()))
+    if props.lively:
+        actor.sway = _smooth_path(rng, len(positions), 0, float(rng.uniform(0, 0.35)))
+        actor.shutter = float(rng.uniform(0, 0.8)) if rng.random() < 0.5 else 0.0
+    return actor
 
 
-def _make_occluder(rng: np.random.Generator, split: str, num_frames: int) -> _Actor:
+def _make_occluder(rng: np.random.Generator, props: Props, num_frames: int) -> _Actor:
     """A textured panel, pole or blob in front of everything."""
     aspect = float(rng.uniform(0.12, 0.7))
     side = 96
     narrow = max(8, round(side * aspect))
-    texture = _background(rng, (side, narrow), split).clip(0, 255).astype(np.uint8)
+    texture = props.background(rng, (side, narrow)).clip(0, 255).astype(np.uint8)
     alpha = np.full((side, narrow), 255, np.uint8)
     if rng.random() < 0.4:
         alpha = np.zeros((side, narrow), np.uint8)
@@ -243,7 +333,7 @@ def _make_occluder(rng: np.random.Generator, split: str, num_frames: int) -> _Ac
     angle = float(rng.choice([0, 90]) + rng.normal(0, 8))
     return _Actor(
         None,
-        _premultiply(np.dstack([texture, alpha]), longest=side),
+        premultiply(np.dstack([texture, alpha]), longest=side),
         positions,
         np.full(num_frames, extent),
         np.full(num_frames, angle),
@@ -256,8 +346,7 @@ def _cast(
     rng: np.random.Generator,
     num_frames: int,
     size: tuple[int, int],
-    split: str,
-    styles: Sequence[str],
+    props: Props,
     kind: str,
     num_objects: tuple[int, int],
 ) -> list[_Actor]:
@@ -274,22 +363,25 @@ def _cast(
         extent = _random_extent(rng, 0.12, largest)
         start = _free_position(rng, actors, extent, bounds)
         taken = {actor.phrase for actor in actors}
-        phrase = str(rng.choice([noun for noun in _drawn_nouns(tuple(styles)) if noun not in taken]))
+        phrase = str(rng.choice([noun for noun in props.phrases if noun not in taken]))
         positions = _drift_path(rng, num_frames, start, bounds)
         if kind == "mixed" and rng.random() < 0.3:
             positions = _leave_and_return(rng, positions, extent, bounds)
         sizes = extent * np.exp(_smooth_path(rng, num_frames, 0, 0.25 * rng.random())[:, 0])
         angles = _random_angle(rng)[0] + 40 * rng.random() * _smooth_path(rng, num_frames, 0, 1)[:, 0]
-        actors.append(_make_actor(rng, phrase, split, styles, positions, sizes, angles, unit))
+        actors.append(_make_actor(rng, phrase, props, positions, sizes, angles, unit))
     if kind in ("crossing", "twins") or (kind == "mixed" and count >= 2 and rng.random() < 0.6):
         _cross(rng, actors[0], actors[1], bounds)
         if kind == "twins" or (kind == "mixed" and rng.random() < 0.3):
             actors[1].phrase, actors[1].drawing = actors[0].phrase, actors[0].drawing
+            if props.lively and rng.random() < 0.5:  # a near twin: of the same kind, not the same
+                longest = float(actors[1].sizes.max()) * unit
+                actors[1].drawing = props.drawing(rng, str(actors[0].phrase), longest)
             actors[1].sizes = actors[0].sizes * float(rng.uniform(0.85, 1.15))
     if kind == "reentry":
         actors[0].positions = _leave_and_return(rng, actors[0].positions, float(actors[0].sizes.max()), bounds)
     if kind == "occlusion" or (kind == "mixed" and count and rng.random() < 0.5):
-        occluder = _make_occluder(rng, split, num_frames)
+        occluder = _make_occluder(rng, props, num_frames)
         _pass_behind(rng, actors[0], occluder)
         actors.append(occluder)
     return actors
@@ -403,7 +495,7 @@ def _free_position(rng: np.random.Generator, actors: Sequence[_Actor], extent: f
 # ---- drawing ----
 
 
-def _premultiply(rgba: np.ndarray, longest: float) -> np.ndarray:
+def premultiply(rgba: np.ndarray, longest: float) -> np.ndarray:
     """Colours times alpha, (h, w, 4) float32 in 0..255, shrunk so that the longer side is at most about `longest`
     pixels.
 
@@ -431,7 +523,7 @@ def _outlined(style: str, phrase: str) -> np.ndarray:
     return np.dstack([colours.astype(np.uint8), sprite[..., 3]])
 
 
-def _tint(drawing: np.ndarray, rng: np.random.Generator, hue_spread: float) -> np.ndarray:
+def tint(drawing: np.ndarray, rng: np.random.Generator, hue_spread: float) -> np.ndarray:
     """Vary hue (a little, by `hue_spread` degrees, where colours are part of names), saturation and brightness."""
     hue = np.radians(rng.normal(0, hue_spread))
     saturation, brightness = rng.uniform(0.7, 1.1), rng.uniform(0.75, 1.1)
@@ -460,7 +552,8 @@ def _place(actor: _Actor, frame_idx: int, size: tuple[int, int], stretch: float)
     """Turn, scale and move an actor's drawing; None when no part of it is inside the frame."""
     height, width = size
     unit = min(height, width)
-    drawn_size = np.array(actor.drawing.shape[1::-1])
+    drawing = actor.drawing if actor.sway is None else _bent(actor.drawing, *actor.sway[frame_idx])
+    drawn_size = np.array(drawing.shape[1::-1])
     scale = actor.sizes[frame_idx] * unit / drawn_size.max()
     angle = np.radians(actor.angles[frame_idx])
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
@@ -474,9 +567,36 @@ def _place(actor: _Actor, frame_idx: int, size: tuple[int, int], stretch: float)
     if right <= left or bottom <= top:
         return None
     offset = centre - [left, top] - linear @ ((drawn_size - 1) / 2)
-    drawn = cv2.warpAffine(actor.drawing, np.column_stack([linear, offset]), (int(right - left), int(bottom - top)))
+    drawn = cv2.warpAffine(drawing, np.column_stack([linear, offset]), (int(right - left), int(bottom - top)))
+    if actor.shutter:
+        before, after = max(frame_idx - 1, 0), min(frame_idx + 1, len(actor.positions) - 1)
+        way = (actor.positions[after] - actor.positions[before]) / max(after - before, 1)
+        drawn = _smeared(drawn, actor.shutter * unit * way)
     opacity = drawn[..., 3] / 255
     return _Placed(slice(top, bottom), slice(left, right), drawn[..., :3], opacity, opacity > 0.5)
+
+
+def _bent(drawing: np.ndarray, lean: float, bend: float) -> np.ndarray:
+    """Shift a drawing's rows sideways, in proportion to their height (`lean`) and along half a wave (`bend`)."""
+    height, width = drawing.shape[:2]
+    rows = np.linspace(-0.5, 0.5, height, dtype=np.float32)
+    shift = width * (lean * rows + bend * (np.cos(np.pi * rows) - 0.6))
+    columns = np.arange(width, dtype=np.float32) + shift[:, None].astype(np.float32)
+    return cv2.remap(
+        drawing, columns, np.repeat(np.arange(height, dtype=np.float32)[:, None], width, 1), cv2.INTER_LINEAR
+    )
+
+
+def _smeared(drawn: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Blur a drawing along (2,) `way` x, y in pixels."""
+    reach = int(np.ceil(np.abs(way).max() / 2))
+    if reach < 1:
+        return drawn
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    for position in np.linspace(-0.5, 0.5, 4 * reach + 1):
+        column, row = np.round(reach + position * way).astype(int)
+        kernel[row, column] = 1
+    return cv2.filter2D(drawn, -1, kernel / kernel.sum(), borderType=cv2.BORDER_CONSTANT)
 
 
 def _compose(
@@ -545,15 +665,16 @@ def _drop_hidden(
     return [actors[index] for index in kept], [placed[index] for index in kept]
 
 
-def _scene(image: np.ndarray, masks: np.ndarray, actors: Sequence[_Actor]) -> Scene:
-    named = [index for index, actor in enumerate(actors) if actor.phrase is not None]
+def _scene(image: np.ndarray, masks: np.ndarray, nouns: Sequence[str | None]) -> Scene:
+    """The scene of an image and its visible masks, of which those without a noun are left out."""
+    named = [index for index, noun in enumerate(nouns) if noun is not None]
     masks = masks[named]
     boxes = np.zeros((len(named), 4), np.float32)
     for box, mask in zip(boxes, masks, strict=True):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if len(rows):
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    phrases = [phrase for index in named if (phrase := actors[index].phrase) is not None]
+    phrases = [noun for noun in nouns if noun is not None]
     return Scene(image, masks, boxes, phrases, np.arange(1, len(named) + 1))
 
 
@@ -685,7 +806,7 @@ def _scatter_bokeh(rng: np.random.Generator, canvas: np.ndarray, palette: np.nda
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """What the camera does to every frame of a scene."""
 
     gain: np.ndarray  # (3,) colour cast and exposure
@@ -695,8 +816,8 @@ class _Look:
     jpeg_quality: int | None
 
 
-def _camera_look(rng: np.random.Generator) -> _Look:
-    return _Look(
+def camera_look(rng: np.random.Generator) -> Look:
+    return Look(
         gain=rng.uniform(0.75, 1.15) * (1 + 0.06 * rng.standard_normal(3)),
         gamma=float(np.exp(rng.normal(0, 0.15))),
         blur=float(rng.uniform(0.3, 1.1)) if rng.random() < 0.4 else 0.0,
@@ -705,7 +826,7 @@ def _camera_look(rng: np.random.Generator) -> _Look:
     )
 
 
-def _photograph(image: np.ndarray, look: _Look, rng: np.random.Generator) -> np.ndarray:
+def photograph(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) uint8 of a float32 0..255 image: exposure, gamma, focus, sensor noise, compression."""
     if look.blur:
         image = cv2.GaussianBlur(image, (0, 0), look.blur)

@@ -1,24 +1,21 @@
-"""Train the bundled SAM 2.1 nano from nothing on procedural scenes, and export it in the official checkpoint layout.
+"""Train the bundled SAM 2.1 nano on photographs, collages, real and drawn clips; export it in the official layout.
 
-    python -m training.segmenter      # all stages, into checkpoints/sam2.1_hiera_nano.pt; goes on after an interruption
-    python -m training.segmenter --image-steps 40000 --memory-steps 10000 --final-steps 2000     # a GPU
-
+    python -m training.segmenter                                   # all stages, goes on after an interruption
     python -m training.segmenter --start-from checkpoints/sam2.1_hiera_nano.pt     # improve exported weights
+    python -m training.segmenter --real runs/real.pack --minutes 2 3 3 2 --workers 14     # ten minutes of a GPU
 
-Three stages:
+Four stages, each of so many minutes:
 
-1. images: the whole model but its memory, prompted with boxes first, then also points and earlier masks; pairs of
-   frames teach features that can be matched.
-2. memory: encoder frozen and its features of many clips cached; objects are followed over ever longer stretches, at
+1. small images: the whole model but its memory at 256 pixels, prompted with boxes first, then also points and earlier
+   masks; pairs of frames teach features that can be matched.
+2. images: the same at the full 320 pixels.
+3. memory: encoder frozen and its features of many clips cached; objects are followed over ever longer stretches, at
    first with the true masks in memory, then with the model's own.
-3. final: the same with the encoder trained too, slowly, and with single images beside the clips.
+4. final: the same with the encoder trained too, slowly, and with single images beside the clips.
 
-A GPU is used, with bfloat16 autocast, when there is one. The shipped weights took four runs on one CPU core, each but
-the first with `--start-from` on what the one before had exported: 2,500 + 7,000 + 2,600 image steps, 400 + 1,500 + 500
-+ 150 memory steps and 530 + 450 final steps, some six hours in all; the defaults add them up. The first two runs were
-at 192 pixels, the last two at 256; at 320, where the model looks now, the same weights follow better, and a fifth run
-there (210 memory and 500 final steps) brought nothing and was thrown away. The first 1,450 image steps were taken while
-this recipe was being written, with the balanced loss and a faster falling rate.
+`--real` is the folder of real photographs and clips, or a pack of it (`training/photos.py`); without it the model
+learns from drawn scenes alone. A GPU is used, with bfloat16 autocast, when there is one; there `--workers` compose the
+scenes. How the shipped weights came about is told in `training/README.md`.
 """
 
 from __future__ import annotations
@@ -28,29 +25,43 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from sam2.config import load_config
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.weights import load_into
+from training.photos import DEFAULT_FOLDER, load_clips, load_photos
+from training.real_scenes import RealScenes
 from training.scenes import make_scene
-from training.segmenter_images import image_step, normalise_top_level
-from training.segmenter_memory import ClipBank, align_memory, final_step, memory_step
+from training.segmenter_images import image_step, make_image_batch, normalise_top_level
+from training.segmenter_memory import (
+    FIRST_CLIPS,
+    STEPS_PER_CLIP,
+    ClipBank,
+    align_memory,
+    final_step,
+    make_final_batch,
+    make_training_clip,
+    memory_step,
+)
 from training.segmenter_prompts import normalise
 
 EXPORT_PATH = Path("checkpoints/sam2.1_hiera_nano.pt")
 EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is exported
 CHECKPOINT_SECONDS = 120
 WARMUP_STEPS = 60
-WARM_START = 0.4  # how far into each stage's schedule exported weights start
-UNSEEN_STEP = 700_000  # where their scenes start, beyond those that they have learnt from
+STAGES = ("small images", "images", "memory", "final")
+STAGE_SIDES = (256, 320, 320, 320)  # pixels
+WARM_START = (0.4, 0.4, 0.15, 0.0)  # how far into each stage's schedule exported weights start
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
 
 # parameters that no image needs
@@ -73,17 +84,19 @@ class Progress:
 
     stage: int = 0
     step: int = 0  # in this stage
+    stage_seconds: float = 0.0
     seconds: float = 0.0  # of training in all stages
+    first_seed: int = 0  # of the scenes; other runs learn from others
     history: list[str] = field(default_factory=list)
 
 
 class Trainer:
     """Weights, their running average and the optimiser, with a checkpoint to go on from."""
 
-    def __init__(self, folder: Path, steps: tuple[int, int, int], start_from: Path | None = None) -> None:
+    def __init__(self, folder: Path, minutes: tuple[float, ...], start_from: Path | None = None) -> None:
         self.folder = folder
-        self.steps = steps
-        self.first_fraction = 0.0 if start_from is None else WARM_START
+        self.minutes = minutes
+        self.first_fractions = (0.0,) * len(STAGES) if start_from is None else WARM_START
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
         self.model = SAM2Base(load_config("sam2.1-nano"))
@@ -93,7 +106,7 @@ class Trainer:
             load_into(self.model, start_from)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.progress = Progress()
+        self.progress = Progress(first_seed=time.time_ns() // 1000 % 10**9)
         self.optimiser_state: dict | None = None
         if self.checkpoint_path.is_file():
             saved = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
@@ -105,25 +118,34 @@ class Trainer:
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint.pt"
 
+    @property
+    def first_seed(self) -> int:
+        """Of the scenes that come next."""
+        return self.progress.first_seed + 2 * self.progress.step
+
     def fraction(self) -> float:
         """How far the current stage's schedule is, up to 1."""
-        steps = self.steps[self.progress.stage]
-        done = self.progress.step / steps if steps else 1.0
-        return self.first_fraction + (1 - self.first_fraction) * done
+        seconds = 60 * self.minutes[self.progress.stage]
+        done = min(1.0, self.progress.stage_seconds / seconds) if seconds else 1.0
+        first = self.first_fractions[self.progress.stage]
+        return first + (1 - first) * done
 
     def run_stage(
         self,
         groups: list[dict],
-        step: Callable[[int, float], tuple[Tensor, dict[str, float]]],
+        batches: Iterable[Any],
+        step: Callable[[Any, int, float], tuple[Tensor, dict[str, float]]],
         say_every: int = 50,
     ) -> None:
-        """Train until the stage's steps are done; the next stage starts from the average of the weights.
+        """Train until the stage's minutes are over; the next stage starts from the average of the weights.
 
         Args:
             groups: parameter groups, each with its peak learning rate.
-            step: (step number, fraction done) → loss and figures to print.
+            batches: without end.
+            step: (batch, step number, fraction done) → loss and figures to print.
             say_every: steps between two lines of progress.
         """
+        set_image_size(self.model, STAGE_SIDES[self.progress.stage])
         parameters = [parameter for group in groups for parameter in group["params"]]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98), foreach=True)
         fresh_since = self.progress.step if self.optimiser_state is None else -WARMUP_STEPS
@@ -132,15 +154,17 @@ class Trainer:
             self.optimiser_state = None
         peaks = [group["lr"] for group in groups]
         figures: dict[str, list[float]] = {}
-        last_saved, last_time = time.monotonic(), time.monotonic()
-        decay = 0.5 ** (1 / min(EMA_HALF_LIFE, max(1, self.steps[self.progress.stage] // 12)))
-        while self.fraction() < 1:
+        last_saved = last_time = time.monotonic()
+        decay = 0.5 ** (1 / EMA_HALF_LIFE)
+        for batch in batches:
             fraction = self.fraction()
+            if fraction >= 1:
+                break
             warmup = min(1.0, (self.progress.step - fresh_since + 1) / WARMUP_STEPS)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * warmup * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * fraction)))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                loss, numbers = step(self.progress.step, fraction)
+                loss, numbers = step(batch, self.progress.step, fraction)
             optimiser.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -154,20 +178,21 @@ class Trainer:
             self.progress.step += 1
             now = time.monotonic()
             self.progress.seconds += now - last_time
+            self.progress.stage_seconds += now - last_time
             last_time = now
             if self.progress.step % say_every == 0:
                 means = " ".join(f"{name} {np.nanmean(values):.3f}" for name, values in figures.items())
                 minutes = self.progress.seconds / 60
-                line = f"stage {self.progress.stage} step {self.progress.step} {minutes:.1f} min {means}"
+                line = f"{STAGES[self.progress.stage]}, step {self.progress.step}, {minutes:.1f} min: {means}"
                 self.progress.history.append(line)
                 print(line, flush=True)
                 figures = {}
             if now - last_saved > CHECKPOINT_SECONDS:
                 self.save(optimiser)
-                last_saved = time.monotonic()
-                last_time = last_saved
+                last_saved = last_time = time.monotonic()
         self.model.load_state_dict(self.average.state_dict())
-        self.progress.stage, self.progress.step = self.progress.stage + 1, 0
+        self.progress.stage, self.progress.step, self.progress.stage_seconds = self.progress.stage + 1, 0, 0.0
+        self.progress.first_seed += 10_000_000
         self.save(None)
 
     def save(self, optimiser: torch.optim.Optimizer | None) -> None:
@@ -185,6 +210,35 @@ class Trainer:
             partial,
         )
         os.replace(partial, self.checkpoint_path)
+
+
+def set_image_size(model: SAM2Base, side: int) -> None:
+    """Let a model look at images of another size; its weights fit any."""
+    model.image_size = model.sam_prompt_encoder.image_size = side
+    model.sam_prompt_encoder.embedding_size = model.embedding_size
+
+
+class _Made(Dataset):
+    """What a function makes of each number; lets worker processes of a `DataLoader` make it."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, number: int) -> Any:
+        return self.make(number)
+
+
+def endless(make: Callable[[int], Any], first: int, num_workers: int) -> Iterator[Any]:
+    """`make(first)`, `make(first + 1)`, …, made ahead by worker processes if there are any."""
+
+    def one_thread(_worker: int) -> None:
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+
+    numbers = range(first, first + 10**8)
+    return iter(
+        DataLoader(_Made(make), batch_size=None, sampler=numbers, num_workers=num_workers, worker_init_fn=one_thread)
+    )
 
 
 def prepare_initial_weights(model: SAM2Base) -> None:
@@ -227,48 +281,66 @@ def export(model: SAM2Base, path: Path) -> None:
 
 
 def main() -> None:
-    """Train, going on from the checkpoint in `--folder` if there is one, and export."""
+    """Train, going on from the checkpoint in `--folder` if there is one, and export after each stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, default=DEFAULT_FOLDER, help="photographs and clips: folder or pack")
+    parser.add_argument("--drawn-only", action="store_true", help="learn from drawn scenes alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/segmenter"), help="where the checkpoint lies")
-    parser.add_argument("--image-steps", type=int, default=12100)
-    parser.add_argument("--memory-steps", type=int, default=2550)
-    parser.add_argument("--final-steps", type=int, default=980)
+    parser.add_argument(
+        "--minutes", type=float, nargs=len(STAGES), default=(60, 45, 60, 30), help=f"of the stages {', '.join(STAGES)}"
+    )
     parser.add_argument("--clips", type=int, default=160, help="cached by the memory stage, 8 MB each")
     parser.add_argument("--export", type=Path, default=EXPORT_PATH)
     parser.add_argument("--start-from", type=Path, help="exported weights to improve instead of random ones")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for PyTorch's default")
+    parser.add_argument("--workers", type=int, default=0, help="processes that compose scenes")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    steps = (options.image_steps, options.memory_steps, options.final_steps)
-    trainer = Trainer(options.folder, steps, options.start_from)
-    model = trainer.model
+    real = None
+    if not options.drawn_only:
+        photos = [photo for photo in load_photos(options.real) if photo.split == "train"]
+        real = RealScenes(photos, load_clips(options.real, "train"))
+    trainer = Trainer(options.folder, tuple(options.minutes), options.start_from)
+    model, progress = trainer.model, trainer.progress
     memory = [value for name, value in model.named_parameters() if name.startswith(MEMORY_PARTS)]
     encoder = list(model.image_encoder.parameters())
     known = {id(value) for value in (*memory, *encoder)}
     decoder = [value for value in model.parameters() if id(value) not in known]
 
-    first_step = 0 if options.start_from is None else UNSEEN_STEP
-    if trainer.progress.stage == 0:
+    while progress.stage < 2:
+        side = STAGE_SIDES[progress.stage]
+        batches = endless(lambda step: make_image_batch(step, side, real), trainer.first_seed, options.workers)  # noqa: B023
         groups = [{"params": encoder + decoder, "lr": IMAGE_RATE}]
-        trainer.run_stage(groups, lambda step, fraction: image_step(model, first_step + step, fraction))
-        if options.start_from is None:
+        trainer.run_stage(groups, batches, lambda batch, step, fraction: image_step(model, batch, step, fraction))
+        if progress.stage == 2 and options.start_from is None:
             scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
             with torch.no_grad():
                 align_memory(model, model.forward_image(normalise(scenes).to(trainer.device)).vision)
-        trainer.average.load_state_dict(model.state_dict())
-        trainer.save(None)
+            trainer.average.load_state_dict(model.state_dict())
+            trainer.save(None)
         export(trainer.average, options.export)
-    first_seed = 100_000 * trainer.progress.stage + first_step + 2 * trainer.progress.step
-    if trainer.progress.stage == 1:
-        bank = ClipBank(model, options.clips, first_seed)
+    side = STAGE_SIDES[-1]
+    set_image_size(model, side)
+    if progress.stage == 2:
+        clips = endless(lambda seed: make_training_clip(seed, side, real), trainer.first_seed, options.workers)
+        bank = ClipBank(model, options.clips)
+        for _ in range(FIRST_CLIPS):
+            bank.add(next(clips))
+
+        def bank_step(_batch: int, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
+            if step % STEPS_PER_CLIP == 0:
+                bank.add(next(clips))
+            return memory_step(bank, step, fraction)
+
         groups = [{"params": decoder, "lr": DECODER_RATE}, {"params": memory, "lr": MEMORY_RATE}]
-        trainer.run_stage(groups, lambda step, fraction: memory_step(bank, step, fraction), say_every=10)
+        trainer.run_stage(groups, range(10**9), bank_step, say_every=10)
         export(trainer.average, options.export)
-    if trainer.progress.stage == 2:
+    if progress.stage == 3:
+        finals = endless(lambda step: make_final_batch(step, side, real), trainer.first_seed, options.workers)
         groups = [{"params": encoder + decoder + memory, "lr": FINAL_RATE}]
-        trainer.run_stage(groups, lambda step, fraction: final_step(model, first_step + step), say_every=10)
+        trainer.run_stage(groups, finals, lambda batch, step, _fraction: final_step(model, batch, step), say_every=10)
     export(trainer.average, options.export)
 
 

@@ -12,13 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.modeling.sam2_base import ImageFeatures, SAM2Base
+from training.real_scenes import RealScenes
 from training.scenes import Scene, make_clip, make_scene
 from training.segmenter_losses import matching_loss
 from training.segmenter_prompts import LOSS_SIDE, candidates_loss, corrected, decode, draw_prompts, normalise
 
 SINGLE_SCENES, FRAME_PAIRS = 4, 1  # images of one step: scenes, and pairs of frames of one clip
+DRAWN_SHARE = 0.22  # of the scenes and pairs, where there are real ones
+COLLAGE_SHARE = 0.2  # of the real scenes
 PROMPTS_PER_IMAGE = 6
 PAIR_KINDS = ("drift", "crossing", "occlusion", "mixed")
+OTHER_PROMPTS = ("point", "point", "point", "box+point", "points", "refine")
 
 
 @dataclass
@@ -44,24 +48,38 @@ def cell_owners(scene: Scene, cells: int) -> np.ndarray:
     return owners
 
 
-def make_image_batch(step: int, size: int, rng: np.random.Generator) -> Batch:
-    """Compose the images of one step and choose the objects to prompt."""
-    scenes = [make_scene(step * SINGLE_SCENES + i, (size, size)) for i in range(SINGLE_SCENES)]
+def make_single_scene(seed: int, size: int, rng: np.random.Generator, real: RealScenes | None) -> Scene:
+    """A drawn scene, or with `real` mostly a photograph or a collage of cut-outs."""
+    if real is None or rng.random() < DRAWN_SHARE:
+        return make_scene(seed, (size, size))
+    return real.collage(seed, (size, size)) if rng.random() < COLLAGE_SHARE else real.photo_scene(rng, (size, size))
+
+
+def make_frame_pair(seed: int, size: int, rng: np.random.Generator, real: RealScenes | None) -> list[Scene]:
+    """Two frames of one clip, at most three apart."""
+    kind = PAIR_KINDS[int(rng.integers(len(PAIR_KINDS)))]
+    gap = int(rng.integers(1, 4))
+    if real is None or rng.random() < DRAWN_SHARE:
+        clip = make_clip(seed, 5, (size, size), kind=kind, num_objects=(3, 7))
+    else:
+        clip = real.clip(seed, 5, (size, size), kind, with_footage=bool(rng.random() < 0.6))
+    return [scene for frame_idx, scene in zip(range(gap + 1), clip, strict=False) if frame_idx in (0, gap)]
+
+
+def make_image_batch(step: int, size: int, real: RealScenes | None = None) -> Batch:
+    """Compose the images of one step and choose the objects to prompt; the same step gives the same batch."""
+    rng = np.random.default_rng([17, step])
+    scenes = [make_single_scene(step * SINGLE_SCENES + i, size, rng, real) for i in range(SINGLE_SCENES)]
     for i in range(FRAME_PAIRS):
-        kind = PAIR_KINDS[int(rng.integers(len(PAIR_KINDS)))]
-        clip = make_clip(step * FRAME_PAIRS + i, 5, (size, size), kind=kind, num_objects=(3, 7))
-        gap = int(rng.integers(1, 4))
-        frames = [scene for frame_idx, scene in zip(range(gap + 1), clip, strict=False) if frame_idx in (0, gap)]
-        scenes += frames
+        scenes += make_frame_pair(step * FRAME_PAIRS + i, size, rng, real)
     image_idx, masks, boxes = [], [], []
     for index, scene in enumerate(scenes):
         visible = np.flatnonzero(scene.masks.sum((1, 2)) >= 16)
         if len(visible) == 0:
             continue
         chosen = rng.permutation(visible)
-        chosen = np.concatenate([chosen, chosen])[
-            :PROMPTS_PER_IMAGE
-        ]  # at most twice, with prompts of its own each time
+        # at most twice, with prompts of its own each time
+        chosen = np.concatenate([chosen, chosen])[:PROMPTS_PER_IMAGE]
         image_idx += [index] * len(chosen)
         masks.append(scene.masks[chosen])
         boxes.append(scene.boxes_xyxy[chosen])
@@ -98,28 +116,27 @@ def normalise_top_level(model: SAM2Base, images: Tensor) -> None:
     top.bias -= mean / std
 
 
-def image_step(model: SAM2Base, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
+def image_step(model: SAM2Base, batch: Batch, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
     """One step: encode, prompt, decode.
 
     Args:
-        step: decides the scenes.
+        batch: the images, see `make_image_batch`.
+        step: decides the prompts.
         fraction: how much of the stage is done, 0..1.
 
     Returns:
         The loss, and figures to print.
     """
     device = model.device
-    rng = np.random.default_rng([17, step])
+    rng = np.random.default_rng([18, step])
     torch.manual_seed(step)
-    batch = make_image_batch(step, model.image_size, rng)
     features = model.forward_image(batch.images.to(device))
     targets = F.interpolate(batch.masks.unsqueeze(1), size=(LOSS_SIDE, LOSS_SIDE), mode="area")[:, 0]
     order = torch.randperm(len(batch.masks))
-    num_boxes = len(order) if fraction < 0.2 else round(0.65 * len(order))
+    num_boxes = len(order) if fraction < 0.2 else round(0.5 * len(order))
     kinds = [("box", order[:num_boxes])]
     if num_boxes < len(order):
-        other = str(rng.choice(["point", "point", "box+point", "points", "refine"]))
-        kinds.append((other, order[num_boxes:]))
+        kinds.append((str(rng.choice(OTHER_PROMPTS)), order[num_boxes:]))
     total = torch.zeros((), device=device)
     numbers: dict[str, float] = {"box": math.nan, "other": math.nan}
     for kind, rows in kinds:
@@ -134,7 +151,12 @@ def image_step(model: SAM2Base, step: int, fraction: float) -> tuple[Tensor, dic
             prompts = corrected(prompts, first.cpu(), batch.masks[rows])
         masks, ious, _, _ = decode(model, vision, seen.high_res, prompts.to(device))
         loss, iou = candidates_loss(
-            masks, ious, targets[rows].to(device), single_only=fraction < 0.1, balanced=fraction < 0.4
+            masks,
+            ious,
+            targets[rows].to(device),
+            single_only=fraction < 0.1,
+            balanced=fraction < 0.4,
+            ambiguous=kind == "point",
         )
         total = total + loss * len(rows) / len(order)
         numbers["box" if kind == "box" else "other"] = float(iou)

@@ -12,19 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures, SAM2Base
+from training.real_scenes import RealScenes
 from training.scenes import Scene, make_clip
-from training.segmenter_images import image_step, scale_penalty
+from training.segmenter_images import DRAWN_SHARE, Batch, image_step, make_image_batch, scale_penalty
 from training.segmenter_losses import mask_iou, mask_loss
 from training.segmenter_prompts import LOSS_SIDE, Prompts, candidates_loss, decode, jitter_boxes, normalise
 
 CLIP_FRAMES = 20  # frames of a clip that are kept
 MIN_SHARE = 2.0  # cells of the loss grid that a visible object covers at least
 FIRST_CLIPS = 24  # encoded before the first step
+STEPS_PER_CLIP = 2  # before another clip joins the bank
 FRAMES_PER_STEP = 64  # object-frames
 # frames of a rollout until this fraction of the stage
 ROLLOUT_FRAMES = ((0.08, 3), (0.2, 4), (0.4, 6), (0.65, 8), (0.85, 12), (math.inf, 16))
 FINAL_FRAMES = 6
 KIND_CHANCES = {"crossing": 0.3, "twins": 0.15, "occlusion": 0.2, "reentry": 0.15, "mixed": 0.15, "drift": 0.05}
+FOOTAGE_SHARE = 0.5  # of the clips that are not drawn
 ABSENT_WEIGHT = 4.0  # of the presence loss where the object is absent; unweighted, the score always says "present"
 
 
@@ -37,16 +40,24 @@ class Clip:
     boxes_xyxy: Tensor  # (N, T, 4) px of the model's input
 
 
-def make_training_clip(seed: int, size: int) -> list[Scene]:
-    """Some consecutive frames, or every other, of a clip of a random kind and length."""
-    rng = np.random.default_rng([29, seed])
-    kind = str(rng.choice(list(KIND_CHANCES), p=list(KIND_CHANCES.values())))
-    stride = 1 if rng.random() < 0.75 else 2
-    length = int(rng.integers(CLIP_FRAMES * stride, 2 * CLIP_FRAMES * stride + 1))
-    start = int(rng.integers(0, length - CLIP_FRAMES * stride + 1))
-    wanted = range(start, start + CLIP_FRAMES * stride, stride)
-    clip = make_clip(seed, length, (size, size), kind=kind, num_objects=(2, 5))
-    return [scene for frame_idx, scene in zip(range(wanted[-1] + 1), clip, strict=False) if frame_idx in wanted]
+def make_training_clip(seed: int, size: int, real: RealScenes | None = None) -> list[Scene]:
+    """Some consecutive frames, or every other, of a clip of a random kind and length; one that shows an object."""
+    for attempt in range(100):
+        rng = np.random.default_rng([29, seed, attempt])
+        kind = str(rng.choice(list(KIND_CHANCES), p=list(KIND_CHANCES.values())))
+        stride = 1 if rng.random() < 0.75 else 2
+        length = int(rng.integers(CLIP_FRAMES * stride, 2 * CLIP_FRAMES * stride + 1))
+        start = int(rng.integers(0, length - CLIP_FRAMES * stride + 1))
+        wanted = range(start, start + CLIP_FRAMES * stride, stride)
+        clip_seed = seed + attempt * 10_000_019
+        if real is None or rng.random() < DRAWN_SHARE:
+            clip = make_clip(clip_seed, length, (size, size), kind=kind, num_objects=(2, 5))
+        else:
+            clip = real.clip(clip_seed, length, (size, size), kind, with_footage=bool(rng.random() < FOOTAGE_SHARE))
+        scenes = [scene for frame_idx, scene in zip(range(wanted[-1] + 1), clip, strict=False) if frame_idx in wanted]
+        if any(scene.masks.any() for scene in scenes):
+            return scenes
+    raise RuntimeError(f"no clip of seed {seed} shows an object")
 
 
 def encode_clip(model: SAM2Base, scenes: list[Scene]) -> Clip:
@@ -63,21 +74,16 @@ def encode_clip(model: SAM2Base, scenes: list[Scene]) -> Clip:
 
 
 class ClipBank:
-    """Clips encoded once, features kept in bfloat16; the oldest is replaced by a new one whenever asked."""
+    """Clips encoded once, features kept in bfloat16; the oldest is replaced when there are too many."""
 
-    def __init__(self, model: SAM2Base, capacity: int, first_seed: int) -> None:
-        self.model, self.capacity, self.next_seed = model, capacity, first_seed
+    def __init__(self, model: SAM2Base, capacity: int) -> None:
+        self.model, self.capacity = model, capacity
         self.clips: list[Clip] = []
 
-    def refresh(self) -> None:
-        """Add one clip; drop the oldest when there are too many."""
-        while True:
-            scenes = make_training_clip(self.next_seed, self.model.image_size)
-            self.next_seed += 1
-            if any(scene.masks.any() for scene in scenes):
-                break
-        with torch.no_grad():
-            clip = encode_clip(self.model, scenes)
+    @torch.no_grad()
+    def add(self, scenes: list[Scene]) -> None:
+        """Encode one more clip."""
+        clip = encode_clip(self.model, scenes)
         clip.features.vision = clip.features.vision.bfloat16()
         clip.features.high_res = [level.bfloat16() for level in clip.features.high_res]
         self.clips.append(clip)
@@ -294,34 +300,37 @@ def memory_step(bank: ClipBank, step: int, fraction: float) -> tuple[Tensor, dic
     """
     rng = np.random.default_rng([31, step])
     torch.manual_seed(step)
-    while len(bank.clips) < FIRST_CLIPS:
-        bank.refresh()
-    if step % 2 == 0:
-        bank.refresh()
     length = next(frames for until, frames in ROLLOUT_FRAMES if fraction < until)
     tracks = draw_tracks(bank.clips, rng, max(FRAMES_PER_STEP // length, 4), length)
     return rollout(bank.model, tracks, rng, teacher=max(0.0, 1 - fraction / 0.4), device=bank.model.device)
 
 
-def final_step(model: SAM2Base, step: int) -> tuple[Tensor, dict[str, float]]:
-    """One step of the final stage: two short clips, encoded with gradients, and the images of an image step.
+def make_final_batch(step: int, size: int, real: RealScenes | None = None) -> tuple[list[list[Scene]], Batch]:
+    """Two short clips that begin with an object, and the images of an image step."""
+    rng = np.random.default_rng([37, step])
+    clips: list[list[Scene]] = []
+    while len(clips) < 2:
+        scenes = make_training_clip(1_000_000 + int(rng.integers(10_000_000)), size, real)
+        start = int(rng.integers(CLIP_FRAMES - FINAL_FRAMES + 1))
+        scenes = scenes[start : start + FINAL_FRAMES]
+        if (scenes[0].masks.sum((1, 2)) > 40).any():
+            clips.append(scenes)
+    return clips, make_image_batch(10_000_000 + step, size, real)
+
+
+def final_step(model: SAM2Base, batch: tuple[list[list[Scene]], Batch], step: int) -> tuple[Tensor, dict[str, float]]:
+    """One step of the final stage, all of it with gradients; see `make_final_batch`.
 
     Returns:
         The loss, and figures to print.
     """
-    rng = np.random.default_rng([37, step])
+    rng = np.random.default_rng([38, step])
     torch.manual_seed(step)
-    clips = []
-    while len(clips) < 2:
-        scenes = make_training_clip(1_000_000 + int(rng.integers(10_000_000)), model.image_size)
-        start = int(rng.integers(CLIP_FRAMES - FINAL_FRAMES + 1))
-        scenes = scenes[start : start + FINAL_FRAMES]
-        if (scenes[0].masks.sum((1, 2)) > 40).any():
-            clips.append(encode_clip(model, scenes))
+    clips = [encode_clip(model, scenes) for scenes in batch[0]]
     tracks = draw_tracks(clips, rng, 6, FINAL_FRAMES)
     loss, figures = rollout(model, tracks, rng, teacher=0.0, device=model.device)
     loss = loss + 0.05 * scale_penalty(torch.cat([clip.features.vision for clip in clips]))
-    image_loss, image_figures = image_step(model, 10_000_000 + step, fraction=1.0)
+    image_loss, image_figures = image_step(model, batch[1], step, fraction=1.0)
     return loss + image_loss, figures | {"box": image_figures["box"]}
 
 

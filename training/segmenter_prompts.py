@@ -98,7 +98,12 @@ def decode(model: SAM2Base, vision: Tensor, high_res: list[Tensor], prompts: Pro
 
 
 def candidates_loss(
-    mask_logits: Tensor, ious: Tensor, targets: Tensor, single_only: bool = False, balanced: bool = False
+    mask_logits: Tensor,
+    ious: Tensor,
+    targets: Tensor,
+    single_only: bool = False,
+    balanced: bool = False,
+    ambiguous: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Loss of the single mask, of the three candidates (the best and the mean) and of the predicted qualities.
 
@@ -108,6 +113,7 @@ def candidates_loss(
         targets: (P, LOSS_SIDE, LOSS_SIDE).
         single_only: leave the three candidates untrained.
         balanced: see `mask_loss`.
+        ambiguous: the prompts may mean a part as well as the whole: what counts is the best candidate.
 
     Returns:
         The loss, and the mean IoU of the single mask.
@@ -120,6 +126,7 @@ def candidates_loss(
     coarse = F.interpolate(targets.unsqueeze(1), size=mask_logits.shape[-2:], mode="area")[:, 0]
     several = mask_logits[:, 1:].float()
     losses = mask_loss(several, coarse, balanced)
-    loss = loss + 0.25 * losses.mean() + 0.25 * losses.amin(1).mean()
+    of_single, of_mean, of_best = (0.5, 0.15, 0.75) if ambiguous else (1.0, 0.25, 0.25)
+    loss = of_single * loss + of_mean * losses.mean() + of_best * losses.amin(1).mean()
     all_ious = torch.cat((true_ious, mask_iou(several.detach(), coarse)), 1)
     return loss + (ious.float() - all_ious).abs().mean(), true_ious.mean()
