@@ -1,22 +1,32 @@
-"""Make the demo footage under `assets/` from held-out scenes, and print what is to be seen in each file.
+"""Make the demo footage under `assets/`, and print what is to be seen in each file.
 
-    python -m training.make_assets
+    python -m training.make_assets                            # from held-out drawn scenes
+    python -m training.make_assets --opencv-doc FOLDER        # the real clips
 
-The default prompts of the scripts:
+FOLDER holds the unpacked Debian package opencv-doc (`apt-get download opencv-doc && dpkg -x opencv-doc_*.deb FOLDER`),
+whose sample videos are under the Apache License 2.0. The default prompts of the scripts:
 
     assets/scene.jpg      "owl. pizza. sailboat. pig. green book. camera. teddy bear."
     assets/parade.mp4     "owl. motorcycle. tiger. pizza. crown. camera."    # objects hide each other, leave and return
     assets/crossing.mp4   "penguin. red car. pig."                           # the penguin passes in front of the car
+    assets/walkers.mp4    "person."                                          # people cross, leave and enter
+    assets/cup.mp4        "cup."                                             # a hand turns a cup
     assets/album/         as its prompts.json says for each of its images
 """
 
 from __future__ import annotations
 
+import argparse
+import gzip
+import io
 import json
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
+import numpy as np
 from PIL import Image
 
 from grounded_sam2.video import VideoWriter
@@ -55,14 +65,44 @@ def write_album(folder: Path) -> None:
     print(f"{folder}: {prompts}")
 
 
+def cut_video(source: Path, target: Path, frames: range, rows: slice, columns: slice, size: tuple[int, int]) -> None:
+    """Write some frames of a video, cropped and resized to (width, height), as H.264.
+
+    Args:
+        source: a video, perhaps compressed with gzip.
+    """
+    content = source.read_bytes()
+    video = av.open(io.BytesIO(gzip.decompress(content) if source.suffix == ".gz" else content))
+    with VideoWriter(target, Fraction(video.streams.video[0].average_rate or 10), crf=24) as writer:
+        for frame_idx, frame in enumerate(video.decode(video=0)):
+            if frame_idx in frames:
+                cropped = np.ascontiguousarray(frame.to_ndarray(format="rgb24")[rows, columns])
+                writer.write(cv2.resize(cropped, size, interpolation=cv2.INTER_AREA))
+    print(f"{target}: {len(frames)} frames, {target.stat().st_size // 1000} kB")
+
+
+def cut_real_clips(opencv_doc: Path) -> None:
+    """Cut the bundled clips out of OpenCV's sample videos."""
+    samples = opencv_doc / "usr/share/doc/opencv-doc"
+    walkers, cup = samples / "examples/data/vtest.avi", samples / "opencv4/html/cup.mp4.gz"
+    cut_video(walkers, ASSETS / "walkers.mp4", range(487, 547), slice(200, 576), slice(300, 768), (468, 376))
+    cut_video(cup, ASSETS / "cup.mp4", range(0, 180), slice(0, 480), slice(0, 640), (480, 360))
+
+
 def make_bundled_scene() -> Scene:
     """What `scene.jpg` is made of."""
     return make_scene(552, SIZE, split="heldout", styles=STYLES, num_objects=(6, 8), stretch=1.0)
 
 
 def main() -> None:
-    """Write all files."""
+    """Write the drawn files, or with `--opencv-doc` the real clips."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--opencv-doc", type=Path, help="the unpacked Debian package: cut the real clips out of it")
+    options = parser.parse_args()
     ASSETS.mkdir(exist_ok=True)
+    if options.opencv_doc:
+        cut_real_clips(options.opencv_doc)
+        return
     scene = make_bundled_scene()
     Image.fromarray(scene.image).save(ASSETS / "scene.jpg", quality=92)
     print(f"{ASSETS / 'scene.jpg'}: {', '.join(scene.phrases)}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
+from training.photos import Clip, Photo, mask_box
 from training.scenes import Scene, make_clip, make_scene
 
 FIRST_TEST_SEED = 5_000  # held-out seeds below serve for choosing, those from here on for reporting
@@ -43,27 +44,63 @@ def boundary_f(predicted: np.ndarray, true: np.ndarray) -> float:
 def prompted_ious(
     predictor: SAM2ImagePredictor, seeds: Sequence[int], styles: Sequence[str], prompt: str = "box"
 ) -> np.ndarray:
-    """IoU of every object of some held-out scenes.
+    """IoU of every object of some held-out scenes; `prompt` as in `masks_iou`."""
+    scenes = (make_scene(seed, split="heldout", styles=styles) for seed in seeds)
+    return np.concatenate([masks_iou(predictor, scene.image, list(scene.masks), prompt) for scene in scenes])
+
+
+def photo_ious(predictor: SAM2ImagePredictor, photos: Sequence[Photo], prompt: str = "box") -> np.ndarray:
+    """IoU of every masked object of some photographs, crowds left out; `prompt` as in `masks_iou`."""
+    ious = [np.zeros(0)]
+    for photo in photos:
+        masks = [photo.mask(index) for index in range(len(photo.names)) if not photo.crowd[index]]
+        ious.append(masks_iou(predictor, photo.image, [mask for mask in masks if mask is not None], prompt))
+    return np.concatenate(ious)
+
+
+def masks_iou(predictor: SAM2ImagePredictor, image: np.ndarray, masks: list[np.ndarray], prompt: str) -> np.ndarray:
+    """IoU of each object's answer with its true mask; objects below `MIN_PIXELS` are left out.
 
     Args:
-        prompt: "box", the true box; "point", the object's innermost pixel (best of three candidates).
+        image: (H, W, 3) uint8 RGB.
+        masks: (H, W) bool each.
+        prompt: "box", the box around the mask; "point", the object's innermost pixel, answered by the best-scored of
+            three candidates.
     """
+    masks = [mask for mask in masks if mask.sum() >= MIN_PIXELS]
+    if not masks:
+        return np.zeros(0)
+    predictor.set_image(image)
     ious = []
-    for seed in seeds:
-        scene = make_scene(seed, split="heldout", styles=styles)
-        kept = [i for i, mask in enumerate(scene.masks) if mask.sum() >= MIN_PIXELS]
-        if not kept:
-            continue
-        predictor.set_image(scene.image)
-        for i in kept:
-            if prompt == "box":
-                masks, scores, _ = predictor.predict(box=scene.boxes_xyxy[i], multimask_output=False)
-            else:
-                depth = cv2.distanceTransform(np.pad(scene.masks[i].astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-                point = np.array([np.unravel_index(depth.argmax(), depth.shape)[::-1]], np.float32)
-                masks, scores, _ = predictor.predict(point, np.array([1]), multimask_output=True)
-            ious.append(iou(masks[int(np.argmax(scores))] > 0, scene.masks[i]))
+    for mask in masks:
+        if prompt == "box":
+            answers, scores, _ = predictor.predict(box=mask_box(mask), multimask_output=False)
+        else:
+            depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+            point = np.array([np.unravel_index(depth.argmax(), depth.shape)[::-1]], np.float32)
+            answers, scores, _ = predictor.predict(point, np.array([1]), multimask_output=True)
+        ious.append(iou(answers[int(np.argmax(scores))] > 0, mask))
     return np.array(ious)
+
+
+def clip_region_and_boundary(predictor: SAM2VideoPredictor, clip: Clip, prompt: str) -> tuple[float, float]:
+    """J and F, means over all frames but the first, of a real clip's object.
+
+    Args:
+        prompt: "mask", the true mask of the first frame, or "box", the box around it.
+    """
+    state = predictor.init_state([clip.frame(index) for index in range(len(clip))])
+    first = clip.mask(0)
+    if prompt == "mask":
+        predictor.add_new_mask(state, 0, 1, first)
+    else:
+        predictor.add_new_points_or_box(state, 0, 1, box=mask_box(first))
+    pairs = [
+        ((logits[0, 0] > 0).cpu().numpy(), clip.mask(index))
+        for index, _, logits in predictor.propagate_in_video(state)
+        if index > 0
+    ]
+    return float(np.mean([iou(*pair) for pair in pairs])), float(np.mean([boundary_f(*pair) for pair in pairs]))
 
 
 @dataclass
