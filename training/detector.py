@@ -1,16 +1,26 @@
-"""Train the bundled nano detector: a small Grounding DINO, from random weights, on procedural scenes.
+"""Train the bundled nano detector: a small Grounding DINO, on procedural scenes and on real photographs.
 
-    python -m training.detector                                  # trains, resumes after an interruption, exports
-    python -m training.detector --export-only                    # write the folder from the latest checkpoint
-    python -m training.detector --dense-minutes 4 --full-minutes 20     # a data-centre GPU
+    python -m training.detector --real ../shared/real --start-from gdino_checkpoints/nano \\
+        --work-folder runs/detector_real_work --output-folder runs/detector_real    # what ships; resumes, exports
+    python -m training.detector                                  # drawn scenes only, from random weights
+    python -m training.detector --export-only [...]              # write the folder from the latest checkpoint
+    python -m training.photos --pack runs/real.pack              # for another machine: all photographs in one file
+    python -m training.detector --real runs/real.pack --start-from gdino_checkpoints/nano --photo-minutes 8    # a GPU
 
-Two stages. In the dense stage only the backbones and the proposal head learn: every position of the feature maps is
-scored against every noun (focal loss, several positions per object), and each assigned region is contrasted with all
-nouns. In the full stage the whole model learns: prompts of present and absent phrases, Hungarian matching, a loss
-after each decoder layer, the dense loss kept. The shipped weights took the default minutes of one CPU core, in several
-runs: the first 40 of the dense stage with three of the eight art styles, the first 80 of the full stage at three
-fifths of the size and the next 100 at four fifths, with crops up to twice as large, and the last 85 as written here.
-The last two runs began with `--start-from` on what had been exported.
+Run the same command again after an interruption: it goes on where the last checkpoint was, and after the end with
+larger `--photo-minutes`. Minutes count what the process gets of a CPU, or the clock on a GPU.
+
+Three stages. In the dense stage only the backbones and the proposal head learn: every position of the feature maps is
+scored against every name (focal loss, several positions per object), and each assigned region is contrasted with all
+names. In the full stage the whole model learns: prompts of present and absent phrases, Hungarian matching, a loss
+after each decoder layer, the dense loss kept. The photo stage mixes steps of both kinds, on mosaics and crops of
+photographs with cut-outs pasted over them, and on drawn scenes so that nothing is forgotten. A phrase is only asked of
+a photograph where the labels tell whether it is there.
+
+The drawn weights took the default minutes of one CPU core, in several runs: the first 40 of the dense stage with three
+of the eight art styles, the first 80 of the full stage at three fifths of the size and the next 100 at four fifths,
+with crops up to twice as large, and the last 85 as written here. The last two runs began with `--start-from` on what
+had been exported.
 """
 
 from __future__ import annotations
@@ -19,10 +29,11 @@ import argparse
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -34,19 +45,26 @@ from transformers import (
 )
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from training.detector_batches import SceneBatches
+from training.detector_batches import BATCH_SIZE, SceneBatches
 from training.detector_losses import assign_positions, grounding_loss, match_queries, naming_loss
 from training.detector_model import (
     BIAS_CHANNEL,
+    DRAWN_DEPTHS,
+    PHOTO_DEPTHS,
     STRIDES,
     build_training_model,
     dense_forward,
+    freeze_stem,
+    grow_from,
+    hold_batch_norm,
     model_config,
     pin_bias_channel,
     start_decoder_from_proposals,
 )
-from training.detector_prompts import MEANINGS
+from training.detector_names import DRAWN_PHRASES, LATER_PHRASES
+from training.detector_photos import PhotoSource, clip_photos
 from training.detector_scores import best_threshold, detect_scenes, low_threshold_detect, score
+from training.photos import DEFAULT_FOLDER, load_clips, load_photos
 from training.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -64,6 +82,12 @@ NAMING_WEIGHT = 2.5
 POSITIONS_PER_OBJECT = 5
 FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant for; each coarser level twice it
 SAVE_SECONDS = 90.0
+PHOTO_LEARNING_RATE = 1.5e-3
+DENSE_PHOTO_BATCH = (13, 3)  # photographs and drawn scenes of a dense step in the photo stage
+FULL_PHOTO_BATCH = (5, 3)
+DENSE_SHARE = ((0.0, 0.5, 1.0), (0.75, 0.65, 0.2))  # of the photo stage's steps, at these points of its progress
+FREEZE_STEM_AT = 0.5  # of the photo stage: edges and colours are learnt by then, and their gradients cost a quarter
+FREEZE_NORMS_AT = 0.85  # of the photo stage: batch normalisation then uses its running averages, as the export does
 WARM_START = 0.55  # how far into the full stage's schedule exported weights start
 UNSEEN_STEP = 900_000  # where their scenes start, beyond those that they have learnt from
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
@@ -84,10 +108,10 @@ def normalise(images: Tensor) -> Tensor:
 def dense_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The dense stage's losses: "grounding", and "naming", the cross-entropy of each assigned region over all nouns."""
     pixel_values = normalise(batch["image"])
-    logits, boxes, shapes = dense_forward(model, pixel_values, batch["input_ids"])
+    logits, boxes, shapes = dense_forward(model, pixel_values, batch["input_ids"], batch["word_tokens"])
     assigned = assign(logits, boxes, shapes, pixel_values, batch)
     grounding = grounding_loss(logits, boxes, batch["token_mask"], batch["object_tokens"], batch["boxes"], assigned)
-    naming = naming_loss(logits, batch["spans"], batch["object_tokens"], assigned)
+    naming = naming_loss(logits, batch["spans"], batch["object_tokens"], assigned, batch["not_rivals"])
     return {"grounding": grounding, "naming": NAMING_WEIGHT * naming}
 
 
@@ -114,7 +138,7 @@ def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) 
         (math.ceil(pixel_values.shape[2] / stride), math.ceil(pixel_values.shape[3] / stride)) for stride in STRIDES
     ]
     assigned = assign(dense_logits, dense_boxes, shapes, pixel_values, named)
-    naming = naming_loss(dense_logits, batch["spans"], batch["object_tokens"], assigned)
+    naming = naming_loss(dense_logits, batch["spans"], batch["object_tokens"], assigned, batch["not_rivals"])
     losses = {"dense": grounding_loss(dense_logits, dense_boxes, *targets, assigned)}
     reference = outputs.init_reference_points
     last = len(core.decoder.layers) - 1
@@ -132,7 +156,7 @@ def full_loss(model: GroundingDinoForObjectDetection, batch: dict[str, Tensor]) 
             named["valid"],
         )
         losses[f"decoder{level}"] = grounding_loss(logits, boxes, *targets, matches)
-        naming = naming + naming_loss(logits, batch["spans"], batch["object_tokens"], matches)
+        naming = naming + naming_loss(logits, batch["spans"], batch["object_tokens"], matches, batch["not_rivals"])
         reference = outputs.intermediate_reference_points[:, level]
     losses["naming"] = naming
     return losses
@@ -177,11 +201,13 @@ class Trainer:
         work_folder: Path,
         device: torch.device,
         start_from: Path | None = None,
+        depths: Sequence[int] = DRAWN_DEPTHS,
     ) -> None:
         self.tokenizer = tokenizer
         self.checkpoint_path = work_folder / "detector.pt"
         self.device = device
-        self.model = build_training_model(model_config(len(tokenizer))).to(device)
+        self.config = model_config(len(tokenizer), depths)
+        self.model = build_training_model(self.config).to(device)
         self.model.model.backbone.to(memory_format=torch.channels_last)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.step = 0
@@ -190,7 +216,7 @@ class Trainer:
         self.stage = "dense"
         if start_from is not None:  # exported weights have been through the dense stage
             exported = GroundingDinoForObjectDetection.from_pretrained(start_from, dtype=torch.float32)
-            self.model.load_state_dict(exported.state_dict(), strict=False)  # it has frozen norms without counters
+            grow_from(self.model, exported.state_dict())
             self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.step, self.stage = UNSEEN_STEP, "full"
         self.first_progress = 0.0 if start_from is None else WARM_START
@@ -237,62 +263,101 @@ class Trainer:
         partial.replace(self.checkpoint_path)
 
     def train(self, dense_minutes: float, full_minutes: float, num_workers: int) -> None:
-        """Run both stages up to their times, counted over all interruptions."""
+        """Run both stages of drawn scenes up to their times, counted over all interruptions."""
         if self.stage == "dense":
-            self._run_stage(dense_loss, 0.0, dense_minutes * 60, DENSE_LEARNING_RATE, num_workers)
+            stream = self._stream(dense=True, num_workers=num_workers)
+            self._run_stage(lambda _: (dense_loss, stream), dense_minutes, DENSE_LEARNING_RATE)
             self._begin_full_stage()
             self.save()
-        self._run_stage(
-            full_loss, dense_minutes * 60, (dense_minutes + full_minutes) * 60, FULL_LEARNING_RATE, num_workers
-        )
+        if self.stage == "full":
+            stream = self._stream(dense=False, num_workers=num_workers)
+            self._run_stage(lambda _: (full_loss, stream), full_minutes, FULL_LEARNING_RATE)
+            self.save()
+
+    def train_on_photos(self, photos: PhotoSource, minutes: float, num_workers: int, batch_scale: int) -> None:
+        """Run the photo stage up to its time: dense steps on mosaics, full steps on single crops, drawn scenes in both.
+
+        Both kinds of steps go on to the end, so that the decoder keeps up with the features; the first half is mostly
+        dense steps, which show more objects a second.
+        """
+        if self.stage != "photos":
+            self.stage, self.stage_steps, self.seconds, self.first_progress = "photos", 0, 0.0, 0.0
+            self.optimizer = self._build_optimizer()
+        streams = {
+            dense: self._stream(
+                dense, num_workers, photos, batch_scale * num_photos, batch_scale * (num_photos + num_drawn)
+            )
+            for dense, num_photos, num_drawn in ((True, *DENSE_PHOTO_BATCH), (False, *FULL_PHOTO_BATCH))
+        }
+
+        def next_kind(progress: float) -> tuple[LossFunction, Iterator[dict[str, Tensor]]]:
+            rng = np.random.default_rng([13, self.step])
+            dense = bool(rng.random() < np.interp(progress, *DENSE_SHARE))
+            return (dense_loss if dense else full_loss), streams[dense]
+
+        self._run_stage(next_kind, minutes, PHOTO_LEARNING_RATE)
         self.save()
+
+    def _stream(
+        self,
+        dense: bool,
+        num_workers: int,
+        photos: PhotoSource | None = None,
+        photos_per_batch: int = 0,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[dict[str, Tensor]]:
+        batches = SceneBatches(self.tokenizer, dense, self.step, 10**9, photos, photos_per_batch, batch_size)
+        return iter(DataLoader(batches, batch_size=None, sampler=range(10**9), num_workers=num_workers))
 
     def _begin_full_stage(self) -> None:
         self.model.load_state_dict(self.average)
         start_decoder_from_proposals(self.model)
         pin_bias_channel(self.model)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.stage, self.stage_steps = "full", 0
+        self.stage, self.stage_steps, self.seconds = "full", 0, 0.0
         self.optimizer = self._build_optimizer()
 
     def _run_stage(
         self,
-        loss_function: LossFunction,
-        first_second: float,
-        last_second: float,
+        next_kind: Callable[[float], tuple[LossFunction, Iterator[dict[str, Tensor]]]],
+        minutes: float,
         learning_rate: float,
-        num_workers: int,
     ) -> None:
-        batches = SceneBatches(self.tokenizer, self.stage == "dense", self.step, num_steps=10**9)
-        loader = DataLoader(batches, batch_size=None, sampler=range(10**9), num_workers=num_workers)
+        """Step until the stage has had its minutes; `next_kind` gives the loss and stream at a progress of 0..1."""
         self.model.train()
-        last_save = clock = time.monotonic()
+        # on a busy CPU the budget is what the process really gets of it
+        budget_clock = time.monotonic if self.device.type == "cuda" else time.process_time
+        last_save, clock = time.monotonic(), budget_clock()
         logged: dict[str, float] = {}
-        for batch in loader:
-            progress = (self.seconds - first_second) / (last_second - first_second)
-            if progress >= 1:
-                break
-            progress = self.first_progress + (1 - self.first_progress) * progress
+        while self.seconds < minutes * 60:
+            share = self.seconds / (minutes * 60)
+            progress = self.first_progress + (1 - self.first_progress) * share
+            if self.stage == "photos" and progress > FREEZE_NORMS_AT:
+                hold_batch_norm(self.model)
+            if self.stage == "photos" and progress > FREEZE_STEM_AT:
+                freeze_stem(self.model)
             warmup = min(1.0, (self.stage_steps + 1) / WARMUP_STEPS)
             rate = learning_rate * warmup * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * progress)))
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["rate_scale"]
+            loss_function, stream = next_kind(progress)
             losses = self._update(
-                {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}, loss_function
+                {name: tensor.to(self.device, non_blocking=True) for name, tensor in next(stream).items()},
+                loss_function,
             )
             for name, loss in losses.items():
-                logged[name] = 0.98 * logged.get(name, float(loss)) + 0.02 * float(loss)
+                key = f"dense_{name}" if loss_function is dense_loss and self.stage == "photos" else name
+                logged[key] = 0.98 * logged.get(key, float(loss)) + 0.02 * float(loss)
             self.step += 1
             self.stage_steps += 1
-            now = time.monotonic()
-            self.seconds += now - clock
-            clock = now
+            self.seconds += budget_clock() - clock
+            clock = budget_clock()
             if self.step % 50 == 0:
                 shown = " ".join(f"{name} {value:.3f}" for name, value in logged.items())
                 logger.info("%s %6d  %5.1f min  lr %.1e  %s", self.stage, self.step, self.seconds / 60, rate, shown)
-            if now - last_save > SAVE_SECONDS:
+            if time.monotonic() - last_save > SAVE_SECONDS:
                 self.save()
-                last_save = now
+                last_save = time.monotonic()
 
     def _update(self, batch: dict[str, Tensor], loss_function: LossFunction) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -323,7 +388,7 @@ def export(trainer: Trainer, folder: Path, calibration_scenes: int) -> None:
     The logits' bias is shifted so that `SHIPPED_BOX_THRESHOLD` balances recall and precision on held-out scenes that no
     reported figure uses.
     """
-    model = GroundingDinoForObjectDetection(model_config(len(trainer.tokenizer)))
+    model = GroundingDinoForObjectDetection(trainer.config)
     weights = {name: tensor for name, tensor in trainer.average.items() if "num_batches_tracked" not in name}
     model.load_state_dict(weights)
     model.save_pretrained(folder)
@@ -352,6 +417,11 @@ def main() -> None:
     )
     parser.add_argument("--dense-minutes", type=float, default=95.0)
     parser.add_argument("--full-minutes", type=float, default=265.0)
+    parser.add_argument(
+        "--real", type=Path, help=f"photographs for a third stage, a folder such as {DEFAULT_FOLDER} or a pack of it"
+    )
+    parser.add_argument("--photo-minutes", type=float, default=110.0, help="of the third stage")
+    parser.add_argument("--batch-scale", type=int, help="times the photo stage's batches; default 1, 4 with a GPU")
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of the training step")
     parser.add_argument(
         "--num-workers", type=int, help="processes that compose scenes; default 0 on a CPU, 12 with a GPU"
@@ -362,15 +432,22 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(arguments.num_threads)
     cv2.setNumThreads(1)
+    torch.set_flush_denormal(True)  # the focal loss of sure answers is full of them, and they are slow
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = build_tokenizer(tuple(MEANINGS), arguments.work_folder / "tokenizer")
-    trainer = Trainer(tokenizer, arguments.work_folder, device, arguments.start_from)
-    dense_minutes = 0.0 if arguments.start_from else arguments.dense_minutes
+    tokenizer = build_tokenizer(DRAWN_PHRASES, arguments.work_folder / "tokenizer", LATER_PHRASES)
+    depths = PHOTO_DEPTHS if arguments.real else DRAWN_DEPTHS
+    trainer = Trainer(tokenizer, arguments.work_folder, device, arguments.start_from, depths)
+    on_gpu = device.type == "cuda"
     if not arguments.export_only:
-        default_workers = 12 if device.type == "cuda" else 0
-        num_workers = default_workers if arguments.num_workers is None else arguments.num_workers
-        trainer.train(dense_minutes, arguments.full_minutes, num_workers)
+        num_workers = (12 if on_gpu else 0) if arguments.num_workers is None else arguments.num_workers
+        if not (arguments.real and arguments.start_from):
+            trainer.train(arguments.dense_minutes, arguments.full_minutes, num_workers)
+        if arguments.real:
+            photos = [photo for photo in load_photos(arguments.real) if photo.split == "train"]
+            source = PhotoSource([*photos, *clip_photos(load_clips(arguments.real, "train"))])
+            batch_scale = arguments.batch_scale or (4 if on_gpu else 1)
+            trainer.train_on_photos(source, arguments.photo_minutes, num_workers, batch_scale)
     export(trainer, arguments.output_folder, arguments.calibration_scenes)
 
 

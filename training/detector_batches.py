@@ -1,34 +1,31 @@
-"""The nano detector's training stream: composed scenes, mirrored crops of earlier ones, and their prompts."""
+"""The nano detector's training stream: composed scenes, crops of earlier ones, photographs, and their prompts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from training.detector_prompts import ALIASES, MEANINGS, absent_phrases, assemble_prompt, random_phrases
-from training.scenes import NOUNS, make_scene
+from training.detector_names import ALIASES, MAY_ALSO_BE_MATRIX, MEANINGS, NAME_INDEX, NAMES, WORDS_SELDOM_SEEN
+from training.detector_photos import PhotoSource, Sample
+from training.detector_prompts import absent_phrases, answerable, assemble_prompt, meaning_matrix, random_phrases
+from training.scenes import make_scene
 
 BATCH_SIZE = 8
 DENSE_SIZES = ((144, 144), (128, 128), (160, 160), (128, 176), (128, 208))  # (height, width) in pixels: small is fast
 FULL_SIZES = ((224, 224), (240, 240), (256, 256), (216, 304), (216, 384))
 FULL_SCALE = 1.2  # the full stage's images are enlarged by, as the exported image processor enlarges scored scenes
+# of the photo stage, before full steps enlarge them; what is drawn is as large as in scoring, with less around it
+DENSE_PHOTO_SIZES = ((160, 160), (192, 192), (176, 208), (224, 224), (160, 224))
+FULL_PHOTO_SIZES = ((160, 160), (176, 176), (160, 208), (208, 208), (192, 256), (208, 160))
 FRESH_PER_BATCH = 2  # composed for a batch; the others are mirrored crops of earlier ones, as composing is slow
 POOL_SIZE = 500  # earlier scenes kept of each size
 LARGEST_ZOOM = 1.3  # more of it hides how small objects are in a whole scene
-ABSENT_PER_STEP = 10  # absent phrases beside all nouns in a dense step
-
-
-@dataclass
-class Sample:
-    """One training image: (H, W, 3) uint8 RGB, (N, 4) float32 xyxy boxes in pixels, (N,) int64 indices into `NOUNS`."""
-
-    image: np.ndarray
-    boxes_xyxy: np.ndarray
-    nouns: np.ndarray
+ABSENT_PER_STEP = 8  # absent phrases beside all nouns in a dense step
+ALIASES_PER_STEP = 14  # of all aliases in a dense step
 
 
 def crop_and_mirror(rng: np.random.Generator, sample: Sample) -> Sample:
@@ -47,26 +44,60 @@ def crop_and_mirror(rng: np.random.Generator, sample: Sample) -> Sample:
     visible = boxes.clip(0, np.array([width, height, width, height])).astype(np.float32)
     area, whole = (np.prod(corners[:, 2:] - corners[:, :2], -1) for corners in (visible, boxes))
     kept = area > 0.3 * whole
-    return Sample(image, visible[kept], sample.nouns[kept])
+    return Sample(image, visible[kept], sample.nouns[kept], sample.labelled, sample.absent)
+
+
+def drawn_sample(seed: int, size: tuple[int, int], num_objects: tuple[int, int]) -> Sample:
+    """A composed scene, about which all is known."""
+    scene = make_scene(seed, size=size, num_objects=num_objects)
+    nouns = np.array([NAME_INDEX[phrase] for phrase in scene.phrases], np.int64)
+    labelled = np.zeros(len(NAMES), bool)
+    labelled[nouns] = True
+    return Sample(scene.image, scene.boxes_xyxy, nouns, labelled, None)
 
 
 class SceneBatches(Dataset):
     """The endless training stream: item `index` is the batch of step `first_step + index`.
 
     A batch holds "image" (B, H, W, 3) uint8 RGB, "boxes" (B, G, 4) float32 cxcywh in 0..1, "valid" (B, G) bool,
-    "nouns" (B, G) int64 indices into `NOUNS`, "input_ids", "token_mask" (the tokens that count) and "object_tokens"
-    (B, G, T) bool. In the dense stage the prompt is one for all images, ids (1, T). "spans" (B or 1, P, 2) are the
-    token ranges of the phrases that an object is told apart from: all nouns in the dense stage, the prompt's phrases in
-    the full stage, padded with (0, 0).
+    "nouns" (B, G) int64 indices into `NAMES`, "input_ids", "token_mask" (B, T) (the tokens that count) and
+    "object_tokens" (B, G, T) bool. In the dense stage the prompt is one for all images, ids (1, L), and T counts only
+    its "word_tokens" (T,), not the separators; phrases that an image gives no certain answer about do not count.
+
+    "spans" (B or 1, P, 2) are the token ranges of the phrases that an object is told apart from: all names in the dense
+    stage, the prompt's phrases in the full stage, padded with (0, 0); "not_rivals" (B, G, P) bool marks those that an
+    object may be called too.
+
+    Args:
+        tokenizer: of the model.
+        dense: prompts of the dense stage or of the full one.
+        first_step: the step of item 0.
+        num_steps: the length of the stream.
+        photos: mix crops and collages of these photographs in.
+        photos_per_batch: images of a batch that are photographs.
+        batch_size: images of a batch.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, dense: bool, first_step: int, num_steps: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        dense: bool,
+        first_step: int,
+        num_steps: int,
+        photos: PhotoSource | None = None,
+        photos_per_batch: int = 0,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
         self.dense = dense
         self.first_step = first_step
         self.num_steps = num_steps
-        self.sizes = DENSE_SIZES if dense else FULL_SIZES
+        self.photos = photos
+        self.photos_per_batch = photos_per_batch if photos else 0
+        self.batch_size = batch_size
+        drawn_sizes, photo_sizes = (DENSE_SIZES, DENSE_PHOTO_SIZES) if dense else (FULL_SIZES, FULL_PHOTO_SIZES)
+        self.sizes = photo_sizes if self.photos_per_batch else drawn_sizes
         self.pools: dict[tuple[int, int], list[Sample]] = {size: [] for size in self.sizes}
-        phrases = [*MEANINGS, *absent_phrases()]
+        phrases = list(dict.fromkeys([*MEANINGS, *absent_phrases(), *WORDS_SELDOM_SEEN]))
         self.token_ids = dict(zip(phrases, tokenizer(phrases, add_special_tokens=False)["input_ids"], strict=True))
 
     def __len__(self) -> int:
@@ -77,10 +108,13 @@ class SceneBatches(Dataset):
         rng = np.random.default_rng([7, step])
         size = self.sizes[int(rng.integers(len(self.sizes)))]
         samples = self._samples(rng, step, size)
+        if self.photos is not None:
+            of_photos = [self.photos.sample(rng, size, mosaic=self.dense) for _ in range(self.photos_per_batch)]
+            samples = samples[: self.batch_size - self.photos_per_batch] + of_photos
         most = max(1, *(len(sample.nouns) for sample in samples))
-        boxes = np.full((BATCH_SIZE, most, 4), 0.5, np.float32)
-        valid = np.zeros((BATCH_SIZE, most), bool)
-        nouns = np.zeros((BATCH_SIZE, most), np.int64)
+        boxes = np.full((len(samples), most, 4), 0.5, np.float32)
+        valid = np.zeros((len(samples), most), bool)
+        nouns = np.zeros((len(samples), most), np.int64)
         for image_idx, sample in enumerate(samples):
             count = len(sample.nouns)
             corners = sample.boxes_xyxy / np.array([size[1], size[0], size[1], size[0]], np.float32)
@@ -97,67 +131,97 @@ class SceneBatches(Dataset):
             "valid": valid,
             "nouns": nouns,
         }
-        batch.update(self._dense_prompt(rng, nouns) if self.dense else self._prompts(rng, nouns, valid))
+        batch.update(
+            self._dense_prompt(rng, samples, nouns) if self.dense else self._prompts(rng, samples, nouns, valid)
+        )
         return batch
 
     def _samples(self, rng: np.random.Generator, step: int, size: tuple[int, int]) -> list[Sample]:
+        """Drawn scenes, as many as a batch needs."""
+        count = self.batch_size - self.photos_per_batch
         pool = self.pools[size]
-        num_fresh = FRESH_PER_BATCH if len(pool) >= 8 * BATCH_SIZE else BATCH_SIZE
+        share = FRESH_PER_BATCH / BATCH_SIZE
+        num_fresh = max(1, round(count * share)) if len(pool) >= 8 * count else count
+        num_fresh = min(num_fresh, count)
         fresh = []
         for image_idx in range(num_fresh):
             kind = rng.random()
             num_objects = (7, 13) if kind < 0.72 else (1, 6) if kind < 0.97 else (0, 0)
-            scene = make_scene(step * BATCH_SIZE + image_idx, size=size, num_objects=num_objects)
-            nouns = np.array([NOUNS.index(phrase) for phrase in scene.phrases], np.int64)
-            fresh.append(Sample(scene.image, scene.boxes_xyxy, nouns))
+            fresh.append(drawn_sample(step * BATCH_SIZE + image_idx, size, num_objects))
         repeated = [
-            crop_and_mirror(rng, pool[index]) for index in rng.integers(0, max(len(pool), 1), BATCH_SIZE - num_fresh)
+            crop_and_mirror(rng, pool[index]) for index in rng.integers(0, max(len(pool), 1), count - num_fresh)
         ]
         pool.extend(fresh)
         del pool[:-POOL_SIZE]
         return fresh + repeated
 
-    def _dense_prompt(self, rng: np.random.Generator, nouns: np.ndarray) -> dict[str, np.ndarray]:
-        absent = absent_phrases()
-        chosen = [absent[index] for index in rng.choice(len(absent), ABSENT_PER_STEP, replace=False)]
-        prompt = assemble_prompt([*NOUNS, *ALIASES, *chosen], self.token_ids)
-        noun_tokens = phrase_tokens(prompt.phrases, prompt.spans, len(prompt.input_ids))
+    def _dense_prompt(
+        self, rng: np.random.Generator, samples: Sequence[Sample], nouns: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        words = absent_phrases() if self.photos is None else WORDS_SELDOM_SEEN
+        chosen = [words[index] for index in rng.choice(len(words), ABSENT_PER_STEP, replace=False)]
+        only_aliases = [alias for alias in ALIASES if alias not in NAME_INDEX]
+        aliases = [
+            only_aliases[index]
+            for index in rng.choice(len(only_aliases), min(ALIASES_PER_STEP, len(only_aliases)), replace=False)
+        ]
+        phrases = (*NAMES, *aliases, *chosen)
+        prompt = assemble_prompt(phrases, self.token_ids)
+        word_tokens = np.flatnonzero(word_mask(prompt.spans, len(prompt.input_ids)))
+        spans, length = [(0, 0)] * len(phrases), 0
+        for index, (first, last) in enumerate(prompt.spans):
+            spans[index] = (length, length + last - first)
+            length += last - first
+        token_mask = np.zeros((len(samples), length), bool)
+        for image_idx, sample in enumerate(samples):
+            certain = answerable(phrases, sample.labelled, sample.absent)
+            token_mask[image_idx] = word_mask([spans[index] for index in np.flatnonzero(certain)], length)
         return {
             "input_ids": prompt.input_ids[None],
-            "token_mask": word_mask(prompt.spans, len(prompt.input_ids))[None],
-            "object_tokens": noun_tokens[nouns],
-            "spans": np.array([prompt.spans[: len(NOUNS)]], np.int64),
+            "word_tokens": word_tokens,
+            "token_mask": token_mask,
+            "object_tokens": phrase_tokens(phrases, spans, length)[nouns],
+            "spans": np.array([spans[: len(NAMES)]], np.int64),
+            "not_rivals": MAY_ALSO_BE_MATRIX[nouns],
         }
 
-    def _prompts(self, rng: np.random.Generator, nouns: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    def _prompts(
+        self, rng: np.random.Generator, samples: Sequence[Sample], nouns: np.ndarray, valid: np.ndarray
+    ) -> dict[str, np.ndarray]:
         prompts = []
-        for image_nouns, image_valid in zip(nouns, valid, strict=True):
-            phrases = random_phrases(rng, [NOUNS[noun] for noun in image_nouns[image_valid]])
+        for sample in samples:
+            phrases = random_phrases(rng, [NAMES[noun] for noun in sample.nouns], absent=sample.absent)
             prompts.append(assemble_prompt(phrases, self.token_ids))
         length = max(len(prompt.input_ids) for prompt in prompts)
         input_ids = np.zeros((len(prompts), length), np.int64)
         token_mask = np.zeros((len(prompts), length), bool)
         object_tokens = np.zeros((*nouns.shape, length), bool)
         spans = np.zeros((len(prompts), max(len(prompt.spans) for prompt in prompts), 2), np.int64)
+        not_rivals = np.zeros((*nouns.shape, spans.shape[1]), bool)
         for image_idx, prompt in enumerate(prompts):
             input_ids[image_idx, : len(prompt.input_ids)] = prompt.input_ids
             token_mask[image_idx, : len(prompt.input_ids)] = True
             noun_tokens = phrase_tokens(prompt.phrases, prompt.spans, length)
             object_tokens[image_idx] = noun_tokens[nouns[image_idx]] & valid[image_idx, :, None]
             spans[image_idx, : len(prompt.spans)] = prompt.spans
-        return {"input_ids": input_ids, "token_mask": token_mask, "object_tokens": object_tokens, "spans": spans}
+        return {
+            "input_ids": input_ids,
+            "token_mask": token_mask,
+            "object_tokens": object_tokens,
+            "spans": spans,
+            "not_rivals": not_rivals,
+        }
 
 
-def phrase_tokens(phrases: list[str], spans: list[tuple[int, int]], length: int) -> np.ndarray:
-    """(len(NOUNS), length) bool: the tokens of all phrases that mean each noun."""
-    tokens = np.zeros((len(NOUNS), length), bool)
-    for phrase, (first, last) in zip(phrases, spans, strict=True):
-        for noun in MEANINGS.get(phrase, ()):
-            tokens[NOUNS.index(noun), first:last] = True
+def phrase_tokens(phrases: Sequence[str], spans: Sequence[tuple[int, int]], length: int) -> np.ndarray:
+    """(len(NAMES), length) bool: the tokens of all phrases that mean each name."""
+    tokens = np.zeros((len(NAMES), length), bool)
+    for means, (first, last) in zip(meaning_matrix(tuple(phrases)), spans, strict=True):
+        tokens[means, first:last] = True
     return tokens
 
 
-def word_mask(spans: list[tuple[int, int]], length: int) -> np.ndarray:
+def word_mask(spans: Sequence[tuple[int, int]], length: int) -> np.ndarray:
     """(length,) bool: tokens of phrases, not the separators."""
     mask = np.zeros(length, bool)
     for first, last in spans:

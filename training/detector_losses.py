@@ -118,25 +118,41 @@ def match_queries(
 
 
 def naming_loss(
-    logits: Tensor, spans: Tensor, object_tokens: Tensor, assigned: tuple[Tensor, Tensor, Tensor]
+    logits: Tensor,
+    spans: Tensor,
+    object_tokens: Tensor,
+    assigned: tuple[Tensor, Tensor, Tensor],
+    not_rivals: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of every assigned prediction over phrases, each scored by the mean over its tokens.
 
     Args:
         logits: (B, S, T).
-        spans: (B or 1, P, 2) token ranges of the phrases; empty ones are padding. One of them holds an object's tokens.
+        spans: (B or 1, P, 2) token ranges of the phrases; empty ones are padding. At least one of them holds an
+            object's tokens; several share the loss.
         object_tokens: (B, G, T) bool.
         assigned: image, prediction and object indices.
+        not_rivals: (B, G, P) bool, phrases that an object may be called too.
     """
     image_idx, position_idx, object_idx = assigned
     token_idx = torch.arange(logits.shape[-1], device=logits.device)
     inside = ((token_idx >= spans[..., :1]) & (token_idx < spans[..., 1:])).float()  # (B or 1, P, T)
     share = (inside / inside.sum(-1, keepdim=True).clamp(min=1)).expand(len(logits), -1, -1)
     padding = (~inside.any(-1)).expand(len(logits), -1)
-    phrase_logits = torch.einsum("kt,kpt->kp", logits[image_idx, position_idx].float(), share[image_idx])
-    phrase_logits = phrase_logits.masked_fill(padding[image_idx], -1e4)
-    named = torch.einsum("kt,kpt->kp", object_tokens[image_idx, object_idx].float(), share[image_idx])
-    return F.cross_entropy(phrase_logits, named.argmax(-1), reduction="sum") / max(len(image_idx), 1)
+    chosen, tokens = logits[image_idx, position_idx].float(), object_tokens[image_idx, object_idx].float()
+    if len(spans) == 1:
+        phrase_logits, named = chosen @ share[0].T, tokens @ share[0].T > 0.5
+    else:
+        phrase_logits = torch.einsum("kt,kpt->kp", chosen, share[image_idx])
+        named = torch.einsum("kt,kpt->kp", tokens, share[image_idx]) > 0.5
+    left_out = padding[image_idx]
+    if not_rivals is not None:
+        left_out = left_out | (not_rivals[image_idx, object_idx] & ~named)
+    phrase_logits = phrase_logits.masked_fill(left_out, -1e4)
+    right = phrase_logits.masked_fill(~named, -1e4).logsumexp(-1)
+    has_name = named.any(-1)
+    wrongness = (phrase_logits.logsumexp(-1) - right)[has_name]
+    return wrongness.sum() / max(len(image_idx), 1)
 
 
 def grounding_loss(
@@ -151,14 +167,14 @@ def grounding_loss(
 
     Args:
         logits: (B, S, T), -inf or anything where `token_mask` is False. pred_boxes: (B, S, 4).
-        token_mask: (B, T) bool, the tokens that count.
+        token_mask: (B, T) bool, the tokens that count; the others are neither right nor wrong.
         object_tokens: (B, G, T) float. boxes: (B, G, 4).
         assigned: image, prediction and object indices.
     """
     image_idx, position_idx, object_idx = assigned
     count = max(len(image_idx), 1)
     positive = torch.zeros_like(logits, dtype=torch.bool)
-    positive[image_idx, position_idx] = object_tokens[image_idx, object_idx].bool()
+    positive[image_idx, position_idx] = object_tokens[image_idx, object_idx].bool() & token_mask[image_idx]
     finite = logits.masked_fill(~token_mask[:, None], -30.0)
     loss = 2 * focal_sum(finite, positive) / count
     found, true = pred_boxes[image_idx, position_idx], boxes[image_idx, object_idx]

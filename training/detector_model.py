@@ -1,4 +1,4 @@
-"""The nano detector's network: a Grounding DINO of two million parameters that learns from random weights.
+"""The nano detector's network: a Grounding DINO of a few million parameters that learns from random weights.
 
 The network is transformers' `GroundingDinoForObjectDetection` with a ResNet backbone, which trains faster on a CPU than
 Swin at this size. Its batch normalisation learns here and is frozen in the exported folder.
@@ -9,6 +9,8 @@ best ones.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +23,21 @@ LOGIT_PRIOR = -3.5
 FEATURE_GAIN = 0.4  # of the last layer norms at the start: keeps the first logits near the prior
 BIAS_CHANNEL = 0
 STRIDES = (8, 16, 32)  # pixels, of the feature levels
+DRAWN_DEPTHS = (1, 2, 2, 1)  # residual blocks of the backbone's stages, enough for drawn scenes
+PHOTO_DEPTHS = (1, 2, 3, 3)  # for photographs, whose things look more varied and are larger in the image
 
 
-def model_config(vocabulary_size: int) -> GroundingDinoConfig:
-    """The nano architecture: stride 8, 16 and 32 features, one encoder layer, two decoder layers."""
+def model_config(vocabulary_size: int, depths: Sequence[int] = DRAWN_DEPTHS) -> GroundingDinoConfig:
+    """The nano architecture: stride 8, 16 and 32 features, one encoder layer, two decoder layers.
+
+    Args:
+        vocabulary_size: rows of the word embedding.
+        depths: residual blocks of the backbone's four stages.
+    """
     backbone = ResNetConfig(
         embedding_size=24,
         hidden_sizes=[32, 64, 128, 192],
-        depths=[1, 2, 2, 1],
+        depths=list(depths),
         layer_type="basic",
         out_indices=[2, 3, 4],
     )
@@ -79,6 +88,20 @@ def thaw_batch_norm(module: nn.Module) -> None:
             thaw_batch_norm(child)
 
 
+def freeze_stem(model: GroundingDinoForObjectDetection) -> None:
+    """Stop learning the backbone's first convolution and first stage."""
+    backbone = model.model.backbone.conv_encoder.model
+    for part in (backbone.embedder, backbone.encoder.stages[0]):
+        part.requires_grad_(False)
+
+
+def hold_batch_norm(model: nn.Module) -> None:
+    """Let batch normalisation use its running averages without changing them."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 @torch.no_grad()
 def initialise(model: GroundingDinoForObjectDetection) -> None:
     """Xavier weights, the logit prior, and a weak encoder layer, because the dense stage skips it."""
@@ -124,6 +147,28 @@ def pin_bias_channel(model: GroundingDinoForObjectDetection) -> None:
 
 
 @torch.no_grad()
+def grow_from(model: GroundingDinoForObjectDetection, weights: Mapping[str, Tensor]) -> None:
+    """Load the weights of a model with fewer words or fewer blocks in its backbone, so that the new one computes the
+    same.
+
+    New residual blocks start as the identity; the rows of new words keep the values they have.
+
+    Raises:
+        ValueError: the weights are of another architecture; names the first that does not fit.
+    """
+    state = model.state_dict()
+    words = "text_backbone.embeddings.word_embeddings.weight"
+    for name, tensor in weights.items():
+        if name not in state or (state[name].shape != tensor.shape and not name.endswith(words)):
+            raise ValueError(f"expected weights of a smaller nano detector, got {name} of shape {tuple(tensor.shape)}")
+        if tensor.ndim:  # the others count batches
+            state[name][: len(tensor)] = tensor
+    for name, tensor in state.items():
+        if name not in weights and name.endswith("layer.1.normalization.weight"):
+            tensor.zero_()  # the last norm of a new block
+
+
+@torch.no_grad()
 def start_decoder_from_proposals(model: GroundingDinoForObjectDetection) -> None:
     """Start the decoder's image attention as the proposal head's projection, which already knows names."""
     core = model.model
@@ -134,13 +179,14 @@ def start_decoder_from_proposals(model: GroundingDinoForObjectDetection) -> None
 
 
 def dense_forward(
-    model: GroundingDinoForObjectDetection, pixel_values: Tensor, input_ids: Tensor
+    model: GroundingDinoForObjectDetection, pixel_values: Tensor, input_ids: Tensor, word_tokens: Tensor
 ) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
     """Score every position against one prompt, past the encoder's attention.
 
     Args:
         pixel_values: (B, 3, H, W) normalised.
-        input_ids: (1, T).
+        input_ids: (1, L).
+        word_tokens: (T,) indices of the tokens that are scored.
 
     Returns:
         (B, S, T) logits, (B, S, 4) cxcywh boxes in 0..1, and the (height, width) of the feature levels.
@@ -164,4 +210,4 @@ def dense_forward(
     padding = torch.zeros(memory.shape[:2], dtype=torch.bool, device=memory.device)
     regions, proposals = core.generate_encoder_output_proposals(memory, padding, shapes)
     boxes = (core.encoder_output_bbox_embed(regions) + proposals).sigmoid()
-    return regions @ text[0].T, boxes, shapes
+    return regions @ text[0, word_tokens].T, boxes, shapes

@@ -9,42 +9,36 @@ from functools import cache
 import numpy as np
 
 from training.artwork import NOUNS
+from training.detector_names import (
+    ALIASES,
+    COMMON,
+    MAY_ALSO_BE_MATRIX,
+    MEANINGS,
+    NAME_INDEX,
+    NAME_OF_LABEL,
+    NAMES,
+    UNSEEN_PHRASES,
+    WORDS_SELDOM_SEEN,
+)
+from training.photos import Photo
 from training.tokenizer import FIXED_IDS, OBJECT_WORDS
 
-ALIASES: dict[str, tuple[str, ...]] = {  # what people also type, and the nouns it means
-    "apple": ("red apple", "green apple"),
-    "ball": ("soccer ball", "basketball"),
-    "bear": ("teddy bear",),
-    "boat": ("sailboat",),
-    "book": ("blue book", "green book"),
-    "bunny": ("rabbit",),
-    "burger": ("hamburger",),
-    "car": ("red car", "blue car"),
-    "cherry": ("cherries",),
-    "clock": ("alarm clock",),
-    "donut": ("doughnut",),
-    "flower": ("sunflower", "rose"),
-    "football": ("soccer ball",),
-    "grape": ("grapes",),
-    "heart": ("red heart", "blue heart", "green heart"),
-    "motorbike": ("motorcycle",),
-    "plane": ("airplane",),
-    "tree": ("palm tree",),
-}
 COLOURS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "black", "white", "orange", "pink", "brown")
 COLOURED: tuple[str, ...] = (
     "apple",
     "car",
     "heart",
     "book",
-)  # nouns told apart by colour: other colours of them are absent
-MEANINGS: dict[str, tuple[str, ...]] = {**{noun: (noun,) for noun in NOUNS}, **ALIASES}
+)  # nouns told apart by colour: in drawings, other colours of them are absent
+ALIASES_OF: dict[str, list[str]] = {
+    name: [alias for alias, names in ALIASES.items() if name in names] for name in NAMES
+}
 
 
 @cache
 def absent_phrases() -> tuple[str, ...]:
-    """Phrases that no scene shows: everyday words, and the coloured nouns in colours they never have."""
-    known = set(MEANINGS) | {word for phrase in MEANINGS for word in phrase.split()}
+    """Phrases that no drawn scene shows: everyday words, and the coloured nouns in colours they never have."""
+    known = {word for phrase in (*MEANINGS, *UNSEEN_PHRASES) for word in (phrase, *phrase.split())}
     words = [word for word in OBJECT_WORDS if word not in known and word.rstrip("s") not in known]
     coloured = [f"{colour} {noun}" for noun in COLOURED for colour in COLOURS if f"{colour} {noun}" not in MEANINGS]
     return tuple(sorted({*words, *coloured}))
@@ -77,27 +71,115 @@ def assemble_prompt(phrases: Sequence[str], token_ids: Mapping[str, Sequence[int
     return Prompt(np.array([*input_ids, FIXED_IDS["[SEP]"]], np.int64), spans, list(phrases))
 
 
-def random_phrases(rng: np.random.Generator, present: Sequence[str], most: int = 18) -> list[str]:
-    """Draw a prompt for a scene that shows the nouns `present`: some of them, some that are absent, in any order.
+# ---- what an image says about phrases ----
 
-    One prompt in ten is a single phrase; one noun in six is called by an alias, which then speaks for all the nouns
+
+def name_index(label: str) -> int | None:
+    """The index in `NAMES` of what a photograph's label calls an object; None if the detector does not learn it."""
+    return NAME_INDEX.get(NAME_OF_LABEL.get(label, label))
+
+
+def absent_names(photo: Photo) -> np.ndarray:
+    """(len(NAMES),) bool: names that a photograph surely does not show.
+
+    They are the unlabelled ones of its vocabulary, what they include (no car, no red car), and things that would be
+    its subject if it showed them.
+    """
+    vocabulary = np.array([index for index in map(name_index, sorted(photo.vocabulary)) if index is not None], int)
+    absent = ~COMMON
+    absent[vocabulary] = True
+    labelled = labelled_names(photo)
+    absent[labelled] = False
+    # a part of a name is absent with it; it is unknown where an object of that name is labelled
+    for index in vocabulary[~labelled[vocabulary]]:
+        absent[MAY_ALSO_BE_MATRIX[index] & ~labelled & np.isin(np.arange(len(NAMES)), _DRAWN)] = True
+    absent[MAY_ALSO_BE_MATRIX[labelled].any(0)] = False
+    return absent
+
+
+def labelled_names(photo: Photo) -> np.ndarray:
+    """(len(NAMES),) bool: names of a photograph's objects, crowds included."""
+    labelled = np.zeros(len(NAMES), bool)
+    labelled[[index for index in map(name_index, photo.names) if index is not None]] = True
+    return labelled
+
+
+_DRAWN = np.arange(len(NOUNS))
+
+
+@cache
+def meaning_matrix(phrases: tuple[str, ...]) -> np.ndarray:
+    """(P, len(NAMES)) bool: which names each phrase means; none for a phrase that is always absent."""
+    matrix = np.zeros((len(phrases), len(NAMES)), bool)
+    for row, phrase in enumerate(phrases):
+        matrix[row, [NAME_INDEX[name] for name in MEANINGS.get(phrase, ())]] = True
+    return matrix
+
+
+def answerable(phrases: tuple[str, ...], labelled: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
+    """Which phrases have a certain answer on an image.
+
+    Args:
+        phrases: P phrases.
+        labelled: (len(NAMES),) bool, names of the image's objects.
+        absent: (len(NAMES),) bool, names it surely does not show; None for a drawn scene, about which all is known.
+
+    Returns:
+        (P,) bool: every name the phrase means is labelled or surely absent, and no labelled object of another name
+        may also be what the phrase means. A phrase without a meaning has an answer where all is known, and if it
+        names something that is seldom seen.
+    """
+    if absent is None:
+        return np.ones(len(phrases), bool)
+    means = meaning_matrix(phrases)
+    known = labelled | absent
+    included = (means & known).astype(np.float32) @ MAY_ALSO_BE_MATRIX > 0  # a red car, where "car" is meant too
+    unknown = (means & ~known & ~included).any(1)
+    may_be_meant = means.astype(np.float32) @ MAY_ALSO_BE_MATRIX.T > 0
+    doubtful = (may_be_meant & labelled & ~means).any(1)
+    seldom = np.array([phrase in _SELDOM for phrase in phrases], bool)
+    return np.where(means.any(1), ~unknown & ~doubtful, seldom)
+
+
+_SELDOM = frozenset(WORDS_SELDOM_SEEN)
+
+
+def random_phrases(
+    rng: np.random.Generator, present: Sequence[str], most: int = 18, absent: np.ndarray | None = None
+) -> list[str]:
+    """Draw a prompt for an image that shows the names `present`: some of them, some that are absent, in any order.
+
+    One prompt in ten is a single phrase; one name in six is called by an alias, which then speaks for all the names
     it means.
+
+    Args:
+        rng: decides.
+        present: names of the image's objects.
+        most: phrases of the prompt at most.
+        absent: (len(NAMES),) bool, names it surely does not show; None for a drawn scene, about which all is known.
     """
     shown = list(dict.fromkeys(present))
+    surely_absent = [
+        name for index, name in enumerate(NAMES) if name not in shown and (absent is None or absent[index])
+    ]
     if rng.random() < 0.1:
-        chosen = [str(rng.choice(shown))] if shown and rng.random() < 0.7 else [str(rng.choice(NOUNS))]
+        chosen = [str(rng.choice(shown))] if shown and rng.random() < 0.7 else [str(rng.choice(surely_absent))]
     else:
         chosen = [noun for noun in shown if rng.random() < 0.85]
-        others = [noun for noun in NOUNS if noun not in shown]
-        chosen += [str(noun) for noun in rng.choice(others, int(rng.integers(1, 10)), replace=False)]
+        count = min(int(rng.integers(1, 10)), len(surely_absent))
+        chosen += [str(noun) for noun in rng.choice(surely_absent, count, replace=False)]
     phrases: list[str] = []
-    for noun in chosen:
-        names = [alias for alias, nouns in ALIASES.items() if noun in nouns]
-        phrases.append(str(rng.choice(names)) if names and rng.random() < 1 / 6 else noun)
-    absent = absent_phrases()
+    for name in chosen:
+        aliases = ALIASES_OF[name]
+        phrases.append(str(rng.choice(aliases)) if aliases and rng.random() < 1 / 6 else name)
+    never_shown = absent_phrases() if absent is None else WORDS_SELDOM_SEEN
     if len(phrases) > 1:
-        phrases += [absent[index] for index in rng.integers(0, len(absent), int(rng.integers(0, 4)))]
-    aliased = {noun for phrase in phrases if phrase in ALIASES for noun in ALIASES[phrase]}
+        phrases += [never_shown[index] for index in rng.integers(0, len(never_shown), int(rng.integers(0, 4)))]
+    aliased = {name for phrase in phrases if phrase in ALIASES for name in ALIASES[phrase]}
     phrases = [phrase for phrase in dict.fromkeys(phrases) if phrase in ALIASES or phrase not in aliased]
+    labelled = np.zeros(len(NAMES), bool)
+    labelled[[NAME_INDEX[name] for name in shown]] = True
+    known = answerable(tuple(phrases), labelled, absent)
+    phrases = [phrase for phrase, is_known in zip(phrases, known, strict=True) if is_known]
     rng.shuffle(phrases)
-    return phrases[:most]
+    return phrases[:most] or [str(rng.choice(WORDS_SELDOM_SEEN))]

@@ -88,11 +88,13 @@ def frequent_pieces(words: Sequence[str]) -> list[str]:
     return sorted(piece for piece, count in counts.items() if count >= MIN_PIECE_COUNT)
 
 
-def build_vocabulary(phrases: Sequence[str]) -> dict[str, int]:
+def build_vocabulary(phrases: Sequence[str], later_phrases: Sequence[str] = ()) -> dict[str, int]:
     """Give every piece its id.
 
     Args:
         phrases: lower-case phrases whose words must each be one piece.
+        later_phrases: the same, but their new words stand behind all others, so that the ids of a vocabulary without
+            them stay as they are and its weights can be trained on.
 
     Returns:
         Piece to id; ids are 0 … V − 1 without gaps, the unused ones below 1030 named "[unusedN]" as in BERT's
@@ -106,7 +108,8 @@ def build_vocabulary(phrases: Sequence[str]) -> dict[str, int]:
     vocabulary = dict(FIXED_IDS)
     taken = set(FIXED_IDS.values())
     next_id = FIRST_FREE_ID
-    for piece in dict.fromkeys(pieces):
+    later_words = sorted({word for phrase in later_phrases for word in re.findall(r"[a-z0-9]+", phrase)})
+    for piece in dict.fromkeys([*pieces, *later_words]):
         if piece in vocabulary:
             continue
         while next_id in taken:
@@ -118,10 +121,10 @@ def build_vocabulary(phrases: Sequence[str]) -> dict[str, int]:
     return dict(sorted(vocabulary.items(), key=lambda item: item[1]))
 
 
-def build_tokenizer(phrases: Sequence[str], folder: Path) -> BertTokenizer:
-    """Write the vocabulary for `phrases` into `folder` and return the lower-casing tokenizer that reads it."""
+def build_tokenizer(phrases: Sequence[str], folder: Path, later_phrases: Sequence[str] = ()) -> BertTokenizer:
+    """Write the vocabulary into `folder` and return the lower-casing tokenizer that reads it."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = build_vocabulary(phrases)
+    vocabulary = build_vocabulary(phrases, later_phrases)
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")
     tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=MAX_PROMPT_TOKENS)
     tokenizer.save_pretrained(folder)
