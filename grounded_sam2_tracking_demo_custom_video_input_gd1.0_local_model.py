@@ -20,11 +20,12 @@ from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.segment import segment
-from grounded_sam2.tracking import PromptType, no_objects, prompt_objects, track_frame
+from grounded_sam2.track.tracking import PromptType, no_objects, prompt_objects, track_frame
 from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 

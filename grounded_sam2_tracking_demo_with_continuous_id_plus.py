@@ -9,19 +9,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
-from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
+from grounded_sam2.export.id_maps import IdMapWriter
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.identity import IdentityRules
 from grounded_sam2.render import annotate
-from grounded_sam2.resume import SavedRun, settings_of
-from grounded_sam2.reverse import ReverseTracker, merged
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.events import EventLogWriter
+from grounded_sam2.track.resume import SavedRun, settings_of
+from grounded_sam2.track.reverse import ReverseTracker, merged
+from grounded_sam2.track.rules import IdentityRules
 from grounded_sam2.video import open_indexed_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 from sam2.build_sam import build_sam2_video_predictor
 
 # ---- settings: edit here, or pass the same name as a flag ----

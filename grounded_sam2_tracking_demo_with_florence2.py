@@ -11,17 +11,17 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
-from grounded_sam2.detectors.florence2 import Florence2Detector
+from grounded_sam2.detectors.florence2 import Florence2, Florence2Detector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.florence2 import Florence2
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 from sam2.build_sam import build_sam2_video_predictor
 
 # ---- settings: edit here, or pass the same name as a flag ----

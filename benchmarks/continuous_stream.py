@@ -25,9 +25,9 @@ import numpy as np
 from process_memory import resident_mb
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.render import annotate
+from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2_video_predictor
 from training.scenes import NOUNS, Scene, make_clip
 

@@ -4,4 +4,6 @@ Each module is one noun and is imported by its own name (``from grounded_sam2.vi
 this package loads nothing heavy.
 """
 
+__all__ = ["__version__"]
+
 __version__ = "0.1.0"

@@ -15,12 +15,19 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
-from grounded_sam2 import batch as batch_module
-from grounded_sam2.batch import BatchFolder, ImageBatch, detect_batch, read_batches
+from grounded_sam2.batch import (
+    BatchFolder,
+    ImageBatch,
+    ListedImage,
+    all_phrases,
+    detect_batch,
+    list_images,
+    read_batches,
+)
+from grounded_sam2.batch import batch as batch_module
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import write_json
-from grounded_sam2.export_images import ExportedImage, write_image_coco, write_image_yolo
-from grounded_sam2.image_list import ListedImage, all_phrases, list_images
+from grounded_sam2.export.images import ExportedImage, write_image_coco, write_image_yolo
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.prompts import parse_prompt
 

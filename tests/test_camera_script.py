@@ -15,12 +15,12 @@ import av
 import numpy as np
 import pytest
 
-from grounded_sam2 import live
-from grounded_sam2.capture import CapturedFrame
 from grounded_sam2.export import read_frame_annotations
-from grounded_sam2.export_tracks import read_events, read_id_map
-from grounded_sam2.runtime import run
-from grounded_sam2.video import VideoWriter, open_frames
+from grounded_sam2.export.id_maps import read_id_map
+from grounded_sam2.script import run
+from grounded_sam2.track.events import read_events
+from grounded_sam2.video import VideoWriter, live, open_frames
+from grounded_sam2.video.capture import CapturedFrame
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = "grounded_sam2_tracking_camera_with_continuous_id.py"

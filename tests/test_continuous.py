@@ -8,10 +8,11 @@ import pytest
 import supervision as sv
 import torch
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.identity import IdentityRules, mask_overlaps
+from grounded_sam2.masks import mask_overlaps
 from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.rules import IdentityRules
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from dds_stand_in import TOKEN, StandIn, Truth, running
 
-from grounded_sam2.detectors import dds_service
-from grounded_sam2.detectors.dds_cloud import DDSCloudDetector, DDSModel
-from grounded_sam2.detectors.dds_errors import (
+from grounded_sam2.detectors.dds import DDSCloudDetector, DDSModel
+from grounded_sam2.detectors.dds import service as dds_service
+from grounded_sam2.detectors.dds.errors import (
     BudgetError,
     DDSError,
     QuotaError,
@@ -527,7 +527,7 @@ def test_the_crash_reporter_of_the_sdk_does_not_start() -> None:
     code = (
         "import http.client, sys\n"
         "before = http.client.HTTPConnection.putrequest, sys.excepthook\n"
-        "import grounded_sam2.detectors.dds_service, dds_cloudapi_sdk.tasks.base, sentry_sdk\n"
+        "import grounded_sam2.detectors.dds.service, dds_cloudapi_sdk.tasks.base, sentry_sdk\n"
         "assert not sentry_sdk.get_client().is_active()\n"
         "assert before == (http.client.HTTPConnection.putrequest, sys.excepthook)\n"
     )
@@ -538,7 +538,7 @@ def test_importing_the_detector_needs_no_sdk() -> None:
     code = (
         "import sys\n"
         "sys.modules['dds_cloudapi_sdk'] = None\n"
-        "from grounded_sam2.detectors.dds_cloud import DDSCloudDetector\n"
+        "from grounded_sam2.detectors.dds import DDSCloudDetector\n"
         "assert 'sentry_sdk' not in sys.modules\n"
         "try:\n"
         "    DDSCloudDetector('DINO-X-1.0', token='x', cache_dir=None)\n"

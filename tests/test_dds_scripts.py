@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from dds_stand_in import TOKEN, StandIn, Truth, running
 
-from grounded_sam2.detectors import dds_service
+from grounded_sam2.detectors.dds import service as dds_service
 from grounded_sam2.export import read_frame_annotations, read_json
 from grounded_sam2.images import read_image, write_image
-from grounded_sam2.runtime import run
+from grounded_sam2.script import run
 from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 from training.scenes import Scene, make_clip
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grounded_sam2 import download as download_module
-from grounded_sam2 import transfer
-from grounded_sam2.download import CHECKPOINTS, download, find_checkpoint, main
-from grounded_sam2.transfer import download_url, sha256_of
+from grounded_sam2.weights import download as download_module
+from grounded_sam2.weights import transfer
+from grounded_sam2.weights.download import CHECKPOINTS, download, find_checkpoint, main
+from grounded_sam2.weights.transfer import download_url, sha256_of
 
 ROOT = Path(__file__).parents[1]
 FILE_NAME = "sam2.1_hiera_tiny.pt"

@@ -10,14 +10,8 @@ import pytest
 import supervision as sv
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.export import (
-    FrameAnnotationWriter,
-    decode_rle,
-    encode_rle,
-    read_frame_annotations,
-    read_json,
-    write_json,
-)
+from grounded_sam2.export import FrameAnnotationWriter, read_frame_annotations, read_json, write_json
+from grounded_sam2.masks import decode_rle, encode_rle
 
 SIZE = (31, 17)  # width, height
 

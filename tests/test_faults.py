@@ -15,11 +15,12 @@ import supervision as sv
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import read_frame_annotations
-from grounded_sam2.export_tracks import read_events, read_id_map
+from grounded_sam2.export.id_maps import read_id_map
 from grounded_sam2.images import write_image
-from grounded_sam2.runtime import run
+from grounded_sam2.script import run
+from grounded_sam2.track.events import read_events
 from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 from training.scenes import Scene, make_clip
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_florence2 import MAX_POSITIONS, NUM_IMAGE_TOKENS, say
 
-from grounded_sam2.florence2 import Florence2
-from grounded_sam2.florence2_answer import Answer
-from grounded_sam2.florence2_tasks import (
+from grounded_sam2.detectors.florence2 import Florence2
+from grounded_sam2.detectors.florence2.answer import Answer
+from grounded_sam2.detectors.florence2.tasks import (
     CAPTIONS,
     OBJECT_DETECTION,
     OPEN_VOCABULARY,

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from transformers import Florence2Processor
 
-from grounded_sam2.export import read_caption, read_json, write_json
-from grounded_sam2.florence2_answer import Answer, mask_of_polygons, parse_regions
-from grounded_sam2.florence2_tasks import (
+from grounded_sam2.detectors.florence2.answer import Answer, mask_of_polygons, parse_regions
+from grounded_sam2.detectors.florence2.tasks import (
     CAPTIONS,
     DENSE_REGION_CAPTION,
     OBJECT_DETECTION,
@@ -21,6 +20,7 @@ from grounded_sam2.florence2_tasks import (
     Task,
     check_text,
 )
+from grounded_sam2.export import read_caption, read_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import pytest
 import supervision as sv
 from tiny_florence2 import say
 
-from grounded_sam2.detectors.florence2 import Florence2Detector
-from grounded_sam2.florence2 import Florence2
+from grounded_sam2.detectors.florence2 import Florence2, Florence2Detector
 from grounded_sam2.prompts import parse_prompt
 
 PROMPT = "red apple. Green apple. dog"

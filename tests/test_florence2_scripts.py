@@ -12,9 +12,9 @@ from tiny_florence2 import write_parrot
 from grounded_sam2.export import read_caption, read_frame_annotations, read_json
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image
-from grounded_sam2.runtime import run
+from grounded_sam2.script import run
 from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IMAGE_SCRIPT = "grounded_sam2_florence2_image_demo.py"

@@ -10,7 +10,7 @@ import pytest
 import supervision as sv
 
 from grounded_sam2.detectors.base import Image
-from grounded_sam2.frame_budget import FrameBudget
+from grounded_sam2.track.frame_budget import FrameBudget
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 

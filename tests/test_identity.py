@@ -5,14 +5,11 @@ import numpy.typing as npt
 import pytest
 import supervision as sv
 
-from grounded_sam2.identity import (
-    IdentityKeeper,
-    IdentityRules,
-    TrackState,
-    assign,
-    mask_overlaps,
-    unit,
-)
+from grounded_sam2.masks import mask_overlaps
+from grounded_sam2.track.association import assign
+from grounded_sam2.track.keeper import IdentityKeeper
+from grounded_sam2.track.object_track import TrackState, unit
+from grounded_sam2.track.rules import IdentityRules
 
 SIZE = 64
 Place = tuple[float, float, float]  # x, y, radius in pixels

@@ -17,15 +17,16 @@ import pytest
 import supervision as sv
 import torch
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter, read_frame_annotations
-from grounded_sam2.export_tracks import EventLogWriter, read_events, read_id_map
-from grounded_sam2.resume import SavedRun, settings_of
-from grounded_sam2.reverse import ReverseTracker
-from grounded_sam2.runtime import StoppedError, StopRequest, run
+from grounded_sam2.export.id_maps import read_id_map
+from grounded_sam2.script import StoppedError, StopRequest, run
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.events import EventLogWriter, read_events
+from grounded_sam2.track.resume import SavedRun, settings_of
+from grounded_sam2.track.reverse import ReverseTracker
 from grounded_sam2.video import open_frames, open_indexed_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip

@@ -10,15 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from grounded_sam2.runtime import (
-    StoppedError,
-    choose_device,
-    choose_dtype,
-    note_nano_models,
-    run,
-    script_errors,
-    stop_on_signals,
-)
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import StoppedError, run, script_errors, stop_on_signals
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

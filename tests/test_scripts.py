@@ -14,12 +14,13 @@ import supervision as sv
 from PIL import Image
 
 from grounded_sam2.export import read_frame_annotations, read_json
-from grounded_sam2.export_tracks import read_events, read_id_map
+from grounded_sam2.export.id_maps import read_id_map
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.track.events import read_events
 from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video.video_writer import VideoWriter
 from training.make_assets import make_bundled_scene
 from training.segmenter_scores import iou
 

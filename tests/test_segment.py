@@ -10,7 +10,8 @@ from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.images import read_image
-from grounded_sam2.segment import points_in_mask, refine, segment, segment_batch
+from grounded_sam2.masks import points_in_mask
+from grounded_sam2.segment import refine, segment, segment_batch
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 

@@ -10,8 +10,8 @@ import torch
 from tiny_sam2 import TINY, make_image
 
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.runtime import StoppedError, StopRequest
-from grounded_sam2.tracking import (
+from grounded_sam2.script import StoppedError, StopRequest
+from grounded_sam2.track.tracking import (
     PromptType,
     frame_at,
     frame_detections,

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from grounded_sam2 import video
-from grounded_sam2.video import VideoWriter, open_frames, read_image, write_image
+from grounded_sam2.images import read_image, write_image
+from grounded_sam2.video import VideoWriter, open_frames
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
 SIZE = (96, 64)  # width, height

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.coco_yolo import coco_annotation, coco_categories, write_yolo_names, yolo_lines
-from grounded_sam2.export import decode_rle
+from grounded_sam2.export.coco_yolo import coco_annotation, coco_categories, write_yolo_names, yolo_lines
 from grounded_sam2.files import replacing
+from grounded_sam2.masks import decode_rle
 
 __all__ = ["ExportedImage", "write_image_coco", "write_image_yolo"]
 

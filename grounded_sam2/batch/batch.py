@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 
 import supervision as sv
 
+from grounded_sam2.batch.image_list import ListedImage
 from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector
-from grounded_sam2.export_images import ExportedImage
+from grounded_sam2.export.images import ExportedImage
 from grounded_sam2.files import check_writable, writing_to
-from grounded_sam2.image_list import ListedImage
 from grounded_sam2.images import RGBImage, read_image
 
 __all__ = ["BatchFolder", "ImageBatch", "detect_batch", "read_batches"]

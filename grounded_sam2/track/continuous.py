@@ -11,9 +11,12 @@ import supervision as sv
 import torch
 
 from grounded_sam2.detectors.base import Detector, Image
-from grounded_sam2.identity import IdentityEvent, IdentityKeeper, IdentityRules, Track, TrackState
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.tracking import masks_of, no_objects, tracked_detections
+from grounded_sam2.track.events import IdentityEvent
+from grounded_sam2.track.keeper import IdentityKeeper
+from grounded_sam2.track.object_track import Track, TrackState
+from grounded_sam2.track.rules import IdentityRules
+from grounded_sam2.track.tracking import masks_of, no_objects, tracked_detections
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 _NEGATION = re.compile(r"^not (?:an? |the )?")
@@ -32,7 +35,7 @@ class ContinuousTracker:
     follows them in between. New objects join the running session, which is never reset.
 
     Attributes:
-        keeper: the objects and what happened to them, see `grounded_sam2.identity`.
+        keeper: the objects and what happened to them, see `grounded_sam2.track.keeper`.
         phrases: every phrase that was ever asked for; an object's `class_id` is its index here, which for the first
             prompt's phrases is that in the prompt.
         frame_idx: 0-based index of the last frame, -1 before the first.

@@ -24,60 +24,19 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from pycocotools import mask as coco_mask
 
 from grounded_sam2.files import GrowingFile, replacing
+from grounded_sam2.masks import decode_rle, encode_rle
 
 __all__ = [
     "FrameAnnotationWriter",
     "FrameAnnotations",
     "ImageAnnotations",
-    "decode_rle",
-    "encode_rle",
     "read_caption",
     "read_frame_annotations",
     "read_json",
     "write_json",
 ]
-
-
-# ---- masks ----
-
-
-def encode_rle(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Compress masks as COCO does.
-
-    Args:
-        masks: `(N, H, W)` bool.
-
-    Returns:
-        N dicts `{"size": [H, W], "counts": str}`.
-
-    Raises:
-        ValueError: not three-dimensional.
-    """
-    if masks.ndim != 3:
-        raise ValueError(f"masks: expected (N, H, W), got {masks.shape}")
-    if len(masks) == 0:
-        return []
-    encoded = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
-    return [{"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in encoded]
-
-
-def decode_rle(segmentations: Sequence[dict[str, Any]]) -> npt.NDArray[np.bool_]:
-    """The masks behind `encode_rle`'s dicts: `(N, H, W)` bool; `(0, 0, 0)` for none.
-
-    Raises:
-        ValueError: sizes differ, or a dict is not compressed run-length encoding.
-    """
-    if not segmentations:
-        return np.zeros((0, 0, 0), dtype=bool)
-    try:
-        encoded = [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in segmentations]
-        decoded = coco_mask.decode(encoded)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f'expected {{"size": [h, w], "counts": str}} of one size: {error!r}') from error
-    return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)
 
 
 # ---- annotations ----
@@ -279,7 +238,7 @@ class FrameAnnotationWriter:
         size: (width, height) of the frames in pixels, also the size of the masks.
 
     Attributes:
-        file: what the lines go to; an interrupted run goes on in it, see `grounded_sam2.resume`.
+        file: what the lines go to; an interrupted run goes on in it, see `grounded_sam2.track.resume`.
 
     Raises:
         OSError: `path` cannot be written.

@@ -8,9 +8,8 @@ import numpy.typing as npt
 import supervision as sv
 from torch import Tensor
 
-from grounded_sam2.export import decode_rle, encode_rle
-from grounded_sam2.frame_source import FrameSource, IndexedFrameSource
-from grounded_sam2.segment import points_in_mask
+from grounded_sam2.masks import boxes_around, decode_rle, encode_rle, points_in_mask
+from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
 from sam2.mask_ops import small_components
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
@@ -234,13 +233,6 @@ def tracked_detections(
             "object_score": np.array([scores[obj_id][1] for obj_id in obj_ids], dtype=np.float32),
         },
     )
-
-
-def boxes_around(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Tight boxes (N, 4) float32 xyxy around masks (N, H, W) that are not empty; right and bottom edges exclusive."""
-    xyxy = sv.mask_to_xyxy(masks).astype(np.float32)
-    xyxy[:, 2:] += 1  # the last row and column are inside the box
-    return xyxy
 
 
 def no_objects(size: tuple[int, int]) -> sv.Detections:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import supervision as sv
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.florence2_tasks import Task
+from grounded_sam2.detectors.florence2.tasks import Task
 
 NUM_BINS = 1000
 _MARK = re.compile(r"<loc_(\d{1,3})>|</?[a-z_]+(?:_\d+)?>")
@@ -59,7 +59,7 @@ class Answer:
     Attributes:
         text: the answer, with its marks.
         regions: R ≥ 0 places in it.
-        confidence: (R,) float32 in [0, 1], how sure the model was of each, see `grounded_sam2.florence2.Florence2`.
+        confidence: (R,) float32 in [0, 1], how sure the model was of each, see `grounded_sam2.detectors.florence2.Florence2`.
     """
 
     text: str

@@ -16,8 +16,8 @@ from itertools import pairwise
 import av
 import numpy as np
 
-from grounded_sam2.frame_source import IndexedFrameSource, prefetched
 from grounded_sam2.images import RGBImage
+from grounded_sam2.video.frame_source import IndexedFrameSource, prefetched
 
 __all__ = ["VideoFile", "decoded", "open_container", "stream_fps", "upright_rgb"]
 

@@ -33,13 +33,13 @@ from grounded_sam2.detectors.base import (
     make_detections,
     read_search,
 )
-from grounded_sam2.detectors.dds_errors import DDSError, RefusedError, TaskFailedError
-from grounded_sam2.detectors.response_cache import ResponseCache, request_key
-from grounded_sam2.export import decode_rle
+from grounded_sam2.detectors.dds.cache import ResponseCache, request_key
+from grounded_sam2.detectors.dds.errors import DDSError, RefusedError, TaskFailedError
+from grounded_sam2.masks import decode_rle
 from grounded_sam2.prompts import encoder_phrase
 
 if TYPE_CHECKING:
-    from grounded_sam2.detectors.dds_service import DDSService
+    from grounded_sam2.detectors.dds.service import DDSService
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class DDSCloudDetector:
 
         Raises:
             ValueError: for bad input, see `Detector.detect`.
-            DDSError: the service did not answer; the subclass tells why (`grounded_sam2.detectors.dds_errors`).
+            DDSError: the service did not answer; the subclass tells why (`grounded_sam2.detectors.dds.errors`).
         """
         search = read_search(text_prompt, box_threshold, text_threshold, aliases)
         image_list = as_image_list(images)
@@ -241,7 +241,7 @@ class _Objects:
 def _connect(token: str, **settings: Any) -> "DDSService":
     """The service; its packages are imported here and not earlier."""
     try:
-        from grounded_sam2.detectors.dds_service import DDSService
+        from grounded_sam2.detectors.dds.service import DDSService
     except ImportError as error:
         raise OSError(f"the DDS cloud needs its SDK: make install, or pip install -e '.[cloud]' ({error})") from error
     return DDSService(token, **settings)

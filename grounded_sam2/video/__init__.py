@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grounded_sam2.capture import is_realsense
-from grounded_sam2.frame_source import FrameSource, FrameStream, ImageSequence, IndexedFrameSource
 from grounded_sam2.images import IMAGE_SUFFIXES, read_image, write_image
-from grounded_sam2.live import LiveStream
-from grounded_sam2.video_file import DEFAULT_FPS, VideoFile
-from grounded_sam2.video_writer import VideoWriter, exact_fps
+from grounded_sam2.video.capture import is_realsense
+from grounded_sam2.video.frame_source import FrameSource, FrameStream, ImageSequence, IndexedFrameSource
+from grounded_sam2.video.live import LiveStream
+from grounded_sam2.video.video_file import DEFAULT_FPS, VideoFile
+from grounded_sam2.video.video_writer import VideoWriter, exact_fps
 
 __all__ = [
     "FrameSource",

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 import supervision as sv
 import torch
 
-from grounded_sam2.continuous import ContinuousTracker
-from grounded_sam2.export import FrameAnnotationWriter, read_frame_annotations
-from grounded_sam2.export_tracks import EventLogWriter
+from grounded_sam2.export.annotations import FrameAnnotationWriter, read_frame_annotations
 from grounded_sam2.files import GrowingFile, check_writable, partial_of, replacing
-from grounded_sam2.frame_source import FrameSource, IndexedFrameSource
 from grounded_sam2.images import RGBImage
-from grounded_sam2.reverse import ReverseTracker
-from grounded_sam2.runtime import StoppedError
+from grounded_sam2.script import StoppedError
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.events import EventLogWriter
+from grounded_sam2.track.reverse import ReverseTracker
+from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
 
 __all__ = ["SavedRun", "settings_of"]
 

@@ -12,11 +12,11 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Literal, get_args
 
-from grounded_sam2.capture import Capture, CapturedFrame, CorruptFrameError, open_capture, source_name
-from grounded_sam2.frame_source import FrameSource
 from grounded_sam2.images import RGBImage, letterboxed
-from grounded_sam2.video_file import DEFAULT_FPS
-from grounded_sam2.video_writer import exact_fps
+from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, open_capture, source_name
+from grounded_sam2.video.frame_source import FrameSource
+from grounded_sam2.video.video_file import DEFAULT_FPS
+from grounded_sam2.video.video_writer import exact_fps
 
 __all__ = ["LatencyPolicy", "LiveStream"]
 

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from grounded_sam2.images import RGBImage
-from grounded_sam2.video_file import stream_fps, upright_rgb
-from grounded_sam2.video_writer import exact_fps
+from grounded_sam2.video.video_file import stream_fps, upright_rgb
+from grounded_sam2.video.video_writer import exact_fps
 
 __all__ = [
     "CameraCapture",

@@ -31,7 +31,8 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.coco_yolo import (
+from grounded_sam2.export.annotations import ImageAnnotations, read_frame_annotations
+from grounded_sam2.export.coco_yolo import (
     FIRST_CATEGORY,
     box_xywh,
     coco_annotation,
@@ -39,10 +40,10 @@ from grounded_sam2.coco_yolo import (
     write_yolo_names,
     yolo_lines,
 )
-from grounded_sam2.export import ImageAnnotations, encode_rle, read_frame_annotations
-from grounded_sam2.export_tracks import id_map
+from grounded_sam2.export.id_maps import id_map
 from grounded_sam2.files import check_writable, replacing
-from grounded_sam2.runtime import script_errors
+from grounded_sam2.masks import encode_rle
+from grounded_sam2.script import script_errors
 
 __all__ = ["FORMATS", "write_coco", "write_davis", "write_mot", "write_mots", "write_yolo", "write_youtube_vis"]
 

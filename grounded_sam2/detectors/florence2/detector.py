@@ -20,9 +20,9 @@ from grounded_sam2.detectors.base import (
     merge_passes,
     read_search,
 )
-from grounded_sam2.florence2 import Florence2
-from grounded_sam2.florence2_answer import Answer
-from grounded_sam2.florence2_tasks import OPEN_VOCABULARY, PHRASE_GROUNDING
+from grounded_sam2.detectors.florence2.answer import Answer
+from grounded_sam2.detectors.florence2.model import Florence2
+from grounded_sam2.detectors.florence2.tasks import OPEN_VOCABULARY, PHRASE_GROUNDING
 
 _TASKS = {"open_vocabulary": OPEN_VOCABULARY, "phrase_grounding": PHRASE_GROUNDING}
 _ARTICLES = ("a ", "an ", "the ")

@@ -18,10 +18,10 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from grounded_sam2.files import check_writable, partial_of, replace_file, replacing, writing_to
-from grounded_sam2.frame_source import FrameSource
 from grounded_sam2.images import RGBImage, check_image
-from grounded_sam2.sound import SoundTrack, open_sound
-from grounded_sam2.video_file import VideoFile
+from grounded_sam2.video.frame_source import FrameSource
+from grounded_sam2.video.sound import SoundTrack, open_sound
+from grounded_sam2.video.video_file import VideoFile
 
 __all__ = ["VideoWriter", "exact_fps"]
 

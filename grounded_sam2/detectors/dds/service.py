@@ -21,7 +21,7 @@ import requests
 import sentry_sdk
 from urllib3.exceptions import NewConnectionError
 
-from grounded_sam2.detectors.dds_errors import (
+from grounded_sam2.detectors.dds.errors import (
     BudgetError,
     DDSError,
     QuotaError,

@@ -46,7 +46,7 @@ def coco_annotation(
         image_id: of its image.
         class_id: from 0; categories count from 1.
         xyxy: (4,) pixels.
-        segmentation: compressed run-length encoding, see `grounded_sam2.export.encode_rle`.
+        segmentation: compressed run-length encoding, see `grounded_sam2.masks.encode_rle`.
         score: the detector's confidence.
     """
     return {

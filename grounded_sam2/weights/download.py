@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grounded_sam2.files import check_writable
-from grounded_sam2.transfer import check_sha256, download_url, sha256_of
+from grounded_sam2.weights.transfer import check_sha256, download_url, sha256_of
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "download", "find_checkpoint", "is_present", "main"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.export import FrameAnnotations
-from grounded_sam2.frame_source import IndexedFrameSource
-from grounded_sam2.identity import mask_overlaps
-from grounded_sam2.tracking import masks_of, tracked_detections
+from grounded_sam2.export.annotations import FrameAnnotations
+from grounded_sam2.masks import mask_overlaps
+from grounded_sam2.track.tracking import masks_of, tracked_detections
+from grounded_sam2.video.frame_source import IndexedFrameSource
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 

@@ -17,222 +17,19 @@ leave a frame out of an object's memory.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from scipy.optimize import linear_sum_assignment
 
-from grounded_sam2.export import decode_rle, encode_rle
+from grounded_sam2.masks import Masks, corners_of, mask_overlaps
+from grounded_sam2.track.association import assign, check_lengths, fields_of, similarities
+from grounded_sam2.track.events import EventKind, IdentityEvent
+from grounded_sam2.track.object_track import FOLLOWED, Descriptors, Track, TrackState
+from grounded_sam2.track.rules import IdentityRules
 
-Masks = npt.NDArray[np.bool_]
-Descriptors = npt.NDArray[np.floating]
-Corners = tuple[int, int, int, int]
-EventKind = Literal["born", "confirmed", "occluded", "lost", "found again", "merged", "ended"]
-
-_IMPOSSIBLE = 1e6  # the cost of a pair that must not be matched
-
-
-class TrackState(str, Enum):
-    """Where an object is in its life."""
-
-    TENTATIVE = "tentative"  # detected, not yet often enough to be shown
-    ACTIVE = "active"  # seen on the last frame
-    OCCLUDED = "occluded"  # not seen, SAM 2 still looks for it
-    LOST = "lost"  # not seen for long; SAM 2 has let go, the detector can bring it back
-    ENDED = "ended"  # its id is never used again
-
-
-FOLLOWED = (TrackState.TENTATIVE, TrackState.ACTIVE, TrackState.OCCLUDED)  # states in which SAM 2 follows an object
-
-
-@dataclass(frozen=True)
-class IdentityRules:
-    """When two sightings are one object, and when an object comes and goes.
-
-    Attributes:
-        iou_threshold: the least mask IoU, in [0, 1], of a detection and a followed object that can be the same.
-        other_class_iou: the same where their phrases differ; detectors take one thing for another now and then.
-        appearance_weight: share of the appearance in a match's score, in [0, 1]; the rest is the mask IoU.
-        covered_fraction: of a detection and an object of one phrase, when this share, in [0, 1], of the smaller mask
-            lies on the larger one, they are the same whatever their IoU; a second detection of that kind is ignored.
-        sure_confidence: a detection with this confidence is shown at once, without waiting for others.
-        confirm_hits: detections, out of the last `confirm_window` rounds of detection, that a new object needs.
-        confirm_window: rounds of detection; a new object that cannot reach `confirm_hits` in them any more is dropped.
-        reprompt_iou: an object whose mask has a lower IoU with its detection has drifted, and is corrected: SAM 2
-            forgets what it tracked of it.
-        lost_after: frames without a sighting after which SAM 2 stops looking for an object.
-        doubt_after: frames without a sighting after which SAM 2 alone cannot bring an object back: a mask it sees then
-            counts once a detection agrees; None: it always counts.
-        stay_for: frames without a sighting for which an object is taken to be about where it was seen last: a detection
-            of its phrase whose box has `iou_threshold` with the box it had there is it, whatever it looks like.
-        forget_after: frames without a sighting after which a lost object cannot come back; None: it always can.
-        max_lost: lost objects that are remembered, the most recently seen ones.
-        similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
-            again.
-        similarity_margin: how much closer than the second-best unseen object of its phrase it must be.
-        merge_iou: two objects of one phrase whose masks have this IoU in `merge_rounds` rounds of detection are one,
-            unless they were once found beside each other. Two detections of a phrase with this IoU are one at once.
-        astray_iou: an object has gone astray when its mask has this IoU with a detection that belongs to another
-            object, of another phrase or once found beside it, in `merge_rounds` rounds; SAM 2 lets go of it, and it
-            can be found again. Nor does a hidden object come back where SAM 2 sees another one with this IoU.
-        merge_rounds: rounds of detection in a row.
-        min_object_score: SAM 2's presence logit above which a mask counts as seen.
-        max_area_ratio: a mask that is this many times larger or smaller than the object's usual area is kept out of
-            its memory, as long as that lasts no more than `jump_patience` frames.
-        jump_patience: frames.
-        max_objects: objects followed at a time; None: any number. More detections are ignored, the least confident
-            first.
-    """
-
-    iou_threshold: float = 0.3
-    other_class_iou: float = 0.7
-    appearance_weight: float = 0.3
-    covered_fraction: float = 0.8
-    sure_confidence: float = 0.5
-    confirm_hits: int = 2
-    confirm_window: int = 3
-    reprompt_iou: float = 0.9
-    lost_after: int = 60
-    doubt_after: int | None = 10
-    stay_for: int = 10
-    forget_after: int | None = None
-    max_lost: int = 256
-    similarity_threshold: float = 0.6
-    similarity_margin: float = 0.05
-    merge_iou: float = 0.6
-    astray_iou: float = 0.5
-    merge_rounds: int = 2
-    min_object_score: float = 0.0
-    max_area_ratio: float = 3.0
-    jump_patience: int = 5
-    max_objects: int | None = None
-
-    def __post_init__(self) -> None:
-        fractions = ("iou_threshold", "other_class_iou", "appearance_weight", "covered_fraction", "sure_confidence")
-        for name in (*fractions, "reprompt_iou", "merge_iou", "astray_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
-        for name in ("confirm_hits", "confirm_window", "lost_after", "merge_rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if self.confirm_hits > self.confirm_window:
-            raise ValueError(
-                f"expected confirm_hits of at most confirm_window, got {self.confirm_hits} of {self.confirm_window}"
-            )
-        if self.max_area_ratio <= 1:
-            raise ValueError(f"expected max_area_ratio above 1, got {self.max_area_ratio}")
-        if self.max_objects is not None and self.max_objects < 0:
-            raise ValueError(f"expected max_objects of at least 0 or None, got {self.max_objects}")
-
-
-@dataclass(frozen=True)
-class IdentityEvent:
-    """Something that happened to an object.
-
-    Attributes:
-        frame_idx: 0-based.
-        obj_id: the object.
-        kind: what happened.
-        reason: why, in words and figures.
-    """
-
-    frame_idx: int
-    obj_id: int
-    kind: EventKind
-    reason: str
-
-
-@dataclass
-class Track:
-    """One object's life so far.
-
-    Attributes:
-        obj_id: at least 1, never used for another object.
-        state: where it is in its life.
-        class_votes: summed confidence of its detections, by phrase index.
-        confidence: of its last detection.
-        first_frame_idx: frame of its first detection.
-        last_seen_frame_idx: last frame with a mask.
-        rounds: whether each of the last rounds of detection found it.
-        descriptor: (C,) unit float32 appearance, averaged over its life; None if never given.
-        usual_area: pixels, averaged over the last frames.
-        jumped_frames: consecutive frames on which its area was far from that.
-        astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
-        in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
-        is_guess: whether SAM 2 alone brought it back into sight, and no detection has agreed yet.
-        place: left, top, right, bottom in pixels of its mask when it was last in sight, the last two exclusive; None
-            while it is in sight, and when that was in another scene or astray.
-        apart: objects that were detected beside it in one round, so that they cannot be the same.
-        mask: (H, W) bool on the last frame if SAM 2 sees it there, else None.
-    """
-
-    obj_id: int
-    state: TrackState
-    class_votes: dict[int, float]
-    confidence: float
-    first_frame_idx: int
-    last_seen_frame_idx: int
-    rounds: deque[bool]
-    descriptor: Descriptors | None = None
-    usual_area: float = 0.0
-    jumped_frames: int = 0
-    astray_rounds: int = 0
-    in_doubt: bool = False
-    is_guess: bool = False
-    place: Corners | None = None
-    apart: set[int] = field(default_factory=set)
-    mask: Masks | None = None
-
-    @property
-    def class_id(self) -> int:
-        """The phrase that most of its detections, weighed by confidence, gave it."""
-        return max(self.class_votes, key=lambda class_id: self.class_votes[class_id])
-
-    @property
-    def in_sight(self) -> bool:
-        """Whether SAM 2 sees it on the last frame, and that counts."""
-        return self.mask is not None and not self.in_doubt
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; the inverse of `from_dict`."""
-        return {
-            **vars(self),
-            "state": self.state.value,
-            "rounds": list(self.rounds),
-            "apart": sorted(self.apart),
-            "descriptor": None if self.descriptor is None else self.descriptor.tolist(),
-            "mask": None if self.mask is None else encode_rle(self.mask[None])[0],
-        }
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any], rules: IdentityRules) -> "Track":
-        """A track as `to_dict` saw it, under the same rules."""
-        descriptor, mask = saved["descriptor"], saved["mask"]
-        return cls(
-            **{
-                **saved,
-                "state": TrackState(saved["state"]),
-                "rounds": deque(saved["rounds"], maxlen=rules.confirm_window),
-                "place": None if saved["place"] is None else tuple(saved["place"]),
-                "apart": set(saved["apart"]),
-                "descriptor": None if descriptor is None else np.array(descriptor, dtype=np.float32),
-                "mask": None if mask is None else decode_rle([mask])[0],
-            }
-        )
-
-    def vote(self, class_id: int, confidence: float) -> None:
-        """Count one detection of the object."""
-        self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
-        self.confidence = confidence
-
-    def resemble(self, descriptor: Descriptors | None, rate: float) -> None:
-        """Move the average appearance towards a new one."""
-        if descriptor is not None:
-            former = np.zeros_like(descriptor) if self.descriptor is None else self.descriptor
-            self.descriptor = unit((1 - rate) * former + rate * unit(descriptor))
+__all__ = ["Found", "IdentityKeeper", "Sight"]
 
 
 @dataclass(frozen=True)
@@ -378,7 +175,7 @@ class IdentityKeeper:
         Raises:
             ValueError: detections without masks, classes or confidences, or with another number of descriptors.
         """
-        masks, class_ids, confidences = _fields(detections)
+        masks, class_ids, confidences = fields_of(detections)
         check_lengths(len(masks), descriptors=descriptors)
         followed = self.followed()
         obj_ids = np.zeros(len(masks), dtype=np.int64)
@@ -507,7 +304,7 @@ class IdentityKeeper:
     def _miss(self, track: Track, frame_idx: int, reason: str) -> bool:
         """Note that an object is not seen; True when SAM 2 is to let go of it."""
         if track.mask is not None and not track.in_doubt:
-            track.place = _corners(track.mask)
+            track.place = corners_of(track.mask)
         track.mask = None
         if track.state is TrackState.ACTIVE:
             self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", reason)
@@ -645,7 +442,7 @@ class IdentityKeeper:
         ]
         if not free or not recent:
             return []
-        boxes = np.array([_corners(masks[index]) for index in free], dtype=np.float32)
+        boxes = np.array([corners_of(masks[index]) for index in free], dtype=np.float32)
         places = np.array([unseen[column].place for column in recent], dtype=np.float32)
         overlap = sv.box_iou_batch(boxes, places)
         same_class = class_ids[list(free)][:, None] == np.array([unseen[column].class_id for column in recent])[None]
@@ -678,76 +475,3 @@ class IdentityKeeper:
             if likeness[row, column] >= self.rules.similarity_threshold and is_clear:
                 scores[row, column] = 1 + likeness[row, column]
         return [(free[row], column) for row, column in assign(scores)]
-
-
-def _fields(
-    detections: sv.Detections,
-) -> tuple[list[Masks], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    if len(detections) == 0:
-        return [], np.zeros(0, np.int64), np.zeros(0, np.float32)
-    for name in ("mask", "class_id", "confidence"):
-        if getattr(detections, name) is None:
-            raise ValueError(f"expected detections with mask, class_id and confidence, got none of {name}")
-    class_ids = np.asarray(detections.class_id, dtype=np.int64)
-    return list(np.asarray(detections.mask)), class_ids, np.asarray(detections.confidence, dtype=np.float32)
-
-
-def check_lengths(expected: int, **arrays: npt.NDArray[np.generic] | None) -> None:
-    """Raise a ValueError for an array, other than None, whose first axis is not `expected` long."""
-    for name, array in arrays.items():
-        if array is not None and len(array) != expected:
-            raise ValueError(f"expected {name} for {expected} objects, got {len(array)}")
-
-
-def unit(descriptor: Descriptors) -> Descriptors:
-    """A descriptor (C,) or descriptors (N, C) as float32 of length 1; zeros stay zeros."""
-    descriptor = np.asarray(descriptor, dtype=np.float32)
-    return descriptor / np.maximum(np.linalg.norm(descriptor, axis=-1, keepdims=True), 1e-12)
-
-
-def similarities(
-    descriptors: Descriptors | None, num_detections: int, tracks: Sequence[Track]
-) -> npt.NDArray[np.float64]:
-    """(N, M) cosines of N detections' descriptors and M objects' appearances; NaN where either is unknown."""
-    cosines = np.full((num_detections, len(tracks)), np.nan)
-    known = [column for column, track in enumerate(tracks) if track.descriptor is not None]
-    if descriptors is not None and known and num_detections:
-        appearances = np.stack([np.asarray(tracks[column].descriptor) for column in known])
-        cosines[:, known] = unit(descriptors) @ appearances.T
-    return cosines
-
-
-def mask_overlaps(
-    masks: Sequence[Masks], others: Sequence[Masks]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """How (H, W) bool masks overlap, compared only where their bounding boxes meet.
-
-    Returns:
-        (N, M) IoU, and (N, M) share of the smaller mask that lies on the larger; both 0 for empty masks.
-    """
-    ious, inside = np.zeros((len(masks), len(others))), np.zeros((len(masks), len(others)))
-    corners, other_corners = (np.array([_corners(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
-    areas, other_areas = ([int(mask.sum()) for mask in each] for each in (masks, others))
-    for row, (left, top, right, bottom) in enumerate(corners):
-        for column, (other_left, other_top, other_right, other_bottom) in enumerate(other_corners):
-            rows = slice(max(top, other_top), min(bottom, other_bottom))
-            columns = slice(max(left, other_left), min(right, other_right))
-            if rows.start < rows.stop and columns.start < columns.stop:
-                shared = int((masks[row][rows, columns] & others[column][rows, columns]).sum())
-                ious[row, column] = shared / max(areas[row] + other_areas[column] - shared, 1)
-                inside[row, column] = shared / max(min(areas[row], other_areas[column]), 1)
-    return ious, inside
-
-
-def _corners(mask: Masks) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a mask, the last two exclusive; zeros for an empty one."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if len(rows) == 0:
-        return 0, 0, 0, 0
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def assign(scores: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-    """One-to-one pairs (row, column) with the highest total score; a negative score forbids a pair."""
-    rows, columns = linear_sum_assignment(np.where(scores >= 0, -scores, _IMPOSSIBLE))
-    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if scores[row, column] >= 0]

@@ -12,10 +12,10 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration, Flo
 from transformers.modeling_outputs import BaseModelOutput
 
 from grounded_sam2.detectors.base import Image, as_image_list
-from grounded_sam2.download import CHECKPOINTS
-from grounded_sam2.florence2_answer import NUM_BINS, Answer, Region, Span, parse_regions
-from grounded_sam2.florence2_tasks import PHRASE_GROUNDING, Task, check_text
-from grounded_sam2.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
+from grounded_sam2.detectors.florence2.answer import NUM_BINS, Answer, Region, Span, parse_regions
+from grounded_sam2.detectors.florence2.tasks import PHRASE_GROUNDING, Task, check_text
+from grounded_sam2.weights.download import CHECKPOINTS
+from grounded_sam2.weights.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
 
 _DEFAULT_CHECKPOINT = "florence-2-large"
 _CONVERTED = "florence-community/Florence-2-large"
@@ -95,7 +95,7 @@ class Florence2:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            caption_task: one of `grounded_sam2.florence2_tasks.CAPTIONS`.
+            caption_task: one of `grounded_sam2.detectors.florence2.tasks.CAPTIONS`.
             grounding_task: how the caption is taken to the image.
 
         Returns:
@@ -125,7 +125,7 @@ class Florence2:
 
         Raises:
             ValueError: an image of another shape or dtype, a text that is missing or not wanted (see
-                `grounded_sam2.florence2_tasks.check_text`), or one longer than the model reads.
+                `grounded_sam2.detectors.florence2.tasks.check_text`), or one longer than the model reads.
         """
         image_list = as_image_list(images)
         questions = [self._question(task, check_text(task, text)) for text in texts]

@@ -1,4 +1,4 @@
-"""Tracked objects as files, and back: one map of ids per frame, and the log of what happened to each object.
+"""Tracked objects as files, and back: one map of ids per frame.
 
 `IdMapWriter` writes the two folders that scripts for Grounded SAM 2 read:
 
@@ -16,8 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,10 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.files import GrowingFile, check_writable, replacing
-from grounded_sam2.identity import IdentityEvent
+from grounded_sam2.files import check_writable, replacing
 
-__all__ = ["EventLogWriter", "IdMapWriter", "id_map", "read_events", "read_id_map"]
+__all__ = ["IdMapWriter", "id_map", "read_id_map"]
 
 _FRAME_FILE = re.compile(r"mask_(\d+)\.(?:npy|json)")
 _LARGEST_ID = np.iinfo(np.uint16).max
@@ -200,53 +197,3 @@ def read_id_map(folder: str | os.PathLike[str], frame_idx: int) -> sv.Detections
             **{score: np.array([label[score] for label in labels], dtype=np.float32) for score in sorted(columns)},
         },
     )
-
-
-class EventLogWriter:
-    """Write what happens to objects, one line of JSON an event, each on disk at once.
-
-    Lines go to `<stem>.partial<suffix>`, which takes the place of `path` when the `with` block ends well; after an
-    error, Ctrl-C or a crash it stays, and `read_events` reads it.
-
-    Args:
-        path: of the file, usually `*.jsonl`.
-
-    Attributes:
-        file: what the lines go to; an interrupted run goes on in it, see `grounded_sam2.resume`.
-
-    Raises:
-        OSError: `path` cannot be written.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.file = GrowingFile(path)
-        self.path = self.file.path
-
-    def write(self, events: Iterable[IdentityEvent]) -> None:
-        """Append events.
-
-        Raises:
-            OSError: a full disk.
-        """
-        self.file.append("".join(json.dumps(asdict(event)) + "\n" for event in events))
-
-    def __enter__(self) -> EventLogWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.file.finish()
-        else:
-            self.file.leave()
-
-
-def read_events(path: str | os.PathLike[str]) -> list[IdentityEvent]:
-    """Read back a log of `EventLogWriter`; a last line that was cut off is left out.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [IdentityEvent(**json.loads(line)) for line in lines if line.endswith("\n")]
