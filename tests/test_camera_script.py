@@ -15,8 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from grounded_sam2.export import read_frame_annotations
-from grounded_sam2.export.id_maps import read_id_map
+from grounded_sam2.export import read_frame_annotations, read_id_map
 from grounded_sam2.script import run
 from grounded_sam2.track.events import read_events
 from grounded_sam2.video import VideoWriter, live, open_frames
@@ -39,7 +38,7 @@ def script(load_script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         for frame_idx in range(NUM_FRAMES):
             writer.write(frames[frame_idx])
     script = load_script(SCRIPT)
-    script.CAMERA, script.LATENCY, script.STEP = str(tmp_path / "short.mp4"), "queue", 2
+    script.CAMERA, script.LATENCY, script.DETECT_EVERY = str(tmp_path / "short.mp4"), "queue", 2
     script.OUTPUT_DIR = tmp_path / "out"
     return script
 

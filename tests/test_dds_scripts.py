@@ -18,8 +18,7 @@ from grounded_sam2.detectors.dds import service as dds_service
 from grounded_sam2.export import read_frame_annotations, read_json
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.script import run
-from grounded_sam2.video import open_frames
-from grounded_sam2.video.video_writer import VideoWriter
+from grounded_sam2.video import VideoWriter, open_frames
 from training.scenes import Scene, make_clip
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -33,7 +32,7 @@ IMAGE_SCRIPTS = [GDINO_IMAGE, DINOX_IMAGE]
 VIDEO_SCRIPTS = [TRACKING, GDINO_CUSTOM, DINOX_CUSTOM, CONTINUOUS]
 SCRIPTS = [*IMAGE_SCRIPTS, *VIDEO_SCRIPTS]
 NUM_FRAMES = 4
-STEP = 2
+DETECT_EVERY = 2
 
 Load = Callable[[str], ModuleType]
 RunScript = Callable[..., int]
@@ -74,7 +73,7 @@ def run_script(load_script: Load, server: StandIn, scenes: list[Scene], footage:
         script = load_script(name)
         source = {"IMAGE_PATH": "picture.png"} if name in IMAGE_SCRIPTS else {"VIDEO_PATH": "clip.mp4"}
         defaults: dict[str, Any] = {setting: str(footage / path) for setting, path in source.items()}
-        defaults |= {"STEP": STEP} if name == CONTINUOUS else {}
+        defaults |= {"DETECT_EVERY": DETECT_EVERY} if name == CONTINUOUS else {}
         defaults |= {"TEXT_PROMPT": ". ".join(scenes[0].phrases), "DDS_ENDPOINT": server.url}
         defaults |= {"OUTPUT_DIR": tmp_path / "out", "CACHE_DIR": tmp_path / "cache"}
         for setting, value in {**defaults, **settings}.items():
@@ -91,7 +90,7 @@ def run_script(load_script: Load, server: StandIn, scenes: list[Scene], footage:
 
 def requests_of(name: str) -> int:
     """Images that a script sends when the objects are found at once."""
-    return NUM_FRAMES // STEP if name == CONTINUOUS else 1
+    return NUM_FRAMES // DETECT_EVERY if name == CONTINUOUS else 1
 
 
 def texts_in(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import supervision as sv
 
-from grounded_sam2.export.id_maps import IdMapWriter, id_map, read_id_map
+from grounded_sam2.export import IdMapWriter, id_map, read_id_map
 from grounded_sam2.track.events import EventLogWriter, IdentityEvent, read_events
 
 SIZE = (12, 8)  # width, height

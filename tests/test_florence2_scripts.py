@@ -13,8 +13,7 @@ from grounded_sam2.export import read_caption, read_frame_annotations, read_json
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image
 from grounded_sam2.script import run
-from grounded_sam2.video import open_frames
-from grounded_sam2.video.video_writer import VideoWriter
+from grounded_sam2.video import VideoWriter, open_frames
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IMAGE_SCRIPT = "grounded_sam2_florence2_image_demo.py"
@@ -191,7 +190,7 @@ def short_clip(tmp_path: Path) -> Path:
 def test_tracking(load_script: Load, parrot: Parrot, tmp_path: Path, short_clip: Path, task: str) -> None:
     """Every few frames Florence-2 points at where the owl is in the first; SAM 2 follows it under one id."""
     script = load_script(TRACKING_SCRIPT)
-    script.VIDEO_PATH, script.OUTPUT_DIR, script.STEP = str(short_clip), tmp_path / "out", 2
+    script.VIDEO_PATH, script.OUTPUT_DIR, script.DETECT_EVERY = str(short_clip), tmp_path / "out", 2
     script.TEXT_PROMPT, script.DETECTION_TASK = "an owl.", task
     script.FLORENCE2_MODEL_ID = parrot(f"Owl{locs(*OWL)}")
     script.main()

@@ -20,9 +20,8 @@ import numpy as np
 import pytest
 
 from grounded_sam2.images import RGBImage, letterboxed
-from grounded_sam2.video import VideoFile, VideoWriter, live, open_frames
+from grounded_sam2.video import LiveStream, VideoFile, VideoWriter, live, open_frames
 from grounded_sam2.video.capture import CapturedFrame, CorruptFrameError
-from grounded_sam2.video.live import LiveStream
 
 SIZE = (96, 64)  # width, height
 GREY_STEP = 5  # frame 7 is grey 35: compression changes it by less than half of this

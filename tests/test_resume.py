@@ -18,15 +18,13 @@ import supervision as sv
 import torch
 
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter, read_frame_annotations
-from grounded_sam2.export.id_maps import read_id_map
+from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter, read_frame_annotations, read_id_map
 from grounded_sam2.script import StoppedError, StopRequest, run
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.events import EventLogWriter, read_events
 from grounded_sam2.track.resume import SavedRun, settings_of
 from grounded_sam2.track.reverse import ReverseTracker
-from grounded_sam2.video import open_frames, open_indexed_frames
-from grounded_sam2.video.video_writer import VideoWriter
+from grounded_sam2.video import VideoWriter, open_frames, open_indexed_frames
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip
@@ -37,7 +35,7 @@ CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
 REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 SIZE = (96, 128)  # height, width
 NUM_FRAMES = 12
-SETTINGS = {"TEXT_PROMPT": "dog.", "STEP": "3"}
+SETTINGS = {"TEXT_PROMPT": "dog.", "DETECT_EVERY": "3"}
 
 Load = Callable[[str], ModuleType]
 
@@ -184,7 +182,7 @@ def test_a_state_holds_memories_and_no_more(predictor: SAM2VideoPredictor, clip:
     ("changes", "message"),
     [
         ({"TEXT_PROMPT": "cat."}, r"a\.resume is of a run with TEXT_PROMPT dog\., this one has cat\.; run without"),
-        ({"STEP": "4"}, "a run with STEP 3, this one has 4"),
+        ({"DETECT_EVERY": "4"}, "a run with DETECT_EVERY 3, this one has 4"),
     ],
 )
 def test_another_run_is_refused_and_harms_nothing(
@@ -285,8 +283,15 @@ def test_a_camera_is_followed_but_not_resumed(tmp_path: Path, predictor: SAM2Vid
 
 
 def test_settings_are_those_that_results_depend_on() -> None:
-    namespace = {"STEP": 10, "OUTPUT_DIR": Path("out"), "RESUME": True, "Path": Path, "_HIDDEN": 1, "main": None}
-    assert settings_of(namespace) == {"STEP": "10", "_HIDDEN": "1"}
+    namespace = {
+        "DETECT_EVERY": 10,
+        "OUTPUT_DIR": Path("out"),
+        "RESUME": True,
+        "Path": Path,
+        "_HIDDEN": 1,
+        "main": None,
+    }
+    assert settings_of(namespace) == {"DETECT_EVERY": "10", "_HIDDEN": "1"}
 
 
 # ---- the scripts, really stopped and killed ----
@@ -384,7 +389,7 @@ def test_a_script_refuses_to_go_on_with_other_settings(
     before = tree(tmp_path)
     said = script_that_ends(
         load_script(CONTINUOUS_SCRIPT), capsys,
-        VIDEO_PATH=str(video), OUTPUT_DIR=tmp_path, RESUME=True, STEP=8,
+        VIDEO_PATH=str(video), OUTPUT_DIR=tmp_path, RESUME=True, DETECT_EVERY=8,
     )  # fmt: skip
-    assert "a run with STEP 7, this one has 8; run without --resume to start anew" in said
+    assert "a run with DETECT_EVERY 7, this one has 8; run without --resume to start anew" in said
     assert tree(tmp_path) == before and json.loads((tmp_path / "late.partial.jsonl").read_text().splitlines()[1])

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from grounded_sam2.video.live import LiveStream
+from grounded_sam2.video import LiveStream
 
 FPS = 25
 SIZE = (96, 64)

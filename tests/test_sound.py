@@ -11,8 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from grounded_sam2.video import open_frames
-from grounded_sam2.video.video_writer import VideoWriter
+from grounded_sam2.video import VideoWriter, open_frames
 
 RATE = 16000  # samples per second
 TIMES = [0, 1, 2, 7, 8, 9, 10, 22, 23, 24, 30, 31, 40, 41, 49]  # in 1/25 s, irregular

@@ -14,11 +14,11 @@ from grounded_sam2.script import StoppedError, StopRequest
 from grounded_sam2.track.tracking import (
     PromptType,
     frame_at,
-    frame_detections,
     masks_of,
+    objects_in_sight,
     prompt_objects,
-    track,
-    track_frame,
+    track_both_ways,
+    track_newest_frame,
 )
 from grounded_sam2.video import open_frames
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -52,7 +52,7 @@ def test_every_frame_is_tracked_in_order(predictor: SAM2VideoPredictor, prompt_t
     state = predictor.init_state(open_frames(FRAMES))
     objects = prompt_objects(predictor, state, start, found(2), prompt_type)
     assert objects.tracker_id.tolist() == [1, 2]
-    tracked = list(track(predictor, state, start, objects))
+    tracked = list(track_both_ways(predictor, state, start, objects))
     assert [frame_idx for frame_idx, _ in tracked] == list(range(6))
     for _, detections in tracked:
         assert detections.mask.shape == (len(detections), 60, 80)
@@ -74,13 +74,13 @@ def test_the_backward_pass_can_be_ended(predictor: SAM2VideoPredictor) -> None:
     state = predictor.init_state(open_frames(FRAMES))
     objects = prompt_objects(predictor, state, 5, found(2), "mask")
     with pytest.raises(StoppedError, match="stopped by SIGINT after 2 frames"):
-        next(track(predictor, state, 5, objects, stop.guard, progress=stop_after_two))
+        next(track_both_ways(predictor, state, 5, objects, stop.guard, progress=stop_after_two))
 
 
 def test_backward_masks_are_those_of_propagation(predictor: SAM2VideoPredictor) -> None:
     state = predictor.init_state(open_frames(FRAMES))
     objects = prompt_objects(predictor, state, 3, found(2), "mask")
-    tracked = dict(track(predictor, state, 3, objects))
+    tracked = dict(track_both_ways(predictor, state, 3, objects))
     state = predictor.init_state(open_frames(FRAMES))
     prompt_objects(predictor, state, 3, found(2), "mask")
     for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(state, start_frame_idx=3, reverse=True):
@@ -92,24 +92,24 @@ def test_backward_masks_are_those_of_propagation(predictor: SAM2VideoPredictor) 
 
 def test_stream_equals_video(predictor: SAM2VideoPredictor) -> None:
     state = predictor.init_state(open_frames(FRAMES))
-    offline = dict(track(predictor, state, 0, prompt_objects(predictor, state, 0, found(2), "mask")))
+    offline = dict(track_both_ways(predictor, state, 0, prompt_objects(predictor, state, 0, found(2), "mask")))
     stream = predictor.init_stream(num_frames=len(FRAMES))
     for image in FRAMES:
         frame_idx = predictor.append_frame(stream, image)
         if frame_idx == 0:
             objects = prompt_objects(predictor, stream, 0, found(2), "mask")
-        detections = track_frame(predictor, stream, frame_idx, objects)
+        detections = track_newest_frame(predictor, stream, frame_idx, objects)
         np.testing.assert_array_equal(detections.mask, offline[frame_idx].mask)
 
 
 def test_no_objects_still_gives_every_frame(predictor: SAM2VideoPredictor) -> None:
     state = predictor.init_state(open_frames(FRAMES))
     objects = prompt_objects(predictor, state, 2, found(0))
-    tracked = list(track(predictor, state, 2, objects))
+    tracked = list(track_both_ways(predictor, state, 2, objects))
     assert [frame_idx for frame_idx, _ in tracked] == list(range(6))
     assert all(len(detections) == 0 and detections.mask.shape == (0, 60, 80) for _, detections in tracked)
     stream = predictor.init_stream()
-    assert len(track_frame(predictor, stream, predictor.append_frame(stream, FRAMES[0]), objects)) == 0
+    assert len(track_newest_frame(predictor, stream, predictor.append_frame(stream, FRAMES[0]), objects)) == 0
 
 
 def test_frame_detections_leave_out_empty_masks() -> None:
@@ -117,7 +117,7 @@ def test_frame_detections_leave_out_empty_masks() -> None:
     objects.tracker_id = np.array([1, 2])
     masks = np.zeros((2, 60, 80), dtype=bool)
     masks[1, 10:12, 20:25] = True
-    detections = frame_detections([1, 2], masks, {1: (0.1, -9.0), 2: (0.7, 4.0)}, objects)
+    detections = objects_in_sight([1, 2], masks, {1: (0.1, -9.0), 2: (0.7, 4.0)}, objects)
     assert detections.tracker_id.tolist() == [2]
     np.testing.assert_array_equal(detections.xyxy, [[20, 10, 25, 12]])
     assert detections.data["class_name"].tolist() == ["a"]

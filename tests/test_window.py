@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from grounded_sam2.video.window import Window
+from grounded_sam2.video import Window
 
 IMAGE = np.full((48, 64, 3), (200, 30, 60), np.uint8)
 

@@ -16,7 +16,7 @@ from grounded_sam2.track.events import IdentityEvent
 from grounded_sam2.track.keeper import IdentityKeeper
 from grounded_sam2.track.object_track import Track, TrackState
 from grounded_sam2.track.rules import IdentityRules
-from grounded_sam2.track.tracking import masks_of, no_objects, tracked_detections
+from grounded_sam2.track.tracking import make_tracked_detections, masks_of, no_objects
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 _NEGATION = re.compile(r"^not (?:an? |the )?")
@@ -146,7 +146,7 @@ class ContinuousTracker:
         Raises:
             ValueError: not an RGB uint8 image, or of another size.
         """
-        is_cut = self._is_scene_cut(image)
+        is_cut = self._take_thumbnail(image)
         self.frame_idx = self.predictor.append_frame(self._state, image)
         doubtful = self._follow(is_cut)
         is_due = self.frame_idx - self._detection_idx >= self.detect_every
@@ -158,7 +158,8 @@ class ContinuousTracker:
         self.predictor.forget_frame(self._state, self.frame_idx, [i for i in doubtful if i in self._state.objects])
         return objects
 
-    def _is_scene_cut(self, image: Image) -> bool:
+    def _take_thumbnail(self, image: Image) -> bool:
+        """Keep the frame's thumbnail in place of the last one; True when they differ like two scenes."""
         if self.scene_cut is None:
             return False
         grey = cv2.cvtColor(cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
@@ -224,7 +225,7 @@ class ContinuousTracker:
         ]
         if not seen:
             return no_objects((size[1], size[0]))
-        return tracked_detections(
+        return make_tracked_detections(
             [track.obj_id for track in seen],
             np.stack([cast(npt.NDArray[np.bool_], track.mask) for track in seen]),
             self.predictor.frame_scores(self._state, self.frame_idx),

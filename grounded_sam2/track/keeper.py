@@ -8,7 +8,7 @@ leave a frame out of an object's memory.
     for frame_idx, frame in enumerate(frames):
         sight = keeper.see(frame_idx, obj_ids, masks, object_scores, descriptors)     # obj_ids that SAM 2 follows
         ...                                                # show sight.shown, remove sight.removed from the session
-        if frame_idx % step == 0:
+        if frame_idx % detect_every == 0:
             found = keeper.match(frame_idx, detections, detection_descriptors)
             ...                                            # prompt found.prompt, remove found.removed
     keeper.events                                          # what happened to whom, when and why
@@ -23,8 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.masks import Masks, corners_of, mask_overlaps
-from grounded_sam2.track.association import assign, check_lengths, fields_of, similarities
+from grounded_sam2.masks import Masks, mask_overlaps
+from grounded_sam2.track.association import (
+    Association,
+    begin_association,
+    check_lengths,
+    find_astray,
+    match_by_looks,
+    match_by_overlap,
+    match_by_place,
+)
 from grounded_sam2.track.events import EventKind, IdentityEvent
 from grounded_sam2.track.object_track import FOLLOWED, Descriptors, Track, TrackState
 from grounded_sam2.track.rules import IdentityRules
@@ -96,7 +104,7 @@ class IdentityKeeper:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Become what `to_dict` saw, under the same rules."""
+        """Inverse of `to_dict`, under the same rules."""
         tracks = [Track.from_dict(track, self.rules) for track in saved["tracks"]]
         self.tracks = {track.obj_id: track for track in tracks}
         self.events = [IdentityEvent(**event) for event in saved["events"]]
@@ -144,16 +152,16 @@ class IdentityKeeper:
         for row, obj_id in enumerate(obj_ids):
             track, area = self.tracks[obj_id], areas[row]
             is_visible = row in visible and (track.mask is not None or not self._is_taken(masks[row], standing))
-            track.in_doubt = track.in_doubt or is_cut or self._is_long_gone(track, frame_idx)
+            track.in_doubt = track.in_doubt or is_cut or track.is_long_hidden(frame_idx, self.rules)
             if is_visible and not track.in_doubt:
                 if track.state is TrackState.OCCLUDED:
                     hidden = frame_idx - track.last_seen_frame_idx
                     self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by SAM 2")
                     track.is_guess = True
                 track.mask, track.place, track.last_seen_frame_idx = masks[row], None, frame_idx
-                if self._is_usual(track, area):
+                if track.learn_area(area, self.rules):
                     remembered.append(obj_id)
-                    track.resemble(None if descriptors is None else descriptors[row], rate=0.1)
+                    track.learn_appearance(None if descriptors is None else descriptors[row], rate=0.1)
             elif self._miss(track, frame_idx, "another scene" if is_cut else f"object score {object_scores[row]:.1f}"):
                 removed.append(obj_id)
             elif is_visible:
@@ -175,79 +183,84 @@ class IdentityKeeper:
         Raises:
             ValueError: detections without masks, classes or confidences, or with another number of descriptors.
         """
-        masks, class_ids, confidences = fields_of(detections)
-        check_lengths(len(masks), descriptors=descriptors)
-        followed = self.followed()
-        obj_ids = np.zeros(len(masks), dtype=np.int64)
-        prompt: list[int] = []
+        seen = [track for track in self.followed() if track.mask is not None]
+        association = begin_association(frame_idx, detections, descriptors, seen)
+        self._find_seen(association)
+        is_part = association.parts(self.rules)
+        removed = self._find_unseen(association, is_part)
+        self._bear_new(association, is_part)
 
-        # 1: objects that SAM 2 sees, by where they are
-        seen = [track for track in followed if track.mask is not None]
-        seen_masks = [track.mask for track in seen if track.mask is not None]
-        ious, inside = mask_overlaps(masks, seen_masks)
-        for index, column in assign(self._scores(ious, inside, class_ids, descriptors, seen)):
-            track = seen[column]
-            obj_ids[index] = track.obj_id
-            track.vote(int(class_ids[index]), float(confidences[index]))
-            track.astray_rounds, track.is_guess = 0, False
-            if track.in_doubt:
-                self._return(track, masks[index], frame_idx, "SAM 2 and the detector")
-                prompt.append(index)
-            elif ious[index, column] < self.rules.reprompt_iou:
-                track.mask = masks[index]
-                prompt.append(index)
-
-        # 2: objects not surely in sight, by place or looks; who is where one of them is found is astray as well
-        same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
-        in_sight = np.array([track.in_sight for track in seen], dtype=bool)
-        is_part = (in_sight & same_class & (inside >= self.rules.covered_fraction)).any(axis=1)
-        mutual = mask_overlaps(masks, masks)[0]
-        is_double = (mutual >= self.rules.merge_iou) & (class_ids[:, None] == class_ids[None])
-        removed: list[int] = []
-        while True:
-            open_rows = map(int, np.flatnonzero(~is_part & (obj_ids == 0)))
-            free = [index for index in open_rows if not obj_ids[is_double[index]].any()]
-            astray = self._find_astray(obj_ids, ious, class_ids, seen)
-            astray_ids = {track.obj_id for track in astray}
-            tracks = self.tracks.values()
-            unsure = [track for track in tracks if not track.in_sight or track.is_guess or track.obj_id in astray_ids]
-            pairs = self._still_there(frame_idx, free, class_ids, masks, unsure)
-            pairs = pairs or self._look_alikes(free, class_ids, descriptors, unsure)
-            if not pairs:
-                break
-            for index, column in pairs:
-                track = unsure[column]
-                obj_ids[index] = track.obj_id
-                prompt.append(index)
-                track.vote(int(class_ids[index]), float(confidences[index]))
-                if track.in_sight:
-                    removed.append(track.obj_id)
-                self._return(track, masks[index], frame_idx, "the detector")
-        for track in astray:
-            track.astray_rounds += 1
-
-        # 3: the rest are new
-        for index in sorted(free, key=lambda index: -confidences[index]):
-            if obj_ids[is_double[index]].any():
-                continue
-            if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
-                break
-            track = self._bear(frame_idx, int(class_ids[index]), float(confidences[index]))
-            self._show(track, masks[index], frame_idx)
-            obj_ids[index] = track.obj_id
-            prompt.append(index)
-
+        obj_ids = association.obj_ids
         for index in map(int, np.flatnonzero(obj_ids)):
             track = self.tracks[int(obj_ids[index])]
-            track.resemble(None if descriptors is None else descriptors[index], rate=0.3)
-        self._tell_apart(obj_ids, mutual < self.rules.iou_threshold)
+            track.learn_appearance(None if descriptors is None else descriptors[index], rate=0.3)
+        self._tell_apart(obj_ids, association.mutual_ious < self.rules.iou_threshold)
         ended = self._confirm(frame_idx, {int(obj_id) for obj_id in obj_ids if obj_id})
         ended += self._merge(frame_idx) + self._let_go(frame_idx)
         gone = np.isin(obj_ids, ended)
         obj_ids[gone] = 0
-        return Found(obj_ids, sorted(index for index in prompt if not gone[index]), removed + ended)
+        return Found(obj_ids, sorted(index for index in association.prompt if not gone[index]), removed + ended)
 
-    # ---- one object's life ----
+    # ---- a round of detection ----
+
+    def _find_seen(self, association: Association) -> None:
+        """Give detections to objects that SAM 2 sees, by where they are."""
+        for index, column in match_by_overlap(association, self.rules):
+            track, mask = association.seen[column], association.masks[index]
+            track.vote(int(association.class_ids[index]), float(association.confidences[index]))
+            track.astray_rounds, track.is_guess = 0, False
+            has_drifted = not track.in_doubt and association.ious[index, column] < self.rules.reprompt_iou
+            association.settle(index, track, needs_prompt=track.in_doubt or has_drifted)
+            if track.in_doubt:
+                self._return(track, mask, association.frame_idx, "SAM 2 and the detector")
+            elif has_drifted:
+                track.mask = mask
+
+    def _find_unseen(self, association: Association, is_part: npt.NDArray[np.bool_]) -> list[int]:
+        """Give detections to objects that are not surely in sight, by place or looks.
+
+        Who is where one of them is found is astray, and not surely in sight either.
+
+        Returns:
+            Objects that SAM 2 followed elsewhere.
+        """
+        removed: list[int] = []
+        while True:
+            free = association.free(is_part, self.rules)
+            astray = find_astray(association, self.rules)
+            astray_ids = {track.obj_id for track in astray}
+            tracks = self.tracks.values()
+            unsure = [track for track in tracks if not track.in_sight or track.is_guess or track.obj_id in astray_ids]
+            pairs = match_by_place(association, free, unsure, self.rules)
+            pairs = pairs or match_by_looks(association, free, unsure, self.rules)
+            if not pairs:
+                break
+            for index, column in pairs:
+                track = unsure[column]
+                association.settle(index, track, needs_prompt=True)
+                track.vote(int(association.class_ids[index]), float(association.confidences[index]))
+                if track.in_sight:
+                    removed.append(track.obj_id)
+                self._return(track, association.masks[index], association.frame_idx, "the detector")
+        for track in astray:
+            track.astray_rounds += 1
+        return removed
+
+    def _bear_new(self, association: Association, is_part: npt.NDArray[np.bool_]) -> None:
+        """Make new objects of the other detections, the most confident first."""
+        free = association.free(is_part, self.rules)
+        for index in sorted(free, key=lambda index: -association.confidences[index]):
+            if association.is_double(index, self.rules):
+                continue
+            if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
+                break
+            track = self._bear(
+                association.frame_idx, int(association.class_ids[index]), float(association.confidences[index])
+            )
+            track.show(association.masks[index], association.frame_idx)
+            association.settle(index, track, needs_prompt=True)
+
+    # ---- objects' lives ----
 
     def _log(self, frame_idx: int, obj_id: int, kind: EventKind, reason: str) -> None:
         self.events.append(IdentityEvent(frame_idx, obj_id, kind, reason))
@@ -268,34 +281,15 @@ class IdentityKeeper:
         self._log(frame_idx, track.obj_id, "born", f"detected with confidence {confidence:.2f}")
         return track
 
-    def _show(self, track: Track, mask: Masks, frame_idx: int) -> None:
-        track.mask, track.place, track.last_seen_frame_idx = mask, None, frame_idx
-        track.usual_area, track.jumped_frames, track.astray_rounds = float(mask.sum()), 0, 0
-        track.in_doubt = track.is_guess = False
-
     def _return(self, track: Track, mask: Masks, frame_idx: int, finder: str) -> None:
         """Bring an object that was out of sight, in doubt or astray to where it has been found."""
         if track.in_sight:
             reason = f"by {finder}, elsewhere than SAM 2 followed it"
         else:
             reason = f"after {frame_idx - track.last_seen_frame_idx} frames by {finder}"
-        self._show(track, mask, frame_idx)
+        track.show(mask, frame_idx)
         if track.state is not TrackState.TENTATIVE:
             self._enter(track, TrackState.ACTIVE, frame_idx, "found again", reason)
-
-    def _is_usual(self, track: Track, area: int) -> bool:
-        """Whether a mask's area is one its object can have, and learn it."""
-        ratio = area / track.usual_area if track.usual_area else 1.0
-        is_jump = max(ratio, 1 / ratio) > self.rules.max_area_ratio
-        track.jumped_frames = track.jumped_frames + 1 if is_jump else 0
-        if is_jump and track.jumped_frames <= self.rules.jump_patience:
-            return False
-        track.usual_area = float(area) if is_jump or not track.usual_area else 0.8 * track.usual_area + 0.2 * area
-        return True
-
-    def _is_long_gone(self, track: Track, frame_idx: int) -> bool:
-        hidden, doubt_after = frame_idx - track.last_seen_frame_idx, self.rules.doubt_after
-        return track.mask is None and doubt_after is not None and hidden > doubt_after
 
     def _is_taken(self, mask: Masks, standing: Sequence[Masks]) -> bool:
         """Whether another object is where a hidden one seems to come back."""
@@ -303,9 +297,7 @@ class IdentityKeeper:
 
     def _miss(self, track: Track, frame_idx: int, reason: str) -> bool:
         """Note that an object is not seen; True when SAM 2 is to let go of it."""
-        if track.mask is not None and not track.in_doubt:
-            track.place = corners_of(track.mask)
-        track.mask = None
+        track.hide()
         if track.state is TrackState.ACTIVE:
             self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", reason)
         hidden = frame_idx - track.last_seen_frame_idx
@@ -380,22 +372,6 @@ class IdentityKeeper:
                 del self.tracks[pair[1]]
         return merged
 
-    def _find_astray(
-        self,
-        obj_ids: npt.NDArray[np.int64],
-        ious: npt.NDArray[np.float64],
-        class_ids: npt.NDArray[np.int64],
-        seen: Sequence[Track],
-    ) -> list[Track]:
-        """Objects in sight whose mask is on a detection that belongs to what cannot be the same object."""
-        astray = []
-        for column, track in enumerate(seen):
-            strangers = (class_ids != track.class_id) | np.isin(obj_ids, list(track.apart))
-            others = (obj_ids > 0) & strangers & (ious[:, column] >= self.rules.astray_iou)
-            if track.in_sight and track.obj_id not in obj_ids and others.any():
-                astray.append(track)
-        return astray
-
     def _let_go(self, frame_idx: int) -> list[int]:
         """Lose objects that have been astray for some rounds; returns them."""
         lost = [track for track in self.followed() if track.astray_rounds >= self.rules.merge_rounds]
@@ -403,75 +379,3 @@ class IdentityKeeper:
             track.mask, track.astray_rounds = None, 0
             self._enter(track, TrackState.LOST, frame_idx, "lost", "its mask is on another object")
         return [track.obj_id for track in lost]
-
-    # ---- who is who ----
-
-    def _scores(
-        self,
-        ious: npt.NDArray[np.float64],
-        inside: npt.NDArray[np.float64],
-        class_ids: npt.NDArray[np.int64],
-        descriptors: Descriptors | None,
-        seen: Sequence[Track],
-    ) -> npt.NDArray[np.float64]:
-        """(N, M) how well each detection fits what SAM 2 sees of an object; negative where it cannot be that one."""
-        same_class = class_ids[:, None] == np.array([track.class_id for track in seen], dtype=np.int64)[None]
-        needed = np.where(same_class, self.rules.iou_threshold, self.rules.other_class_iou)
-        fits = (ious >= needed) | (same_class & (inside >= self.rules.covered_fraction))
-        weight = self.rules.appearance_weight
-        likeness = similarities(descriptors, len(class_ids), seen)
-        scores = np.where(np.isnan(likeness), ious, (1 - weight) * ious + weight * (1 + likeness) / 2)
-        in_sight = np.array([track.in_sight for track in seen], dtype=bool)
-        fits &= in_sight | np.isnan(likeness) | (likeness >= self.rules.similarity_threshold)
-        return np.where(fits, scores + 2 * same_class + in_sight, -1.0)
-
-    def _still_there(
-        self,
-        frame_idx: int,
-        free: Sequence[int],
-        class_ids: npt.NDArray[np.int64],
-        masks: Sequence[Masks],
-        unseen: Sequence[Track],
-    ) -> list[tuple[int, int]]:
-        """Pairs of a free detection and the position of the object that was last seen there, a moment ago."""
-        earliest = frame_idx - self.rules.stay_for
-        recent = [
-            column
-            for column, track in enumerate(unseen)
-            if track.place is not None and track.last_seen_frame_idx >= earliest
-        ]
-        if not free or not recent:
-            return []
-        boxes = np.array([corners_of(masks[index]) for index in free], dtype=np.float32)
-        places = np.array([unseen[column].place for column in recent], dtype=np.float32)
-        overlap = sv.box_iou_batch(boxes, places)
-        same_class = class_ids[list(free)][:, None] == np.array([unseen[column].class_id for column in recent])[None]
-        scores = np.where(same_class & (overlap >= self.rules.iou_threshold), overlap, -1.0)
-        return [(free[row], recent[column]) for row, column in assign(scores)]
-
-    def _look_alikes(
-        self,
-        free: Sequence[int],
-        class_ids: npt.NDArray[np.int64],
-        descriptors: Descriptors | None,
-        unseen: Sequence[Track],
-    ) -> list[tuple[int, int]]:
-        """Pairs of a free detection and the position of the unseen object that it shows.
-
-        Without descriptors only a phrase that one detection and one unseen object share decides.
-        """
-        wanted = [track.class_id for track in unseen]
-        same_class = class_ids[list(free)][:, None] == np.array(wanted, dtype=np.int64)[None]
-        likeness = similarities(None if descriptors is None else descriptors[list(free)], len(free), unseen)
-        scores = np.full(likeness.shape, -1.0)
-        for row, column in zip(*np.nonzero(same_class), strict=True):
-            if np.isnan(likeness[row, column]):
-                is_only = same_class[row].sum() == 1 and same_class[:, column].sum() == 1
-                scores[row, column] = 0.0 if is_only else -1.0
-                continue
-            rivals = np.delete(likeness[row], column)[np.delete(same_class[row], column)]
-            second = np.nanmax(rivals, initial=-1.0) if len(rivals) else -1.0
-            is_clear = likeness[row, column] >= second + self.rules.similarity_margin
-            if likeness[row, column] >= self.rules.similarity_threshold and is_clear:
-                scores[row, column] = 1 + likeness[row, column]
-        return [(free[row], column) for row, column in assign(scores)]

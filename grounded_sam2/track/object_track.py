@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from grounded_sam2.masks import Corners, Masks, decode_rle, encode_rle
+from grounded_sam2.masks import Corners, Masks, corners_of, decode_rle, encode_rle
 from grounded_sam2.track.rules import IdentityRules
 
 __all__ = ["FOLLOWED", "Descriptors", "Track", "TrackState", "unit"]
@@ -93,7 +93,7 @@ class Track:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any], rules: IdentityRules) -> "Track":
-        """A track as `to_dict` saw it, under the same rules."""
+        """The inverse of `to_dict`, under the same rules."""
         descriptor, mask = saved["descriptor"], saved["mask"]
         return cls(
             **{
@@ -112,11 +112,38 @@ class Track:
         self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
         self.confidence = confidence
 
-    def resemble(self, descriptor: Descriptors | None, rate: float) -> None:
+    def learn_appearance(self, descriptor: Descriptors | None, rate: float) -> None:
         """Move the average appearance towards a new one."""
         if descriptor is not None:
             former = np.zeros_like(descriptor) if self.descriptor is None else self.descriptor
             self.descriptor = unit((1 - rate) * former + rate * unit(descriptor))
+
+    def learn_area(self, area: int, rules: IdentityRules) -> bool:
+        """Take in a mask's area in pixels; False when it jumped, so that the mask is not to be remembered."""
+        ratio = area / self.usual_area if self.usual_area else 1.0
+        is_jump = max(ratio, 1 / ratio) > rules.max_area_ratio
+        self.jumped_frames = self.jumped_frames + 1 if is_jump else 0
+        if is_jump and self.jumped_frames <= rules.jump_patience:
+            return False
+        self.usual_area = float(area) if is_jump or not self.usual_area else 0.8 * self.usual_area + 0.2 * area
+        return True
+
+    def show(self, mask: Masks, frame_idx: int) -> None:
+        """Be in sight, beyond doubt, where a detection shows the object."""
+        self.mask, self.place, self.last_seen_frame_idx = mask, None, frame_idx
+        self.usual_area, self.jumped_frames, self.astray_rounds = float(mask.sum()), 0, 0
+        self.in_doubt = self.is_guess = False
+
+    def hide(self) -> None:
+        """Be out of sight; the place where it was in sight is kept."""
+        if self.in_sight and self.mask is not None:
+            self.place = corners_of(self.mask)
+        self.mask = None
+
+    def is_long_hidden(self, frame_idx: int, rules: IdentityRules) -> bool:
+        """Whether it was out of sight for so long that SAM 2 alone cannot bring it back."""
+        hidden = frame_idx - self.last_seen_frame_idx
+        return self.mask is None and rules.doubt_after is not None and hidden > rules.doubt_after
 
 
 def unit(descriptor: Descriptors) -> Descriptors:

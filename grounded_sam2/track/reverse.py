@@ -10,7 +10,7 @@ import supervision as sv
 
 from grounded_sam2.export.annotations import FrameAnnotations
 from grounded_sam2.masks import mask_overlaps
-from grounded_sam2.track.tracking import masks_of, tracked_detections
+from grounded_sam2.track.tracking import make_tracked_detections, masks_of
 from grounded_sam2.video.frame_source import IndexedFrameSource
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
@@ -178,7 +178,7 @@ class ReverseTracker:
         if not found:
             return None
         objects = [self._followed[obj_ids[row]] for row in found]
-        return tracked_detections(
+        return make_tracked_detections(
             [obj_ids[row] for row in found],
             masks[found],
             scores,

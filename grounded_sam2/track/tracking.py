@@ -82,7 +82,7 @@ def prompt_objects(
     return objects
 
 
-def track(
+def track_both_ways(
     predictor: SAM2VideoPredictor,
     inference_state: InferenceState,
     frame_idx: int,
@@ -102,7 +102,7 @@ def track(
         progress: shows how far the backward pass is, before any frame is yielded; called as `tqdm` is.
 
     Yields:
-        The 0-based frame index, and the objects whose mask is not empty on that frame, as `frame_detections` has them.
+        The 0-based frame index, and the objects whose mask is not empty on that frame, as `objects_in_sight` has them.
     """
     if len(objects) == 0:
         assert inference_state.num_frames is not None
@@ -117,7 +117,7 @@ def track(
             backwards = progress(backwards, total=frame_idx + 1, desc="backwards", unit="frame", leave=False)
         for index, obj_ids, mask_logits in backwards:
             if index < frame_idx:
-                detections = _detections_on(predictor, inference_state, index, obj_ids, mask_logits, objects)
+                detections = _objects_of_step(predictor, inference_state, index, obj_ids, mask_logits, objects)
                 before.append((index, detections, encode_rle(np.asarray(detections.mask))))
                 detections.mask = None
     while before:
@@ -126,10 +126,10 @@ def track(
         yield index, detections
 
     for index, obj_ids, mask_logits in predictor.propagate_in_video(inference_state, start_frame_idx=frame_idx):
-        yield index, _detections_on(predictor, inference_state, index, obj_ids, mask_logits, objects)
+        yield index, _objects_of_step(predictor, inference_state, index, obj_ids, mask_logits, objects)
 
 
-def track_frame(
+def track_newest_frame(
     predictor: SAM2VideoPredictor, inference_state: InferenceState, frame_idx: int, objects: sv.Detections
 ) -> sv.Detections:
     """Follow prompted objects onto the newest frame of a stream.
@@ -140,15 +140,15 @@ def track_frame(
         objects: what `prompt_objects` returned; with N = 0 nothing is tracked.
 
     Returns:
-        As `frame_detections`.
+        As `objects_in_sight`.
     """
     if len(objects) == 0:
         return no_objects((inference_state.video_width, inference_state.video_height))
     obj_ids, mask_logits = predictor.step(inference_state)
-    return _detections_on(predictor, inference_state, frame_idx, obj_ids, mask_logits, objects)
+    return _objects_of_step(predictor, inference_state, frame_idx, obj_ids, mask_logits, objects)
 
 
-def _detections_on(
+def _objects_of_step(
     predictor: SAM2VideoPredictor,
     inference_state: InferenceState,
     frame_idx: int,
@@ -156,8 +156,9 @@ def _detections_on(
     mask_logits: Tensor,
     objects: sv.Detections,
 ) -> sv.Detections:
+    """What a step of the predictor sees of the objects; see `objects_in_sight`."""
     scores = predictor.frame_scores(inference_state, frame_idx)
-    return frame_detections(obj_ids, masks_of(mask_logits), scores, objects)
+    return objects_in_sight(obj_ids, masks_of(mask_logits), scores, objects)
 
 
 def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
@@ -166,7 +167,7 @@ def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
     return (masks & ~small_components(masks, 0, LEAST_PART)).numpy()
 
 
-def frame_detections(
+def objects_in_sight(
     obj_ids: list[int],
     masks: npt.NDArray[np.bool_],
     scores: dict[int, tuple[float, float]],
@@ -192,7 +193,7 @@ def frame_detections(
     obj_ids = [obj_ids[index] for index in seen]
     row_of = {obj_id: row for row, obj_id in enumerate(objects.tracker_id.tolist())}
     rows = np.array([row_of[obj_id] for obj_id in obj_ids])
-    return tracked_detections(
+    return make_tracked_detections(
         obj_ids,
         masks[seen],
         scores,
@@ -202,7 +203,7 @@ def frame_detections(
     )
 
 
-def tracked_detections(
+def make_tracked_detections(
     obj_ids: Sequence[int],
     masks: npt.NDArray[np.bool_],
     scores: dict[int, tuple[float, float]],

@@ -1,4 +1,4 @@
-"""Frames in and frames out: every kind of source read lazily, and an H.264 writer.
+"""Frames in and frames out: every kind of source read lazily, an H.264 writer, and a window.
 
 All images are RGB uint8 `(H, W, 3)`, upright (rotation metadata applied). No source holds more than a few frames at a
 time, whatever its length.
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grounded_sam2.images import IMAGE_SUFFIXES, read_image, write_image
+from grounded_sam2.images import IMAGE_SUFFIXES
 from grounded_sam2.video.capture import is_realsense
 from grounded_sam2.video.frame_source import FrameSource, FrameStream, ImageSequence, IndexedFrameSource
 from grounded_sam2.video.live import LiveStream
 from grounded_sam2.video.video_file import DEFAULT_FPS, VideoFile
 from grounded_sam2.video.video_writer import VideoWriter, exact_fps
+from grounded_sam2.video.window import Window
 
 __all__ = [
     "FrameSource",
@@ -31,10 +32,9 @@ __all__ = [
     "LiveStream",
     "VideoFile",
     "VideoWriter",
+    "Window",
     "open_frames",
     "open_indexed_frames",
-    "read_image",
-    "write_image",
 ]
 
 

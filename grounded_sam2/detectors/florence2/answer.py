@@ -59,7 +59,7 @@ class Answer:
     Attributes:
         text: the answer, with its marks.
         regions: R ≥ 0 places in it.
-        confidence: (R,) float32 in [0, 1], how sure the model was of each, see `grounded_sam2.detectors.florence2.Florence2`.
+        confidence: (R,) float32 in [0, 1], how sure the model was of each, see `Florence2`.
     """
 
     text: str
