@@ -15,16 +15,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.batch import BatchFolder, detect_batch, read_batches
+from grounded_sam2.batch import BatchFolder, all_phrases, detect_batch, list_images, read_batches
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import write_json
-from grounded_sam2.export_images import write_image_coco, write_image_yolo
+from grounded_sam2.export.images import write_image_coco, write_image_yolo
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.image_list import all_phrases, list_images
 from grounded_sam2.images import write_image
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.segment import segment_batch
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor

@@ -8,14 +8,15 @@
 from pathlib import Path
 from typing import Literal
 
+from grounded_sam2.detectors.florence2 import Florence2
+from grounded_sam2.detectors.florence2.tasks import PIPELINES, check_text
 from grounded_sam2.export import write_json
 from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.florence2 import Florence2
-from grounded_sam2.florence2_tasks import PIPELINES, check_text
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run
 from grounded_sam2.segment import refine
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor

@@ -15,19 +15,18 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from grounded_sam2.export import FrameAnnotationWriter
-from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
+from grounded_sam2.export import FrameAnnotationWriter, IdMapWriter
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.frame_budget import FrameBudget
-from grounded_sam2.identity import IdentityRules
-from grounded_sam2.live import LiveStream
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
-from grounded_sam2.video_writer import VideoWriter
-from grounded_sam2.window import Window
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.events import EventLogWriter
+from grounded_sam2.track.frame_budget import FrameBudget
+from grounded_sam2.track.rules import IdentityRules
+from grounded_sam2.video import LiveStream, VideoWriter, Window
 from sam2.build_sam import build_sam2_video_predictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
@@ -38,8 +37,8 @@ TARGET_FPS: float | None = 10.0  # held by looking with the detector less often,
 SHOW = False  # also show a window, in which q or Esc ends the run
 MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
 MAX_SECONDS: float | None = None  # stop after so much time; none goes on to the end
-STEP = 10  # frames from one look of the detector to the next
-MAX_STEP = 100  # the most that STEP becomes to hold TARGET_FPS
+DETECT_EVERY = 10  # frames from one look of the detector to the next
+MAX_DETECT_EVERY = 100  # the most that DETECT_EVERY becomes to hold TARGET_FPS
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
@@ -58,7 +57,7 @@ def main() -> None:
     # Step 1: read the prompt and open the source, which is read in the background from now on
     phrases = parse_prompt(TEXT_PROMPT)
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
-    budget = FrameBudget(TARGET_FPS, detect_every=STEP, max_detect_every=max(STEP, MAX_STEP))
+    budget = FrameBudget(TARGET_FPS, detect_every=DETECT_EVERY, max_detect_every=max(DETECT_EVERY, MAX_DETECT_EVERY))
     with stop_on_signals() as stop, LiveStream(CAMERA, latency=LATENCY, stop=stop) as frames:
         note_nano_models(CAMERA, GDINO_MODEL_ID, SAM2_CHECKPOINT)
         with (
@@ -73,8 +72,8 @@ def main() -> None:
             dtype = choose_dtype(device, DTYPE)
             predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
             detector = budget.watch(HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD))
-            thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
-            tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
+            detection = {"detect_every": DETECT_EVERY, "box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
+            tracker = ContinuousTracker(detector, predictor, phrases, rules=rules, **detection)
 
             # Step 3: follow; draw and write each frame as it comes, until the stream ends or is stopped
             for image in tqdm(islice(frames, MAX_FRAMES), total=MAX_FRAMES, unit="frame"):

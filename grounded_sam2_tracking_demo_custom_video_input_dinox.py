@@ -11,17 +11,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.detectors.dds_cloud import DDSCloudDetector
+from grounded_sam2.detectors.dds import DDSCloudDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.segment import segment
-from grounded_sam2.tracking import PromptType, no_objects, prompt_objects, track_frame
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.track.tracking import PromptType, no_objects, prompt_objects, track_newest_frame
+from grounded_sam2.video import VideoWriter, open_frames
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -85,7 +85,7 @@ def main() -> None:
                 objects = prompt_objects(video_predictor, inference_state, frame_idx, detections, PROMPT_TYPE_FOR_VIDEO)
 
             # Step 4: follow them onto this frame; draw and write it
-            detections = track_frame(video_predictor, inference_state, frame_idx, objects)
+            detections = track_newest_frame(video_predictor, inference_state, frame_idx, objects)
             video.write(annotate(image, detections))
             annotations.write(frame_idx, detections)
 

@@ -13,26 +13,26 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
-from grounded_sam2.export import FrameAnnotationWriter
-from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
+from grounded_sam2.export import FrameAnnotationWriter, IdMapWriter
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.identity import IdentityRules
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.resume import SavedRun, settings_of
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.events import EventLogWriter
+from grounded_sam2.track.resume import SavedRun, settings_of
+from grounded_sam2.track.rules import IdentityRules
+from grounded_sam2.video import VideoWriter, open_frames
 from sam2.build_sam import build_sam2_video_predictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
 TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."; "not a toy car." bars one
 VIDEO_PATH = "assets/parade.mp4"  # video file, folder of frames, URL or camera index
 MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
-STEP = 10  # frames from one look of the detector to the next
+DETECT_EVERY = 10  # frames from one look of the detector to the next
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
@@ -75,8 +75,8 @@ def main() -> None:
         )
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
-        thresholds = {"box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
-        tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, rules=rules, **thresholds)
+        detection = {"detect_every": DETECT_EVERY, "box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
+        tracker = ContinuousTracker(detector, predictor, phrases, rules=rules, **detection)
 
         # Step 3: follow; draw and write each frame as it comes
         images = stop.guard(islice(frames, MAX_FRAMES), is_endless=frames.num_frames is None)

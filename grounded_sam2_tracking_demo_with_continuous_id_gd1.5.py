@@ -11,25 +11,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
-from grounded_sam2.detectors.dds_cloud import DDSCloudDetector, DDSModel
+from grounded_sam2.detectors.dds import DDSCloudDetector, DDSModel
 from grounded_sam2.detectors.tiled import in_tiles
-from grounded_sam2.export import FrameAnnotationWriter
-from grounded_sam2.export_tracks import EventLogWriter, IdMapWriter
+from grounded_sam2.export import FrameAnnotationWriter, IdMapWriter
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.identity import IdentityRules
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.events import EventLogWriter
+from grounded_sam2.track.rules import IdentityRules
+from grounded_sam2.video import VideoWriter, open_frames
 from sam2.build_sam import build_sam2_video_predictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
 TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."; "not a toy car." bars one
 VIDEO_PATH = "assets/parade.mp4"  # video file, folder of frames, URL or camera index
 MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
-STEP = 10  # frames from one look of the detector to the next
+DETECT_EVERY = 10  # frames from one look of the detector to the next
 GROUNDING_MODEL: DDSModel = "GroundingDino-1.5-Pro"  # or -1.5-Edge, GroundingDino-1.6-Pro, DINO-X-1.0
 API_TOKEN: str | None = None  # of the DDS cloud; none takes the environment variable DDS_API_TOKEN
 DDS_ENDPOINT: str | None = None  # address of the service; none takes the official one
@@ -78,7 +78,7 @@ def main() -> None:
         dtype = choose_dtype(device, DTYPE)
         predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         tracker = ContinuousTracker(
-            detector, predictor, phrases, detect_every=STEP, box_threshold=BOX_THRESHOLD, rules=rules
+            detector, predictor, phrases, detect_every=DETECT_EVERY, box_threshold=BOX_THRESHOLD, rules=rules
         )
 
         # Step 3: follow; draw and write each frame as it comes

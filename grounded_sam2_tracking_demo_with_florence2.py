@@ -11,24 +11,23 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
-from grounded_sam2.detectors.florence2 import Florence2Detector
+from grounded_sam2.detectors.florence2 import Florence2, Florence2Detector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags
-from grounded_sam2.florence2 import Florence2
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.video import VideoWriter, open_frames
 from sam2.build_sam import build_sam2_video_predictor
 
 # ---- settings: edit here, or pass the same name as a flag ----
 TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."; "not a toy car." bars one
 VIDEO_PATH = "assets/parade.mp4"  # video file, folder of frames, URL or camera index
 MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
-STEP = 10  # frames from one look of the detector to the next
+DETECT_EVERY = 10  # frames from one look of the detector to the next
 FLORENCE2_MODEL_ID = "florence-community/Florence-2-large"  # folder or hub id
 DETECTION_TASK: Literal["open_vocabulary", "phrase_grounding"] = "open_vocabulary"  # how Florence-2 is asked
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
@@ -63,7 +62,9 @@ def main() -> None:
         detector = Florence2Detector(florence2, task=DETECTION_TASK, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
         predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
-        tracker = ContinuousTracker(detector, predictor, phrases, detect_every=STEP, box_threshold=BOX_THRESHOLD)
+        tracker = ContinuousTracker(
+            detector, predictor, phrases, detect_every=DETECT_EVERY, box_threshold=BOX_THRESHOLD
+        )
 
         # Step 3: follow; draw and write each frame as it comes
         images = stop.guard(islice(frames, MAX_FRAMES), is_endless=frames.num_frames is None)

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.detectors.dds_cloud import DDSCloudDetector, DDSModel
+from grounded_sam2.detectors.dds import DDSCloudDetector, DDSModel
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter, write_json
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import write_image
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.render import annotate
-from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models, run, stop_on_signals
+from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
+from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.segment import segment
-from grounded_sam2.tracking import PromptType, frame_at, prompt_objects, track
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.track.tracking import PromptType, frame_at, prompt_objects, track_both_ways
+from grounded_sam2.video import VideoWriter, open_frames
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -85,7 +85,7 @@ def main() -> None:
         write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
 
         # Step 5: propagate; draw and write each frame as it arrives
-        tracked = track(video_predictor, inference_state, START_FRAME_IDX, objects, stop.guard, progress=tqdm)
+        tracked = track_both_ways(video_predictor, inference_state, START_FRAME_IDX, objects, stop.guard, progress=tqdm)
         for frame_idx, detections in tqdm(stop.guard(tracked), total=frames.num_frames, unit="frame"):
             video.write(annotate(frames[frame_idx], detections))
             annotations.write(frame_idx, detections)

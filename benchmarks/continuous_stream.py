@@ -25,9 +25,9 @@ import numpy as np
 from process_memory import resident_mb
 from tqdm import tqdm
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.render import annotate
+from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2_video_predictor
 from training.scenes import NOUNS, Scene, make_clip
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-frames", type=int, default=10_000)
     parser.add_argument("--num-objects", type=int, nargs=2, default=(1, 4), help="fewest and most in view")
-    parser.add_argument("--step", type=int, default=10, help="frames from one look of the detector to the next")
+    parser.add_argument("--detect-every", type=int, default=10, help="frames from one look of the detector to the next")
     parser.add_argument("--detector", default="gdino_checkpoints/nano")
     parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
     arguments = parser.parse_args()
@@ -62,7 +62,7 @@ def main() -> None:
         HuggingFaceDetector(arguments.detector, device="cpu"),
         build_sam2_video_predictor("sam2.1-nano", arguments.segmenter, device="cpu"),
         list(NOUNS),
-        detect_every=arguments.step,
+        detect_every=arguments.detect_every,
     )
     memory, seconds, cpu_seconds, num_shown = [], [], [], []
     scenes = itertools.islice(endless_scenes(tuple(arguments.num_objects)), arguments.num_frames)
@@ -83,7 +83,7 @@ def main() -> None:
     for clock, times in (("seconds", seconds), ("processor seconds", cpu_seconds)):
         early, late = np.median(times[SETTLED_FRAME : SETTLED_FRAME + 1000]), np.median(times[-1000:])
         print(f"median {clock} of a frame: {early:.3f} after frame {SETTLED_FRAME}, {late:.3f} at the end")
-    print(f"{len(seconds) / sum(seconds):.1f} frames per second, with detection every {arguments.step} frames")
+    print(f"{len(seconds) / sum(seconds):.1f} frames per second, with detection every {arguments.detect_every} frames")
     sys.exit(int(growth >= ALLOWED_GROWTH_MB))
 
 

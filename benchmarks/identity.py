@@ -34,11 +34,10 @@ import supervision as sv
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.base import Detector, make_detections
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from grounded_sam2.identity import mask_overlaps
-from grounded_sam2.tracking import boxes_around
+from grounded_sam2.masks import boxes_around, mask_overlaps
+from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip

@@ -24,6 +24,8 @@ from typing import Any, Literal, NoReturn, Union
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
+# settings that had another name, which still works as a flag
+_FORMER_NAMES = {"DETECT_EVERY": "STEP", "MAX_DETECT_EVERY": "MAX_STEP"}
 
 
 def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = None) -> None:
@@ -32,7 +34,8 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
     A setting is an UPPER_CASE name assigned at the top level of the script. Its type is its annotation, or else that of
     its value; str, bool, int, float, Path, Literal, ``X | None`` and tuples or lists of these are understood.
     ``--kebab-case`` and ``--snake_case`` spellings both work, a bool also as ``--name`` and ``--no-name``, a tuple as
-    ``1,2`` or ``1 2``, and the word ``none`` stands for None where the type allows it.
+    ``1,2`` or ``1 2``, and the word ``none`` stands for None where the type allows it. A setting that was renamed is
+    also known by its former name.
 
     Args:
         namespace: the script's ``globals()``; changed in place.
@@ -55,9 +58,10 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
     )
     for name, comment in comments.items():
         default = namespace[name]
-        _add_flag(
-            parser, name, annotations.get(name, Path if isinstance(default, Path) else type(default)), default, comment
-        )
+        kind = annotations.get(name, Path if isinstance(default, Path) else type(default))
+        former = _FORMER_NAMES.get(name)
+        names = [name] if former is None or former in comments else [name, former]
+        _add_flag(parser, names, kind, default, comment)
     given = parser.parse_args(argv)
     namespace.update({name: getattr(given, name) for name in comments})
 
@@ -107,9 +111,11 @@ def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:
     return {name: eval(kind, namespace) if isinstance(kind, str) else kind for name, kind in raw.items()}
 
 
-def _add_flag(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any, comment: str) -> None:
-    kebab, snake = name.lower().replace("_", "-"), name.lower()
-    spellings = list(dict.fromkeys([f"--{kebab}", f"--{snake}"]))
+def _add_flag(parser: argparse.ArgumentParser, names: Sequence[str], kind: Any, default: Any, comment: str) -> None:
+    """Add the flag of one setting: its name, and the names it had before."""
+    name = names[0]
+    words = [(each.lower().replace("_", "-"), each.lower()) for each in names]  # in kebab and snake case
+    spellings = list(dict.fromkeys(f"--{word}" for pair in words for word in pair))
     shown_default = ",".join(map(str, default)) if isinstance(default, (tuple, list)) else default
     if name.endswith("TOKEN") and default is not None:
         shown_default = "as in the file"  # a secret that the help must not print
@@ -127,7 +133,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, kind: Any, default: An
             help=about,
             metavar="true|false",
         )
-        negated = list(dict.fromkeys([f"--no-{kebab}", f"--no_{snake}"]))
+        negated = [f"--no{mark}{word}" for pair in words for mark, word in zip("-_", pair, strict=True)]
         parser.add_argument(*negated, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
     elif typing.get_origin(kind) in (tuple, list) or kind in (tuple, list):
         parser.add_argument(

@@ -138,30 +138,3 @@ def _parts(
     else:
         for number, (rows, columns) in enumerate(ndimage.find_objects(labelled), start=1):
             yield labelled == number, np.array([columns.start, rows.start, columns.stop, rows.stop], dtype=np.float32)
-
-
-def points_in_mask(mask: npt.NDArray[np.bool_], num_points: int) -> npt.NDArray[np.float32]:
-    """Choose points well inside a mask and far from each other, the same ones every time.
-
-    Each next point is the pixel that is farthest from the mask's outline and the points chosen before it.
-
-    Args:
-        mask: (H, W) bool.
-        num_points: how many; a mask of fewer pixels gives fewer.
-
-    Returns:
-        (P, 2) float32 xy in pixels, P ≤ num_points; P = 0 for an empty mask.
-    """
-    ys, xs = np.nonzero(mask)
-    if len(xs) == 0:
-        return np.zeros((0, 2), dtype=np.float32)
-    top, left = ys.min(), xs.min()
-    crop = np.pad(mask[top : ys.max() + 1, left : xs.max() + 1], 1)  # the frame's border is an outline too
-    depth = ndimage.distance_transform_edt(crop)
-    rows, columns = np.indices(crop.shape)
-    points: list[tuple[float, float]] = []
-    while len(points) < num_points and depth.max() > 0:
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        points.append((float(column) + left - 1, float(row) + top - 1))
-        depth = np.minimum(depth, np.hypot(rows - row, columns - column))
-    return np.array(points, dtype=np.float32)

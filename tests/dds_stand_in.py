@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from grounded_sam2.export import encode_rle
+from grounded_sam2.masks import encode_rle
 from training.scenes import Scene
 
 TOKEN = "5ecre7-70ken-0f-7he-7e57s"

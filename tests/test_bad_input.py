@@ -17,9 +17,8 @@ from PIL import Image
 
 from grounded_sam2.export import read_frame_annotations
 from grounded_sam2.images import read_image
-from grounded_sam2.runtime import run
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.script import run
+from grounded_sam2.video import VideoWriter, open_frames
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IMAGE_SCRIPT = "grounded_sam2_hf_model_demo.py"

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from grounded_sam2.export import FrameAnnotationWriter
-from grounded_sam2.export_formats import (
+from grounded_sam2.export.formats import (
     FORMATS,
     davis_palette,
     main,

@@ -14,12 +14,11 @@ import pytest
 import supervision as sv
 
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.export import read_frame_annotations
-from grounded_sam2.export_tracks import read_events, read_id_map
+from grounded_sam2.export import read_frame_annotations, read_id_map
 from grounded_sam2.images import write_image
-from grounded_sam2.runtime import run
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.script import run
+from grounded_sam2.track.events import read_events
+from grounded_sam2.video import VideoWriter, open_frames
 from training.scenes import Scene, make_clip
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,7 +66,7 @@ def ends(
         settings = {detector: lambda *_, **__: StandIn(boxes_of)} | settings
         settings = {"OUTPUT_DIR": tmp_path / "out", "TEXT_PROMPT": "thing."} | settings
         if name in SCRIPTS:
-            settings["STEP"] = 3
+            settings["DETECT_EVERY"] = 3
         for setting, value in settings.items():
             assert hasattr(script, setting)
             setattr(script, setting, value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grounded_sam2.files import GrowingFile, replacing
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.video import VideoWriter
 
 FULL = Path("/dev/full")  # a file on which every write finds the disk full
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")

@@ -73,6 +73,23 @@ def test_flag_sets_typed_value(namespace: dict[str, Any], flags: list[str], name
     assert type(namespace[name]) is type(value)
 
 
+@pytest.mark.parametrize("flag", ["--detect-every", "--detect_every", "--step"])
+def test_a_renamed_setting_is_known_by_its_former_name(tmp_path: Path, flag: str) -> None:
+    path = tmp_path / "sheep.py"
+    path.write_text("DETECT_EVERY = 10\n", encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "sheep", "__file__": str(path), "DETECT_EVERY": 10}
+    override_from_flags(namespace, [flag, "7"])
+    assert namespace["DETECT_EVERY"] == 7
+
+
+def test_a_former_name_that_is_a_setting_is_that_setting(tmp_path: Path) -> None:
+    path = tmp_path / "sheep.py"
+    path.write_text("STEP = 1\nDETECT_EVERY = 10\n", encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "sheep", "__file__": str(path), "STEP": 1, "DETECT_EVERY": 10}
+    override_from_flags(namespace, ["--step", "7"])
+    assert (namespace["STEP"], namespace["DETECT_EVERY"]) == (7, 10)
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

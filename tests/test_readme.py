@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from grounded_sam2.download import find_checkpoint
 from grounded_sam2.flags import override_from_flags
+from grounded_sam2.weights.download import find_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

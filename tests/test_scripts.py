@@ -13,13 +13,12 @@ import pytest
 import supervision as sv
 from PIL import Image
 
-from grounded_sam2.export import read_frame_annotations, read_json
-from grounded_sam2.export_tracks import read_events, read_id_map
+from grounded_sam2.export import read_frame_annotations, read_id_map, read_json
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.video import open_frames
-from grounded_sam2.video_writer import VideoWriter
+from grounded_sam2.track.events import read_events
+from grounded_sam2.video import VideoWriter, open_frames
 from training.make_assets import make_bundled_scene
 from training.segmenter_scores import iou
 
@@ -218,7 +217,7 @@ def test_custom_video_script(load_script: Load, tmp_path: Path, clip: Path, name
 @pytest.mark.parametrize("name", CONTINUOUS_SCRIPTS)
 def test_continuous_id_scripts(load_script: Load, tmp_path: Path, clip: Path, name: str) -> None:
     script = load_script(name)
-    script.VIDEO_PATH, script.OUTPUT_DIR, script.STEP = str(clip), tmp_path, 2
+    script.VIDEO_PATH, script.OUTPUT_DIR, script.DETECT_EVERY = str(clip), tmp_path, 2
     script.main()
 
     fps = float(open_frames(clip).fps)

@@ -14,7 +14,7 @@ from transformers import (
     Florence2VisionConfig,
 )
 
-from grounded_sam2.florence2 import Florence2
+from grounded_sam2.detectors.florence2 import Florence2
 
 IMAGE_SIZE = 64  # pixels: the four stages shrink it by 32, to 2 × 2 tokens and one for all
 NUM_IMAGE_TOKENS = 5

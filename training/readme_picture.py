@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from grounded_sam2.images import write_image
-from grounded_sam2.tracking import frame_at
+from grounded_sam2.track.tracking import frame_at
 from grounded_sam2.video import open_frames
 
 ANNOTATED_VIDEO = Path("outputs/grounded_sam2_tracking_demo/parade.mp4")

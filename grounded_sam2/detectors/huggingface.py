@@ -32,8 +32,8 @@ from grounded_sam2.detectors.base import (
     pad_elongated,
     read_search,
 )
-from grounded_sam2.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
 from grounded_sam2.prompts import encoder_phrase, split_passes
+from grounded_sam2.weights.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
 
 # Model types whose logits are per token of one text; all others score a list of phrases.
 _TOKEN_SCORING = ("grounding-dino", "mm-grounding-dino")

@@ -1,0 +1,275 @@
+"""A tracked video's annotations in the formats that other programs read.
+
+    python -m grounded_sam2.export_formats outputs/parade.jsonl                          # all of them, beside the file
+    python -m grounded_sam2.export_formats outputs/parade.jsonl --formats coco mot --output-dir exports
+
+| format | what is written |
+|---|---|
+| `coco` | `coco.json`: COCO instances, one image per frame, `track_id` added |
+| `youtube_vis` | `youtube_vis.json`: YouTube-VIS ("COCO video"), one annotation per object with a mask per frame |
+| `mot` | `mot.txt`: MOTChallenge boxes, frames counted from 1 |
+| `mots` | `mots.txt`: MOTS run-length encoded masks, without overlaps |
+| `yolo` | `yolo/`: one text file of polygons per frame, and `data.yaml` |
+| `davis` | `davis/`: one palette PNG per frame, whose pixels are ids |
+
+The annotations are read frame by frame and never held together, but for `youtube_vis`, whose format needs all of an
+object's masks at once; it keeps them run-length encoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+from pycocotools import mask as coco_mask
+
+from grounded_sam2.export.annotations import ImageAnnotations, read_frame_annotations
+from grounded_sam2.export.coco_yolo import (
+    FIRST_CATEGORY,
+    box_xywh,
+    coco_annotation,
+    coco_categories,
+    write_yolo_names,
+    yolo_lines,
+)
+from grounded_sam2.export.id_maps import id_map
+from grounded_sam2.files import check_writable, replacing
+from grounded_sam2.masks import encode_rle
+from grounded_sam2.script import script_errors
+
+__all__ = ["FORMATS", "write_coco", "write_davis", "write_mot", "write_mots", "write_yolo", "write_youtube_vis"]
+
+StrPath = str | os.PathLike[str]
+
+_LARGEST_PALETTE_ID = 255
+
+
+def _frames(annotations_path: StrPath) -> Iterator[tuple[int, ImageAnnotations]]:
+    for position, frame in enumerate(read_frame_annotations(annotations_path)):
+        yield position if frame.frame_idx is None else frame.frame_idx, frame
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One object on one frame."""
+
+    obj_id: int
+    class_id: int
+    class_name: str
+    xyxy: npt.NDArray[np.floating]  # (4,) pixels
+    mask: npt.NDArray[np.bool_]  # (H, W)
+    confidence: float | None
+
+
+def _objects(frame: ImageAnnotations) -> list[_Object]:
+    """The objects of a frame.
+
+    Raises:
+        ValueError: objects without ids, classes or masks.
+    """
+    detections = frame.detections
+    if len(detections) == 0:
+        return []
+    class_names = detections.data.get("class_name")
+    mask, obj_ids, class_ids = detections.mask, detections.tracker_id, detections.class_id
+    if mask is None or obj_ids is None or class_ids is None or class_names is None:
+        fields = {"mask": mask, "tracker_id": obj_ids, "class_id": class_ids, "class_name": class_names}
+        missing = ", ".join(name for name, field in fields.items() if field is None)
+        raise ValueError(f"expected tracked objects with masks; frame {frame.frame_idx} has no {missing}")
+    confidence = detections.confidence
+    return [
+        _Object(
+            int(obj_ids[row]),
+            int(class_ids[row]),
+            str(class_names[row]),
+            detections.xyxy[row],
+            np.asarray(mask[row], dtype=bool),
+            None if confidence is None else float(confidence[row]),
+        )
+        for row in range(len(detections))
+    ]
+
+
+def _image_name(frame_idx: int) -> str:
+    return f"{frame_idx:05d}.jpg"
+
+
+def write_coco(annotations_path: StrPath, path: StrPath) -> None:
+    """COCO instances: an image per frame, boxes xywh, masks run-length encoded, `track_id` and `score` added.
+
+    Args:
+        annotations_path: lines that `FrameAnnotationWriter` wrote.
+        path: of the JSON file.
+
+    Raises:
+        FileNotFoundError: there are no annotations.
+        ValueError: they are in another format, or objects have no id, class or mask.
+    """
+    names: dict[int, str] = {}
+    images: list[dict[str, Any]] = []
+    num_annotations = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"annotations": [')
+        for frame_idx, frame in _frames(annotations_path):
+            size = {"width": frame.width, "height": frame.height}
+            images.append({"id": frame_idx + 1, "file_name": _image_name(frame_idx), **size, "frame_id": frame_idx})
+            for obj in _objects(frame):
+                names[obj.class_id] = obj.class_name
+                [segmentation] = encode_rle(obj.mask[None])
+                annotation = coco_annotation(
+                    num_annotations + 1, frame_idx + 1, obj.class_id, obj.xyxy, segmentation, obj.confidence
+                )
+                annotation["track_id"] = obj.obj_id
+                file.write((", " if num_annotations else "") + json.dumps(annotation))
+                num_annotations += 1
+        file.write(f'], "images": {json.dumps(images)}, "categories": {json.dumps(coco_categories(names))}}}\n')
+
+
+def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
+    """YouTube-VIS: one video, one annotation per object; arguments and errors as in `write_coco`."""
+    names: dict[int, str] = {}
+    tracks: dict[int, dict[str, Any]] = {}
+    class_of: dict[int, int] = {}
+    scores: dict[int, list[float]] = {}
+    num_frames, size = 0, (0, 0)
+    for frame_idx, frame in _frames(annotations_path):
+        num_frames, size = frame_idx + 1, (frame.width, frame.height)
+        for obj in _objects(frame):
+            names[obj.class_id] = obj.class_name
+            class_of[obj.obj_id] = obj.class_id  # what it was taken for last
+            if obj.confidence is not None:
+                scores.setdefault(obj.obj_id, []).append(obj.confidence)
+            track = tracks.setdefault(obj.obj_id, {"segmentations": {}, "bboxes": {}, "areas": {}})
+            [segmentation] = encode_rle(obj.mask[None])
+            track["segmentations"][frame_idx] = segmentation
+            track["bboxes"][frame_idx] = box_xywh(obj.xyxy)
+            track["areas"][frame_idx] = float(coco_mask.area(segmentation))
+    video = {"id": 1, "width": size[0], "height": size[1], "length": num_frames}
+    entry = {
+        "videos": [{**video, "file_names": [_image_name(frame_idx) for frame_idx in range(num_frames)]}],
+        "annotations": [
+            {
+                "id": obj_id,
+                "video_id": 1,
+                "category_id": class_of[obj_id] + FIRST_CATEGORY,
+                "iscrowd": 0,
+                "width": size[0],
+                "height": size[1],
+                "length": num_frames,
+                "score": float(np.mean(scores[obj_id])) if obj_id in scores else None,
+                **{key: [by_frame.get(t) for t in range(num_frames)] for key, by_frame in track.items()},
+            }
+            for obj_id, track in sorted(tracks.items())
+        ],
+        "categories": coco_categories(names),
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(entry) + "\n", encoding="utf-8")
+
+
+def write_mot(annotations_path: StrPath, path: StrPath) -> None:
+    """MOTChallenge boxes: frame (from 1), id, left, top, width, height, confidence, -1, -1, -1; see `write_coco`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for frame_idx, frame in _frames(annotations_path):
+            for obj in _objects(frame):
+                box = ",".join(f"{side:.2f}" for side in box_xywh(obj.xyxy))
+                confidence = 1.0 if obj.confidence is None else obj.confidence
+                file.write(f"{frame_idx + 1},{obj.obj_id},{box},{confidence:.4f},-1,-1,-1\n")
+
+
+def write_mots(annotations_path: StrPath, path: StrPath) -> None:
+    """MOTS masks: frame (from 0), id, category, height, width, run-length encoding; see `write_coco`.
+
+    The format forbids overlaps: where masks meet, the smaller object has the pixel.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for frame_idx, frame in _frames(annotations_path):
+            objects = _objects(frame)
+            ids = id_map(frame.detections, (frame.width, frame.height))
+            for obj in objects:
+                [segmentation] = encode_rle((ids == obj.obj_id)[None])
+                place = f"{frame_idx} {obj.obj_id} {obj.class_id + FIRST_CATEGORY} {frame.height} {frame.width}"
+                file.write(f"{place} {segmentation['counts']}\n")
+
+
+def write_yolo(annotations_path: StrPath, folder: StrPath) -> None:
+    """YOLO segmentation: `labels/00000.txt` with "class x y x y …" in 0..1, one line per part; see `write_coco`.
+
+    Args:
+        folder: gets `labels/` and `data.yaml`.
+    """
+    names: dict[int, str] = {}
+    labels = Path(folder) / "labels"
+    for frame_idx, frame in _frames(annotations_path):
+        lines = []
+        for obj in _objects(frame):
+            names[obj.class_id] = obj.class_name
+            lines.append(yolo_lines(obj.class_id, obj.mask))
+        with replacing(labels / f"{frame_idx:05d}.txt") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+    write_yolo_names(folder, names)
+
+
+def write_davis(annotations_path: StrPath, folder: StrPath) -> None:
+    """DAVIS: `00000.png`, palette images whose pixels are object ids, 0 for none; see `write_coco`.
+
+    Raises:
+        ValueError: also for an id above 255, which a palette image cannot hold.
+    """
+    palette = davis_palette()
+    for frame_idx, frame in _frames(annotations_path):
+        largest = max((obj.obj_id for obj in _objects(frame)), default=0)
+        if largest > _LARGEST_PALETTE_ID:
+            raise ValueError(f"a DAVIS image holds ids up to {_LARGEST_PALETTE_ID}, frame {frame_idx} has {largest}")
+        picture = PILImage.fromarray(id_map(frame.detections, (frame.width, frame.height)).astype(np.uint8), mode="P")
+        picture.putpalette(palette)
+        target = check_writable(Path(folder) / f"{frame_idx:05d}.png")
+        with replacing(target) as temporary:
+            picture.save(temporary, format="PNG")
+
+
+def davis_palette() -> bytes:
+    """256 RGB colours, those of PASCAL VOC and DAVIS: the bits of an id, dealt out to the channels from the top."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours.tobytes()
+
+
+FORMATS: dict[str, tuple[Callable[[StrPath, StrPath], None], str]] = {
+    "coco": (write_coco, "coco.json"),
+    "youtube_vis": (write_youtube_vis, "youtube_vis.json"),
+    "mot": (write_mot, "mot.txt"),
+    "mots": (write_mots, "mots.txt"),
+    "yolo": (write_yolo, "yolo"),
+    "davis": (write_davis, "davis"),
+}
+
+
+def main() -> None:
+    """Convert a file of annotations."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("annotations", type=Path, help="*.jsonl that a tracking script wrote")
+    parser.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS))
+    parser.add_argument("--output-dir", type=Path, help="default: a folder named like the annotations, beside them")
+    options = parser.parse_args()
+    with script_errors("grounded_sam2.export_formats"):
+        output_dir = options.output_dir or options.annotations.with_suffix("")
+        for name in options.formats:
+            write, file_name = FORMATS[name]
+            write(options.annotations, output_dir / file_name)
+            print(f"wrote {output_dir / file_name}")
+
+
+if __name__ == "__main__":
+    main()

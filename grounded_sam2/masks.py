@@ -1,0 +1,124 @@
+"""Masks by themselves: run-length encoded, compared, boxed, and points inside them."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+__all__ = [
+    "Corners",
+    "Masks",
+    "boxes_around",
+    "corners_of",
+    "decode_rle",
+    "encode_rle",
+    "mask_overlaps",
+    "points_in_mask",
+]
+
+Masks: TypeAlias = npt.NDArray[np.bool_]
+Corners: TypeAlias = tuple[int, int, int, int]
+
+
+def encode_rle(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Compress masks as COCO does.
+
+    Args:
+        masks: `(N, H, W)` bool.
+
+    Returns:
+        N dicts `{"size": [H, W], "counts": str}`.
+
+    Raises:
+        ValueError: not three-dimensional.
+    """
+    if masks.ndim != 3:
+        raise ValueError(f"masks: expected (N, H, W), got {masks.shape}")
+    if len(masks) == 0:
+        return []
+    encoded = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
+    return [{"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in encoded]
+
+
+def decode_rle(segmentations: Sequence[dict[str, Any]]) -> npt.NDArray[np.bool_]:
+    """The masks behind `encode_rle`'s dicts: `(N, H, W)` bool; `(0, 0, 0)` for none.
+
+    Raises:
+        ValueError: sizes differ, or a dict is not compressed run-length encoding.
+    """
+    if not segmentations:
+        return np.zeros((0, 0, 0), dtype=bool)
+    try:
+        encoded = [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in segmentations]
+        decoded = coco_mask.decode(encoded)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f'expected {{"size": [h, w], "counts": str}} of one size: {error!r}') from error
+    return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)
+
+
+def mask_overlaps(
+    masks: Sequence[Masks], others: Sequence[Masks]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How (H, W) bool masks overlap, compared only where their bounding boxes meet.
+
+    Returns:
+        (N, M) IoU, and (N, M) share of the smaller mask that lies on the larger; both 0 for empty masks.
+    """
+    ious, inside = np.zeros((len(masks), len(others))), np.zeros((len(masks), len(others)))
+    corners, other_corners = (np.array([corners_of(mask) for mask in each]).reshape(-1, 4) for each in (masks, others))
+    areas, other_areas = ([int(mask.sum()) for mask in each] for each in (masks, others))
+    for row, (left, top, right, bottom) in enumerate(corners):
+        for column, (other_left, other_top, other_right, other_bottom) in enumerate(other_corners):
+            rows = slice(max(top, other_top), min(bottom, other_bottom))
+            columns = slice(max(left, other_left), min(right, other_right))
+            if rows.start < rows.stop and columns.start < columns.stop:
+                shared = int((masks[row][rows, columns] & others[column][rows, columns]).sum())
+                ious[row, column] = shared / max(areas[row] + other_areas[column] - shared, 1)
+                inside[row, column] = shared / max(min(areas[row], other_areas[column]), 1)
+    return ious, inside
+
+
+def corners_of(mask: Masks) -> Corners:
+    """Left, top, right, bottom of a mask, the last two exclusive; zeros for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) == 0:
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def boxes_around(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Tight boxes (N, 4) float32 xyxy around masks (N, H, W) that are not empty; right and bottom edges exclusive."""
+    xyxy = sv.mask_to_xyxy(masks).astype(np.float32)
+    xyxy[:, 2:] += 1  # the last row and column are inside the box
+    return xyxy
+
+
+def points_in_mask(mask: npt.NDArray[np.bool_], num_points: int) -> npt.NDArray[np.float32]:
+    """Choose points well inside a mask and far from each other, the same ones every time.
+
+    Each next point is the pixel that is farthest from the mask's outline and the points chosen before it.
+
+    Args:
+        mask: (H, W) bool.
+        num_points: how many; a mask of fewer pixels gives fewer.
+
+    Returns:
+        (P, 2) float32 xy in pixels, P ≤ num_points; P = 0 for an empty mask.
+    """
+    ys, xs = np.nonzero(mask)
+    if len(xs) == 0:
+        return np.zeros((0, 2), dtype=np.float32)
+    top, left = ys.min(), xs.min()
+    crop = np.pad(mask[top : ys.max() + 1, left : xs.max() + 1], 1)  # the frame's border is an outline too
+    depth = ndimage.distance_transform_edt(crop)
+    rows, columns = np.indices(crop.shape)
+    points: list[tuple[float, float]] = []
+    while len(points) < num_points and depth.max() > 0:
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        points.append((float(column) + left - 1, float(row) + top - 1))
+        depth = np.minimum(depth, np.hypot(rows - row, columns - column))
+    return np.array(points, dtype=np.float32)

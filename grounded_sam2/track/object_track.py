@@ -1,0 +1,152 @@
+"""One object's life: where it is in it, what it looks like, and where it was seen."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_sam2.masks import Corners, Masks, corners_of, decode_rle, encode_rle
+from grounded_sam2.track.rules import IdentityRules
+
+__all__ = ["FOLLOWED", "Descriptors", "Track", "TrackState", "unit"]
+
+Descriptors: TypeAlias = npt.NDArray[np.floating]
+
+
+class TrackState(str, Enum):
+    """Where an object is in its life."""
+
+    TENTATIVE = "tentative"  # detected, not yet often enough to be shown
+    ACTIVE = "active"  # seen on the last frame
+    OCCLUDED = "occluded"  # not seen, SAM 2 still looks for it
+    LOST = "lost"  # not seen for long; SAM 2 has let go, the detector can bring it back
+    ENDED = "ended"  # its id is never used again
+
+
+FOLLOWED = (TrackState.TENTATIVE, TrackState.ACTIVE, TrackState.OCCLUDED)  # states in which SAM 2 follows an object
+
+
+@dataclass
+class Track:
+    """One object's life so far.
+
+    Attributes:
+        obj_id: at least 1, never used for another object.
+        state: where it is in its life.
+        class_votes: summed confidence of its detections, by phrase index.
+        confidence: of its last detection.
+        first_frame_idx: frame of its first detection.
+        last_seen_frame_idx: last frame with a mask.
+        rounds: whether each of the last rounds of detection found it.
+        descriptor: (C,) unit float32 appearance, averaged over its life; None if never given.
+        usual_area: pixels, averaged over the last frames.
+        jumped_frames: consecutive frames on which its area was far from that.
+        astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
+        in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
+        is_guess: whether SAM 2 alone brought it back into sight, and no detection has agreed yet.
+        place: left, top, right, bottom in pixels of its mask when it was last in sight, the last two exclusive; None
+            while it is in sight, and when that was in another scene or astray.
+        apart: objects that were detected beside it in one round, so that they cannot be the same.
+        mask: (H, W) bool on the last frame if SAM 2 sees it there, else None.
+    """
+
+    obj_id: int
+    state: TrackState
+    class_votes: dict[int, float]
+    confidence: float
+    first_frame_idx: int
+    last_seen_frame_idx: int
+    rounds: deque[bool]
+    descriptor: Descriptors | None = None
+    usual_area: float = 0.0
+    jumped_frames: int = 0
+    astray_rounds: int = 0
+    in_doubt: bool = False
+    is_guess: bool = False
+    place: Corners | None = None
+    apart: set[int] = field(default_factory=set)
+    mask: Masks | None = None
+
+    @property
+    def class_id(self) -> int:
+        """The phrase that most of its detections, weighed by confidence, gave it."""
+        return max(self.class_votes, key=lambda class_id: self.class_votes[class_id])
+
+    @property
+    def in_sight(self) -> bool:
+        """Whether SAM 2 sees it on the last frame, and that counts."""
+        return self.mask is not None and not self.in_doubt
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the inverse of `from_dict`."""
+        return {
+            **vars(self),
+            "state": self.state.value,
+            "rounds": list(self.rounds),
+            "apart": sorted(self.apart),
+            "descriptor": None if self.descriptor is None else self.descriptor.tolist(),
+            "mask": None if self.mask is None else encode_rle(self.mask[None])[0],
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any], rules: IdentityRules) -> "Track":
+        """The inverse of `to_dict`, under the same rules."""
+        descriptor, mask = saved["descriptor"], saved["mask"]
+        return cls(
+            **{
+                **saved,
+                "state": TrackState(saved["state"]),
+                "rounds": deque(saved["rounds"], maxlen=rules.confirm_window),
+                "place": None if saved["place"] is None else tuple(saved["place"]),
+                "apart": set(saved["apart"]),
+                "descriptor": None if descriptor is None else np.array(descriptor, dtype=np.float32),
+                "mask": None if mask is None else decode_rle([mask])[0],
+            }
+        )
+
+    def vote(self, class_id: int, confidence: float) -> None:
+        """Count one detection of the object."""
+        self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
+        self.confidence = confidence
+
+    def learn_appearance(self, descriptor: Descriptors | None, rate: float) -> None:
+        """Move the average appearance towards a new one."""
+        if descriptor is not None:
+            former = np.zeros_like(descriptor) if self.descriptor is None else self.descriptor
+            self.descriptor = unit((1 - rate) * former + rate * unit(descriptor))
+
+    def learn_area(self, area: int, rules: IdentityRules) -> bool:
+        """Take in a mask's area in pixels; False when it jumped, so that the mask is not to be remembered."""
+        ratio = area / self.usual_area if self.usual_area else 1.0
+        is_jump = max(ratio, 1 / ratio) > rules.max_area_ratio
+        self.jumped_frames = self.jumped_frames + 1 if is_jump else 0
+        if is_jump and self.jumped_frames <= rules.jump_patience:
+            return False
+        self.usual_area = float(area) if is_jump or not self.usual_area else 0.8 * self.usual_area + 0.2 * area
+        return True
+
+    def show(self, mask: Masks, frame_idx: int) -> None:
+        """Be in sight, beyond doubt, where a detection shows the object."""
+        self.mask, self.place, self.last_seen_frame_idx = mask, None, frame_idx
+        self.usual_area, self.jumped_frames, self.astray_rounds = float(mask.sum()), 0, 0
+        self.in_doubt = self.is_guess = False
+
+    def hide(self) -> None:
+        """Be out of sight; the place where it was in sight is kept."""
+        if self.in_sight and self.mask is not None:
+            self.place = corners_of(self.mask)
+        self.mask = None
+
+    def is_long_hidden(self, frame_idx: int, rules: IdentityRules) -> bool:
+        """Whether it was out of sight for so long that SAM 2 alone cannot bring it back."""
+        hidden = frame_idx - self.last_seen_frame_idx
+        return self.mask is None and rules.doubt_after is not None and hidden > rules.doubt_after
+
+
+def unit(descriptor: Descriptors) -> Descriptors:
+    """A descriptor (C,) or descriptors (N, C) as float32 of length 1; zeros stay zeros."""
+    descriptor = np.asarray(descriptor, dtype=np.float32)
+    return descriptor / np.maximum(np.linalg.norm(descriptor, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,273 @@
+"""A run that was interrupted goes on where it stopped: its state, saved beside what it has written so far."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import supervision as sv
+import torch
+
+from grounded_sam2.export.annotations import FrameAnnotationWriter, read_frame_annotations
+from grounded_sam2.files import GrowingFile, check_writable, partial_of, replacing
+from grounded_sam2.images import RGBImage
+from grounded_sam2.script import StoppedError
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.events import EventLogWriter
+from grounded_sam2.track.reverse import ReverseTracker
+from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
+
+__all__ = ["SavedRun", "settings_of"]
+
+logger = logging.getLogger(__name__)
+
+DIGEST_BYTES = hashlib.sha256().digest_size
+# Settings with which the same run gives the same result.
+INCIDENTAL = frozenset({"DEVICE", "OUTPUT_DIR", "RESUME", "SAVE_EVERY", "VIDEO_PATH"})  # the video itself is looked at
+
+
+class Resumable(Protocol):
+    """What `ContinuousTracker` and `ReverseTracker` offer."""
+
+    def save(self) -> dict[str, Any]:
+        """Everything that the next frame builds on, as tensors and plain values."""
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Become what `save` saw."""
+
+
+class HasFile(Protocol):
+    """A writer of lines."""
+
+    file: GrowingFile
+
+
+def settings_of(namespace: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a script on which its results depend, as text: the UPPER_CASE names of its `globals()`."""
+    return {name: str(value) for name, value in namespace.items() if name.isupper() and name not in INCIDENTAL}
+
+
+class SavedRun:
+    """The state of a run, saved now and then while it goes on, and whenever it is stopped between two frames.
+
+        with SavedRun("out/clip.resume", settings_of(globals()), frames, resume=RESUME) as saved, ...:
+            for frame_idx, image, objects in saved.follow(tracker, frames, annotations, event_log):
+                video.write(annotate(image, objects))
+
+    A run has one or more stages, one after another, each with what it follows and the lines that it writes. All states
+    are in one file, which is replaced in one step, and removed when the `with` block ends well. Camera and live stream
+    come only once: of them nothing is saved.
+
+    Args:
+        path: of the file.
+        settings: those on which the results depend; see `settings_of`.
+        frames: what is followed.
+        resume: go on with the run that `path` is of; when there is none, the run starts anew and says so.
+        every: seconds from one save to the next.
+
+    Raises:
+        ValueError: `path` is damaged, or of a run with other settings or of another source.
+        OSError: `path` cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, str],
+        frames: FrameSource,
+        resume: bool = False,
+        every: float = 30.0,
+    ) -> None:
+        self.path = Path(path)
+        self.every = every
+        self._frames = frames if isinstance(frames, IndexedFrameSource) else None
+        self._run = {"settings": dict(settings), "source": _description(self._frames) if self._frames else {}}
+        self._stages: dict[str, dict[str, Any]] = {}
+        self._last_save = time.monotonic()
+        check_writable(path)
+        if resume:
+            self._stages = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if self._frames is None:
+            raise ValueError("cannot resume a camera or a live stream: expected a video file or image folder")
+        if not self.path.exists():
+            logger.warning("there is no %s to resume from: starting with the first frame", self.path)
+            return {}
+        content = self.path.read_bytes()
+        digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(payload).digest() != digest:
+            raise ValueError(f"cannot resume: {self.path} is damaged; run without --resume to start anew")
+        saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        for kind, current in self._run.items():
+            for name, former in saved["run"][kind].items():
+                if current.get(name) != former:
+                    raise ValueError(
+                        f"cannot resume: {self.path} is of a run with {name} {former}, this one has "
+                        f"{current.get(name)}; run without --resume to start anew"
+                    )
+        stages: dict[str, dict[str, Any]] = saved["stages"]
+        return stages
+
+    @contextmanager
+    def stage(self, name: str, tracker: Resumable, *writers: HasFile) -> Iterator[SavedStage]:
+        """A part of the run, which goes on where an interrupted one stopped.
+
+        Args:
+            name: of the stage.
+            tracker: is restored when the stage had begun, and saved when it ends or is stopped between two frames.
+            writers: what is written in the stage, of which nothing has been written yet; cut back likewise.
+
+        Raises:
+            ValueError: what was written is not there as it was.
+        """
+        stage = SavedStage(self, name, tracker, [writer.file for writer in writers])
+        if name in self._stages:
+            try:
+                stage.restore(self._stages[name])
+            except (KeyError, TypeError) as error:
+                raise ValueError(
+                    f"cannot resume: {self.path} is of another version of this program ({error!r}); run without "
+                    "--resume to start anew"
+                ) from error
+        elif not self._stages:
+            self.path.unlink(missing_ok=True)  # of an interrupted run, whose lines are about to be replaced
+        try:
+            yield stage
+        except StoppedError:
+            stage.save()
+            raise
+        stage.save()
+
+    def follow(
+        self,
+        tracker: ContinuousTracker,
+        images: Iterable[RGBImage],
+        annotations: FrameAnnotationWriter,
+        event_log: EventLogWriter,
+    ) -> Iterator[tuple[int, RGBImage, sv.Detections]]:
+        """Follow objects through a video from its first frame; what an interrupted run has found is read back.
+
+        Args:
+            tracker: newly made.
+            images: all frames from the first one on.
+            annotations: newly opened; gets each frame's objects.
+            event_log: newly opened; gets what happened to them.
+
+        Yields:
+            Frame index, frame and objects.
+        """
+        with self.stage("forwards", tracker, annotations, event_log) as stage:
+            num_found = tracker.frame_idx + 1
+            found = read_frame_annotations(annotations.partial_path) if num_found else iter(())
+            for frame_idx, image in enumerate(images):
+                if frame_idx < num_found:
+                    yield frame_idx, image, next(found).detections
+                    continue
+                objects = tracker.step(image)
+                annotations.write(frame_idx, objects)
+                event_log.write(tracker.take_events())
+                yield frame_idx, image, objects
+                stage.save_when_due()
+
+    def follow_back(
+        self,
+        tracker: ReverseTracker,
+        found: Iterable[tuple[int, sv.Detections]],
+        annotations: FrameAnnotationWriter,
+    ) -> None:
+        """Follow objects back, or the rest of the way back if that was interrupted.
+
+        Args:
+            tracker: newly made.
+            found: what its `run` yields.
+            annotations: newly opened; gets that.
+        """
+        with self.stage("backwards", tracker, annotations) as stage:
+            for frame_idx, objects in found:
+                annotations.write(frame_idx, objects)
+                stage.save_when_due()
+
+    def put(self, name: str, state: dict[str, Any]) -> None:
+        """Write one stage's state into the file, beside those of the stages before it."""
+        self._stages[name] = state
+        buffer = io.BytesIO()
+        torch.save({"run": self._run, "stages": self._stages}, buffer)
+        with replacing(self.path, partial_of(self.path)) as temporary, temporary.open("wb") as file:
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        self._last_save = time.monotonic()
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the frames can be read a second time."""
+        return self._frames is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to save, and the last save is long enough ago."""
+        return self.can_resume and time.monotonic() - self._last_save >= self.every
+
+    def __enter__(self) -> SavedRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.path.unlink(missing_ok=True)
+            partial_of(self.path).unlink(missing_ok=True)  # what a run that was killed while it saved has left
+        elif issubclass(kind, KeyboardInterrupt) and self._stages:
+            logger.warning("--resume goes on from there")
+
+
+class SavedStage:
+    """A stage that is going on; see `SavedRun.stage`."""
+
+    def __init__(self, run: SavedRun, name: str, tracker: Resumable, files: list[GrowingFile]) -> None:
+        self._run = run
+        self._name = name
+        self._tracker = tracker
+        self._files = files
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        for file, (num_bytes, checksum) in zip(self._files, state["files"], strict=True):
+            file.go_on(num_bytes, checksum)
+        self._tracker.restore(state["tracker"])
+
+    def save(self) -> None:
+        """Save the state, once the lines that belong to it are sure to stay."""
+        if not self._run.can_resume:
+            return
+        for file in self._files:
+            file.sync()
+        files = [(file.num_bytes, file.checksum) for file in self._files]
+        self._run.put(self._name, {"tracker": self._tracker.save(), "files": files})
+
+    def save_when_due(self) -> None:
+        """Save the state unless that was done a moment ago; to be called between two frames."""
+        if self._run.is_due:
+            self.save()
+
+
+def _description(frames: IndexedFrameSource) -> dict[str, str]:
+    """What tells a video from another one, without reading all of it."""
+    looked_at = [frames[frame_idx] for frame_idx in (0, len(frames) // 2, -1)]
+    return {
+        "frames": str(len(frames)),
+        "pixels": f"{frames.width}x{frames.height}",
+        "frames per second": str(frames.fps),
+        "content": " ".join(f"{zlib.crc32(image.tobytes()):08x}" for image in looked_at),
+    }

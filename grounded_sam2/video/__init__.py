@@ -1,0 +1,134 @@
+"""Frames in and frames out: every kind of source read lazily, an H.264 writer, and a window.
+
+All images are RGB uint8 `(H, W, 3)`, upright (rotation metadata applied). No source holds more than a few frames at a
+time, whatever its length.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_sam2.images import IMAGE_SUFFIXES
+from grounded_sam2.video.capture import is_realsense
+from grounded_sam2.video.frame_source import FrameSource, FrameStream, ImageSequence, IndexedFrameSource
+from grounded_sam2.video.live import LiveStream
+from grounded_sam2.video.video_file import DEFAULT_FPS, VideoFile
+from grounded_sam2.video.video_writer import VideoWriter, exact_fps
+from grounded_sam2.video.window import Window
+
+__all__ = [
+    "FrameSource",
+    "FrameStream",
+    "ImageSequence",
+    "IndexedFrameSource",
+    "LiveStream",
+    "VideoFile",
+    "VideoWriter",
+    "Window",
+    "open_frames",
+    "open_indexed_frames",
+]
+
+
+def open_frames(
+    source: str | os.PathLike[str] | int | npt.NDArray[np.uint8] | Iterable[Any] | FrameSource,
+    default_fps: float | Fraction = DEFAULT_FPS,
+) -> FrameSource:
+    """Open whatever holds frames.
+
+    Args:
+        source: a video file; a folder of images (in natural order: 2 before 10); one image; an http(s), rtsp, ...
+            URL; a camera index (`0` or `"0"`); "realsense"; a list of image paths or of RGB uint8 arrays, or an array
+            `(T, H, W, 3)`; a generator of RGB uint8 arrays; a frame source (returned as it is).
+        default_fps: frames per second of a source that has none of its own: folders, lists, generators.
+
+    Returns:
+        An `IndexedFrameSource` for files, folders, lists and URLs of finite videos (the last are read through once
+        to be counted). For the others a source that has no length and is read once: a `FrameStream` for a generator, a
+        `LiveStream` for cameras and live URLs, of which each frame asked for is the newest (make one yourself for
+        another policy).
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: it is there but holds no frames that can be read (a text named .mp4, a video with no frame, a
+            folder with no images); the message says what was found.
+    """
+    fps = exact_fps(default_fps)
+    if isinstance(source, FrameSource):
+        return source
+    if isinstance(source, (bool, bytes)):
+        raise ValueError(f"expected a path, URL, camera index or frames, got {source!r}")
+    if isinstance(source, int):
+        return LiveStream(source, default_fps=fps)
+    if isinstance(source, (str, os.PathLike)):
+        return _open_location(os.fspath(source), fps)
+    if isinstance(source, np.ndarray) and source.ndim != 4:
+        raise ValueError(f"expected frames (T, H, W, 3), got an array {source.shape}")
+    if isinstance(source, (Sequence, np.ndarray)):
+        return ImageSequence(source, "list of frames", fps)
+    if isinstance(source, Iterable):
+        return FrameStream(iter(source), "generator", fps)
+    raise ValueError(f"expected a path, URL, camera index or frames, got {type(source).__name__}")
+
+
+def open_indexed_frames(
+    source: str | os.PathLike[str] | npt.NDArray[np.uint8] | Sequence[Any] | FrameSource,
+    default_fps: float | Fraction = DEFAULT_FPS,
+) -> IndexedFrameSource:
+    """Open frames that can be read in any order, as often as wanted; see `open_frames`.
+
+    Raises:
+        FileNotFoundError: as `open_frames`.
+        ValueError: as `open_frames`, and for a camera, a live stream or a generator.
+    """
+    frames = open_frames(source, default_fps)
+    if isinstance(frames, IndexedFrameSource):
+        return frames
+    frames.close()
+    raise ValueError(f"{frames.name} can only be read once, from its start: expected a video file or image folder")
+
+
+def _open_location(location: str, fps: Fraction) -> FrameSource:
+    """Open a path, a URL or the number of a camera."""
+    if "://" in location:
+        stream = LiveStream(location, default_fps=fps)
+        if stream.is_live:
+            return stream
+        stream.close()
+        return VideoFile(location)
+    path = Path(location)
+    if path.is_dir():
+        return ImageSequence(_images_in(path), str(path), fps)
+    if not path.exists():
+        if location.isdecimal() or is_realsense(location):
+            return LiveStream(location, default_fps=fps)
+        raise FileNotFoundError(f"no such video, image or folder: {location!r}")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageSequence([path], str(path), fps)
+    return VideoFile(path)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a folder in natural order of their names."""
+    names = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    images = [path for path in names if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise ValueError(
+            f"the folder {folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}, "
+            f"found {len(names)} other files"
+        )
+    return sorted(images, key=_natural_key)
+
+
+def _natural_key(path: Path) -> list[str | int]:
+    """Sort key by which frame2 comes before frame10."""
+    parts = re.split(r"([0-9]+)", path.name.lower())
+    return [int(part) if position % 2 else part for position, part in enumerate(parts)]

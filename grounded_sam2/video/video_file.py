@@ -1,0 +1,380 @@
+"""Video files: an exact count, any frame by its index, lazily decoded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+
+import av
+import numpy as np
+
+from grounded_sam2.images import RGBImage
+from grounded_sam2.video.frame_source import IndexedFrameSource, prefetched
+
+__all__ = ["VideoFile", "decoded", "open_container", "stream_fps", "upright_rgb"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FPS = 30
+CACHE_BYTES = 64 * 2**20
+MAX_CACHED_FRAMES = 32
+
+# One packet shows exactly one frame in these codecs, so that listing the packets counts the frames.
+ONE_FRAME_PER_PACKET = frozenset({"av1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg4", "png", "prores", "vp9"})
+
+
+def open_container(location: str) -> av.container.InputContainer:
+    """Open a video for reading; ValueError when it is none."""
+    try:
+        container = av.open(location)
+    except av.PermissionError:
+        raise PermissionError(f"cannot read {location}: no read permission") from None
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{location} is not a video that can be read: {error}") from error
+    if not container.streams.video:
+        kinds = sorted({stream.type for stream in container.streams})
+        container.close()
+        raise ValueError(f"{location} holds no video stream, found: {', '.join(kinds) or 'nothing'}")
+    container.streams.video[0].thread_type = "AUTO"
+    return container
+
+
+def decoded(container: av.container.InputContainer, from_pts: int | None = None) -> Iterator[av.VideoFrame]:
+    """Every frame that decodes, in order of presentation; damaged packets are passed over.
+
+    Args:
+        container: opened, and positioned at or before the packet of `from_pts`.
+        from_pts: presentation time of the key frame to start at; None starts with the next packet. When no such
+            key frame comes, there are no frames.
+    """
+    stream = container.streams.video[0]
+    packets = _packets(container)
+    packet: av.Packet | None
+    while True:
+        try:
+            packet = next(packets, None)
+        except _EndedEarlyError as error:
+            logger.debug("reading stopped early: %s", error)
+            packet = None
+        if from_pts is not None:
+            if packet is None:
+                return
+            if not packet.is_keyframe or packet.pts != from_pts:
+                continue
+            from_pts = None
+        try:
+            frames = stream.decode(packet)  # None asks for the frames that the decoder still holds
+        except av.FFmpegError as error:
+            logger.debug("a packet does not decode: %s", error)
+            frames = []
+        yield from frames
+        if packet is None:
+            return
+
+
+class _EndedEarlyError(Exception):
+    """A file cannot be read to its end."""
+
+
+def _packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
+    """The packets of the video stream; empty ones, which mean end of stream to a decoder, are left out."""
+    try:
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size:
+                yield packet
+    except (av.FFmpegError, IndexError) as error:  # IndexError: PyAV, when a damaged file shows another stream late
+        raise _EndedEarlyError(str(error)) from error
+
+
+def stream_fps(stream: av.VideoStream) -> Fraction:
+    """The mean frame rate that a stream states, or a sane default where it states none."""
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate is not None and 0 < rate <= 1000:
+            return Fraction(rate)
+    return Fraction(DEFAULT_FPS)
+
+
+def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], rotation: int) -> RGBImage:
+    """Pixels of a decoded frame, scaled to `size` (as coded) and turned `rotation` degrees counter-clockwise."""
+    image = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+    quarter_turns = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+@dataclass(frozen=True)
+class _FrameIndex:
+    """Where the frames of a video file are.
+
+    Attributes:
+        count: number of frames.
+        times: presentation time of each frame in units of the stream, strictly increasing; None where the file
+            does not give usable times, and frames can only be counted from its start.
+        keyframes: (presentation time, time to seek to) of each packet that decoding can start at, in order.
+    """
+
+    count: int
+    times: list[int] | None
+    keyframes: list[tuple[int, int]]
+
+    def keyframe_before(self, frame_idx: int) -> tuple[int, int] | None:
+        """The last key frame shown at or before a frame; None when decoding must start at the beginning."""
+        if self.times is None:
+            return None
+        # Also right for open groups of pictures: frames shown before their key frame belong to the one before it.
+        position = bisect_right(self.keyframes, self.times[frame_idx], key=lambda keyframe: keyframe[0]) - 1
+        return self.keyframes[position] if position > 0 else None
+
+    def first_of_group(self, frame_idx: int) -> int:
+        """Index of the frame at which decoding starts in order to reach `frame_idx`."""
+        keyframe = self.keyframe_before(frame_idx)
+        return 0 if keyframe is None or self.times is None else bisect_left(self.times, keyframe[0])
+
+
+class VideoFile(IndexedFrameSource):
+    """A video file, decoded lazily: frame `i` is the i-th frame shown, also with B-frames and variable frame rate.
+
+    The count is exact. It comes from listing the packets, which reads the file once without decoding (about 0.1 ms
+    a frame), when first needed; where packets do not tell (a damaged file, an unusual codec) the file is decoded
+    once. A truncated file has the frames that still decode. A damaged frame in the middle repeats the one before
+    it, as players do, so that the indices of later frames keep their time. Both are logged as warnings.
+
+    Cost: iteration decodes each frame once, a few frames ahead in the background, each iterator with a decoder of
+    its own. `source[i]` costs one decoded frame when read in order (also read ahead, from the second such access
+    on), nothing when cached, and otherwise a seek plus decoding from the key frame before `i`. Reading backwards
+    keeps the frames decoded on the way, up to 64 MiB. Thread-safe.
+
+    Attributes:
+        time_base: seconds in which `times` counts.
+
+    Raises:
+        ValueError: not a video, or no frame in it decodes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        with open_container(self.name) as container:
+            first = next(decoded(container), None)
+            if first is None:
+                raise ValueError(f"{self.name} holds no frame that decodes: expected at least one, got 0")
+            self.fps = stream_fps(container.streams.video[0])
+            self.time_base = Fraction(container.streams.video[0].time_base or 1 / self.fps)
+        self._coded_size = (first.width, first.height)
+        self._rotation = first.rotation
+        self.height, self.width = self._to_rgb(first).shape[:2]
+
+        self._lock = threading.Lock()
+        capacity = CACHE_BYTES // (3 * self.width * self.height)
+        self._cache_capacity = max(2, min(MAX_CACHED_FRAMES, capacity))
+        self._cache: OrderedDict[int, RGBImage] = OrderedDict()
+        self._cursor: Iterator[av.VideoFrame] | None = None  # yields frame self._cursor_idx next
+        self._cursor_idx = 0
+        self._cursor_is_prefetched = False
+        self._last_idx = -1
+        self._has_warned = False
+
+    def __len__(self) -> int:
+        return self._index.count
+
+    @property
+    def times(self) -> Sequence[int] | None:
+        """When each frame is shown, in units of `time_base`, strictly increasing; None where the file does not tell."""
+        return self._index.times
+
+    def __iter__(self) -> Iterator[RGBImage]:
+        return prefetched(self._to_rgb(frame) for frame in self._frames_from(0))
+
+    def __getitem__(self, frame_idx: int) -> RGBImage:
+        position = self._checked_index(frame_idx)
+        with self._lock:
+            if position not in self._cache:
+                self._fetch(position)
+            self._cache.move_to_end(position)
+            self._last_idx = position
+            return self._cache[position].copy()
+
+    def close(self) -> None:
+        """Let go of the decoder and the cached frames; the source can still be used afterwards."""
+        with self._lock:
+            self._close_cursor()
+            self._cache.clear()
+
+    def _to_rgb(self, frame: av.VideoFrame) -> RGBImage:
+        return upright_rgb(frame, self._coded_size, self._rotation)
+
+    # -- random access --
+
+    def _fetch(self, frame_idx: int) -> None:
+        """Decode frame `frame_idx` into the cache, by the cheapest way from where the decoder stands."""
+        is_backwards = 0 < self._last_idx - frame_idx <= self._cache_capacity
+        keep_from = max(0, frame_idx - self._cache_capacity + 1) if is_backwards else frame_idx
+        group_start = self._index.first_of_group(frame_idx)
+        if self._cursor is None or not group_start <= self._cursor_idx <= keep_from:
+            self._close_cursor()
+            self._cursor = self._frames_from(keep_from)
+            self._cursor_idx = keep_from
+        elif frame_idx == self._last_idx + 1 and not self._cursor_is_prefetched:
+            self._cursor = prefetched(self._cursor)
+            self._cursor_is_prefetched = True
+        try:
+            self._read_cursor(self._cursor, frame_idx, keep_from)
+        except BaseException:  # also Ctrl-C: a reader that was stopped midway cannot be gone on with
+            self._close_cursor()
+            raise
+        while len(self._cache) > self._cache_capacity:
+            self._cache.popitem(last=False)
+
+    def _read_cursor(self, cursor: Iterator[av.VideoFrame], frame_idx: int, keep_from: int) -> None:
+        """Read up to and with `frame_idx`; frames from `keep_from` on go into the cache."""
+        while self._cursor_idx <= frame_idx:
+            frame = next(cursor, None)
+            if frame is None:
+                raise RuntimeError(f"{self.name} changed while being read: call open_frames(...) again")
+            if self._cursor_idx >= keep_from:
+                self._cache[self._cursor_idx] = self._to_rgb(frame)
+                self._cache.move_to_end(self._cursor_idx)
+            self._cursor_idx += 1
+
+    def _close_cursor(self) -> None:
+        close = getattr(self._cursor, "close", None)
+        if close is not None:
+            close()
+        self._cursor = None
+        self._cursor_is_prefetched = False
+
+    # -- sequential access --
+
+    def _frames_from(self, start: int) -> Iterator[av.VideoFrame]:
+        """Exactly the frames `start`, `start + 1`, ... of the index; a missing one repeats the frame before it."""
+        times = self._index.times
+        if times is None:
+            yield from self._counted_frames(start)
+            return
+        position = start
+        previous: av.VideoFrame | None = None
+        for frame in self._frames_up_to_and_after(start, times[start]):
+            while position < len(times) and frame.pts is not None and frame.pts >= times[position]:
+                is_missing = frame.pts > times[position]
+                if is_missing:
+                    self._warn_of_gap(position)
+                yield previous if is_missing and previous is not None else frame
+                position += 1
+            if position == len(times):
+                return
+            previous = frame
+        while position < len(times) and previous is not None:
+            self._warn_of_gap(position)
+            yield previous
+            position += 1
+
+    def _frames_up_to_and_after(self, frame_idx: int, time: int) -> Iterator[av.VideoFrame]:
+        """Decode from the key frame before a frame; from the beginning where that does not lead to the frame."""
+        keyframe = self._index.keyframe_before(frame_idx)
+        if keyframe is not None:
+            frames = self._frames_since(keyframe)
+            first = next(frames, None)
+            if first is not None and first.pts is not None and first.pts <= time:
+                yield first
+                yield from frames
+                return
+        yield from self._frames_since(None)
+
+    def _counted_frames(self, start: int) -> Iterator[av.VideoFrame]:
+        with open_container(self.name) as container:
+            for position, frame in enumerate(decoded(container)):
+                if position >= start:
+                    yield frame
+
+    def _frames_since(self, keyframe: tuple[int, int] | None) -> Iterator[av.VideoFrame]:
+        """Frames decoded from a key frame on, with a decoder of their own."""
+        with open_container(self.name) as container:
+            if keyframe is None:
+                yield from decoded(container)
+                return
+            pts, seek_time = keyframe
+            try:
+                container.seek(seek_time, stream=container.streams.video[0])
+            except av.FFmpegError as error:
+                logger.debug("%s cannot seek: %s", self.name, error)
+            yield from decoded(container, from_pts=pts)
+
+    def _warn_of_gap(self, frame_idx: int) -> None:
+        level = logging.DEBUG if self._has_warned else logging.WARNING
+        logger.log(level, "%s: frame %d is damaged; the frame before it is shown instead", self.name, frame_idx)
+        self._has_warned = True
+
+    # -- the index --
+
+    @cached_property
+    def _index(self) -> _FrameIndex:
+        index = self._index_by_packets()
+        return index if index is not None else self._index_by_decoding()
+
+    def _index_by_packets(self) -> _FrameIndex | None:
+        """Find the frames without decoding; None where the packets do not tell exactly."""
+        times: list[int] = []
+        keyframes: list[tuple[int, int]] = []
+        num_packets = 0
+        with open_container(self.name) as container:
+            stream = container.streams.video[0]
+            num_stated = stream.frames
+            if stream.codec_context.name not in ONE_FRAME_PER_PACKET:
+                return None
+            try:
+                for packet in _packets(container):
+                    if packet.pts is None or packet.is_corrupt or (num_packets == 0 and not packet.is_keyframe):
+                        return None
+                    num_packets += 1
+                    if packet.is_keyframe:
+                        keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+                    if not packet.is_discard:
+                        times.append(packet.pts)
+            except _EndedEarlyError:
+                return None
+        times.sort()
+        keyframes.sort()
+        is_strict = all(a < b for a, b in pairwise(times))
+        if not times or not is_strict or num_stated not in (0, num_packets):
+            return None
+        index = _FrameIndex(len(times), times, keyframes)
+        return index if num_stated == num_packets or self._tail_decodes(index) else None
+
+    def _tail_decodes(self, index: _FrameIndex) -> bool:
+        """Whether decoding from the last key frame gives the frames that the packets promise."""
+        assert index.times is not None
+        pts, _ = index.keyframes[-1]
+        expected = index.times[bisect_left(index.times, pts) :]
+        keyframe = index.keyframes[-1] if len(index.keyframes) > 1 else None
+        return [frame.pts for frame in self._frames_since(keyframe) if (frame.pts or 0) >= pts] == expected
+
+    def _index_by_decoding(self) -> _FrameIndex:
+        """Find the frames by decoding the whole file once."""
+        with open_container(self.name) as container:
+            num_stated = container.streams.video[0].frames
+            shown = [frame.pts for frame in decoded(container)]
+        if len(shown) < num_stated:
+            logger.warning("%s is damaged: %d of %d frames decode", self.name, len(shown), num_stated)
+        times = [time for time in shown if time is not None]
+        has_times = len(times) == len(shown) and all(a < b for a, b in pairwise(times))
+        if not has_times:
+            return _FrameIndex(len(shown), None, [])
+        return _FrameIndex(len(shown), times, self._keyframes_among(set(times)))
+
+    def _keyframes_among(self, times: set[int]) -> list[tuple[int, int]]:
+        """Key frames that are themselves shown."""
+        keyframes = []
+        with open_container(self.name) as container:
+            try:
+                for packet in _packets(container):
+                    if packet.is_keyframe and packet.pts in times:
+                        keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+            except _EndedEarlyError as error:
+                logger.debug("%s: reading stopped early: %s", self.name, error)
+        return sorted(keyframes)

@@ -1,0 +1,1 @@
+"""Checkpoints by name: fetched, checked, and found again in a local folder."""
