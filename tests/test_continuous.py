@@ -1,5 +1,5 @@
-"""Continuous tracking by a detector that knows the truth, or says it does not: with the bundled SAM 2.1 nano, and with a
-follower of colours, which needs no model."""
+"""Continuous tracking by a detector that knows the truth, or says it does not: with the bundled SAM 2.1 nano, and with
+a follower of colours, which needs no model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -108,6 +108,8 @@ def test_prompts_on_one_object_show_that_object(stream: FollowedStream) -> None:
     stream.remove(2)
     stream.remove(99)
     assert stream.obj_ids == [4] and stream.step().obj_ids == [4]
+    with pytest.raises(ValueError, match=r"got \(60, 79\)"):
+        stream.correct(1, 4, mask[:, 1:])
 
 
 def test_a_forgotten_frame_is_not_remembered(stream: FollowedStream) -> None:
@@ -138,6 +140,7 @@ def test_a_saved_stream_goes_on(predictor: SAM2VideoPredictor, stream: FollowedS
         ({}, "expected a mask, or a box or points, of object 1, got none of them"),
         ({"mask": np.ones((60, 80), bool), "box": BOXES[0]}, "or points, of object 1, got both"),
         ({"points": np.zeros((2, 2)), "labels": np.ones(3)}, "2 points but 3 labels"),
+        ({"mask": np.ones((80, 60), bool)}, r"expected a mask of shape \(60, 80\), as the frame has, got \(80, 60\)"),
     ],
 )
 def test_prompts_that_say_nothing_or_too_much(stream: FollowedStream, prompts: dict, message: str) -> None:
