@@ -5,7 +5,7 @@ import pytest
 import supervision as sv
 
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import Prompt, TextPrompt, read_prompt
 from grounded_sam2.track.discovery import Discovery, TextDiscovery
 
 IMAGE = np.zeros((60, 80, 3), np.uint8)
@@ -17,14 +17,15 @@ class Everywhere:
 
     def __init__(self, **confidence: float) -> None:
         self.confidence = {name.replace("_", " "): value for name, value in confidence.items()}
-        self.calls: list[tuple[list[str], dict[str, float]]] = []
+        self.calls: list[tuple[Prompt, dict[str, float]]] = []
 
-    def detect(self, images: np.ndarray, text_prompt: list[str], **thresholds: float) -> list[sv.Detections]:
-        phrases = parse_prompt(text_prompt)
-        self.calls.append((phrases, thresholds))
-        xyxy = np.array([BOXES[phrase] for phrase in phrases], np.float32).reshape(-1, 4)
-        confidence = np.array([self.confidence.get(phrase, 0.5) for phrase in phrases])
-        return [make_detections(xyxy, confidence, np.arange(len(phrases)), phrases, (80, 60))]
+    def detect(self, images: np.ndarray, text_prompt: TextPrompt, **thresholds: float) -> list[sv.Detections]:
+        prompt = read_prompt(text_prompt)
+        self.calls.append((prompt, thresholds))
+        names = prompt.looked_for
+        xyxy = np.array([BOXES[name] for name in names], np.float32)
+        confidence = np.array([self.confidence.get(name, 0.5) for name in names])
+        return [make_detections(xyxy, confidence, np.arange(len(names)), prompt.phrases, (80, 60))]
 
 
 def test_what_the_prompt_names_is_found() -> None:
@@ -33,7 +34,7 @@ def test_what_the_prompt_names_is_found() -> None:
     assert isinstance(discovery, Discovery) and not isinstance(detector, Discovery)
     found = discovery.find(IMAGE, 0)
     assert found.class_id.tolist() == [1, 0] and found.xyxy[0].tolist() == BOXES["car"]
-    assert detector.calls == [(["dog", "car"], {"box_threshold": 0.2, "text_threshold": 0.1})]
+    assert detector.calls == [(Prompt(("dog", "car")), {"box_threshold": 0.2, "text_threshold": 0.1})]
 
 
 @pytest.mark.parametrize(("toy_car", "expected"), [(0.9, ["dog"]), (0.3, ["car", "dog"])])
@@ -55,12 +56,12 @@ def test_class_ids_stay_when_the_prompt_changes() -> None:
 
 def test_a_saved_prompt_is_restored() -> None:
     saved = TextDiscovery(Everywhere(), "car")
-    saved.set_prompt("dog. not a toy car")
+    saved.set_prompt("dog@0.4=hound. not a toy car")
     detector = Everywhere()
     restored = TextDiscovery(detector, "car")
     restored.restore(saved.save())
     assert restored.phrases == ["car", "dog"] and restored.find(IMAGE, 0).class_id.tolist() == [1]
-    assert detector.calls[0][0] == ["dog", "toy car"]
+    assert detector.calls[0][0] == Prompt(("dog",), ("toy car",), {"dog": ("hound",)}, {"dog": 0.4})
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,33 @@ def test_a_saved_stream_goes_on(predictor: SAM2VideoPredictor, stream: FollowedS
         assert ours.scores() == theirs.scores()
 
 
+def test_a_saved_video_goes_on(predictor: SAM2VideoPredictor) -> None:
+    follower = Sam2Follower(predictor)
+    video = follower.open_video(open_frames(FRAMES))
+    video.add(1, 1, box=BOXES[0])
+    next(video.follow(1))
+    loaded = follower.load_video(video.save(), open_frames(FRAMES))
+    loaded.refine(2, 1, np.array([[20.0, 20.0]]), np.array([1]))
+    video.refine(2, 1, np.array([[20.0, 20.0]]), np.array([1]))
+    for (frame_idx, ours), (index, theirs) in zip(video.follow(1), loaded.follow(1), strict=True):
+        assert frame_idx == index and ours.scores() == theirs.scores()
+        np.testing.assert_array_equal(ours.masks, theirs.masks)
+    with pytest.raises(ValueError, match="3 frames"):
+        follower.load_video(video.save(), open_frames(FRAMES[:3]))
+
+
+def test_a_refinement_sticks(predictor: SAM2VideoPredictor) -> None:
+    """Tracking over a refined frame once more leaves the mask there as it was refined."""
+    video = Sam2Follower(predictor).open_video(open_frames(FRAMES))
+    video.add(0, 1, box=BOXES[0])
+    before = dict(video.follow(0))
+    refined = video.refine(2, 1, np.array([[60.0, 40.0]]), np.array([1]))
+    assert (refined.masks != before[2].masks).any()
+    after = dict(video.follow(0))
+    np.testing.assert_array_equal(after[2].masks, refined.masks)
+    assert after[2].scores() == refined.scores()
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [

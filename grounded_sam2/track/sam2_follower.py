@@ -39,13 +39,16 @@ class Sam2Follower:
         self.predictor = predictor
 
     def open_stream(self, num_frames: int | None = None) -> Sam2Stream:
-        return Sam2Stream(self.predictor, self.predictor.init_stream(num_frames))
+        return Sam2Stream(self.predictor, self.predictor.init_stream(num_frames, corrections_stick=True))
 
     def open_video(self, frames: IndexedFrameSource) -> Sam2Video:
-        return Sam2Video(self.predictor, self.predictor.init_state(frames))
+        return Sam2Video(self.predictor, self.predictor.init_state(frames, corrections_stick=True))
 
     def load_stream(self, saved: dict[str, Any]) -> Sam2Stream:
         return Sam2Stream(self.predictor, self.predictor.load_stream(saved))
+
+    def load_video(self, saved: dict[str, Any], frames: IndexedFrameSource) -> Sam2Video:
+        return Sam2Video(self.predictor, self.predictor.load_state(saved, frames))
 
 
 class _Sam2Followed:
@@ -177,3 +180,6 @@ class Sam2Video(_Sam2Followed):
             self._state, start_frame_idx=frame_idx, reverse=reverse
         ):
             yield reached, self._seen(reached, obj_ids, masks_of(mask_logits))
+
+    def save(self) -> dict[str, Any]:
+        return self._predictor.save_state(self._state)
