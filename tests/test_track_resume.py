@@ -19,6 +19,7 @@ import torch
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter, read_frame_annotations, read_id_map
+from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.script import StoppedError, StopRequest, run
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.events import EventLogWriter, read_events
@@ -46,11 +47,12 @@ class SceneDetector:
     def __init__(self, clip: list[Scene]) -> None:
         self.scene_of = {scene.image.tobytes(): (t, scene) for t, scene in enumerate(clip)}
 
-    def detect(self, images: np.ndarray, text_prompt: list[str], **_: float) -> list[sv.Detections]:
+    def detect(self, images: np.ndarray, text_prompt: TextPrompt, **_: float) -> list[sv.Detections]:
         t, scene = self.scene_of[images.tobytes()]
         rows = [row for row in range(len(scene.ids)) if scene.masks[row].any() and t >= 3 * row]
-        class_id = np.array([text_prompt.index(scene.phrases[row]) for row in rows], dtype=np.int64)
-        return [make_detections(scene.boxes_xyxy[rows], np.full(len(rows), 0.9), class_id, text_prompt, SIZE[::-1])]
+        phrases = parse_prompt(text_prompt)
+        class_id = np.array([phrases.index(scene.phrases[row]) for row in rows], dtype=np.int64)
+        return [make_detections(scene.boxes_xyxy[rows], np.full(len(rows), 0.9), class_id, phrases, SIZE[::-1])]
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ def test_a_state_holds_memories_and_no_more(predictor: SAM2VideoPredictor, clip:
         for scene in clip:
             tracker.step(scene.image)
         tracker.take_events()
-        sizes.append(size_of(tracker.save()) / len(tracker._state.objects))
+        sizes.append(size_of(tracker.save()) / len(tracker.keeper.followed()))
     one_mask = 4 * (predictor.image_size // 4) ** 2
     assert sizes[3] < 1.2 * sizes[1] and sizes[3] < 20 * one_mask
 
