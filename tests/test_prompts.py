@@ -1,14 +1,19 @@
 """What a prompt names, and which phrase token scores speak for."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from grounded_sam2.prompts import (
+    Prompt,
     encoder_phrase,
     expand_aliases,
     find_phrase,
     join_phrases,
+    merge_prompts,
     parse_prompt,
+    read_prompt,
     score_phrases,
     split_passes,
 )
@@ -48,6 +53,112 @@ def test_empty_prompt_is_a_value_error(text_prompt: str | list[str]) -> None:
 def test_prompt_of_another_type_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="text or a list of texts"):
         parse_prompt([1, 2])  # type: ignore[list-item]
+
+
+# ---- the notation ----
+
+
+@pytest.mark.parametrize(
+    ("text_prompt", "prompt"),
+    [
+        ("car@0.4. tire", Prompt(("car", "tire"), thresholds={"car": 0.4})),
+        ("Car @ 0.4 , tire@1", Prompt(("car", "tire"), thresholds={"car": 0.4, "tire": 1.0})),
+        ("car@.4.tire@0.", Prompt(("car", "tire"), thresholds={"car": 0.4, "tire": 0.0})),
+        ("3.5 inch disk@0.25. floppy", Prompt(("3.5 inch disk", "floppy"), thresholds={"3.5 inch disk": 0.25})),
+        ("e-scooter=Kick  scooter.", Prompt(("e-scooter",), aliases={"e-scooter": ("kick scooter",)})),
+        ("dog = puppy = hound = puppy", Prompt(("dog",), aliases={"dog": ("puppy", "hound")})),
+        ("dog=puppy. dog=hound", Prompt(("dog",), aliases={"dog": ("puppy", "hound")})),
+        ("dog@0.3=puppy", Prompt(("dog",), aliases={"dog": ("puppy",)}, thresholds={"dog": 0.3})),
+        ("car. car@0.4. car", Prompt(("car",), thresholds={"car": 0.4})),
+        ("car. not a toy car.", Prompt(("car",), ("toy car",))),
+        ("Not THE toy car; car", Prompt(("car",), ("toy car",))),
+        ("car. not an apple. not apple. not pears", Prompt(("car",), ("apple", "pears"))),
+        ("car. not a toy car@0.5=model car", Prompt(("car",), ("toy car",), {"toy car": ("model car",)}, {"toy car": 0.5})),
+        ("not a. b", Prompt(("b",), ("a",))),
+        ("notebook. nothing. not-a-car. a knot", Prompt(("notebook", "nothing", "not-a-car", "a knot"))),
+        ("straße@0.5。犬=いぬ。猫", Prompt(("straße", "犬", "猫"), aliases={"犬": ("いぬ",)}, thresholds={"straße": 0.5})),
+        ("car. @. =. @=", Prompt(("car",))),
+        # in a list only "not" means something
+        (["a@b.com", "E=mc2", "car@2", "car@", "=x"], Prompt(("a@b.com", "e=mc2", "car@2", "car@", "=x"))),
+        (["car", "not a toy car"], Prompt(("car",), ("toy car",))),
+        (["car@0.4"], Prompt(("car@0.4",))),
+        (Prompt(("not for sale sign",)), Prompt(("not for sale sign",))),
+    ],
+)  # fmt: skip
+def test_notation(text_prompt: str | list[str] | Prompt, prompt: Prompt) -> None:
+    read = read_prompt(text_prompt)
+    assert read == prompt and hash(read) == hash(prompt)
+    assert read_prompt(read) is read
+    assert parse_prompt(text_prompt) == list(prompt.phrases)
+    if not isinstance(text_prompt, str):
+        return
+    assert read_prompt(str(prompt)) == prompt
+    assert Prompt(**asdict(read)) == prompt
+
+
+@pytest.mark.parametrize(
+    ("text_prompt", "says"),
+    [
+        ("a@b.com", r"expected a number in \[0, 1\] behind '@', got 'a@b'; a phrase with '@' in it goes in a list"),
+        ("car@2", r"expected a number in \[0, 1\] behind '@', got 'car@2'"),
+        ("car@-0.1", "got 'car@-0.1'"),
+        ("car@", "got 'car@'"),
+        ("car@. dog", "got 'car@'"),
+        ("car@nan", "got 'car@nan'"),
+        ("car@0.4@0.5", "got 'car@0.4@0.5'"),
+        ("car@0.4.5", "got 'car@0.4.5'"),
+        ("@0.4", "expected a phrase before '@' and on each side of '=', got '@0.4'"),
+        ("=x", "on each side of '=', got '=x'"),
+        ("x=", "got 'x='"),
+        ("x==y", "got 'x==y'"),
+        ("dog=puppy@0.3", "threshold behind the first name, as in 'e-scooter@0.3=scooter', got 'dog=puppy@0.3'"),
+        ("not", "expected one phrase behind 'not', got 'not'"),
+        ("not not a car. car", "expected one phrase behind 'not', got 'not not a car'"),
+        (["not", "car"], "expected one phrase behind 'not', got 'not'"),
+        ("not a car", "at least one phrase that does not begin with 'not', got 'not a car'"),
+        ("car. not a car", "both wants 'car' and does not"),
+        ("car@0.4. car@0.5", "'car' has two thresholds: 0.4 and 0.5"),
+        ("dog=wolf. wolf", "the alias 'wolf' of 'dog' already stands for 'wolf'"),
+        ("dog=hound. not a wolf=hound", "the alias 'hound' of 'wolf' already stands for 'dog'"),
+        ("dog=wolf. not a wolf", "the alias 'wolf' of 'dog' already stands for 'wolf'"),
+    ],
+)
+def test_wrong_notation_is_one_clear_line(text_prompt: str | list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=says) as error:
+        read_prompt(text_prompt)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"phrases": ()}, "at least one phrase"),
+        ({"phrases": ("car",), "thresholds": {"dog": 0.5}}, "'dog' is no phrase of the prompt"),
+        ({"phrases": ("car",), "thresholds": {"car": 1.5}}, r"threshold in \[0, 1\] for 'car', got 1.5"),
+        ({"phrases": ("car",), "aliases": {"dog": ("puppy",)}}, "'dog' is no phrase of the prompt"),
+        ({"phrases": ("car", "dog"), "unwanted": ("dog",)}, "both wants 'dog' and does not"),
+    ],
+)
+def test_a_prompt_made_by_hand_is_checked(parts: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Prompt(**parts)
+
+
+def test_merged_prompts_ask_for_all() -> None:
+    prompts = ["dog@0.3. tree", "tree=oak. not a bush", "dog. not a shrub. not a bush@0.5"]
+    merged = merge_prompts([read_prompt(prompt) for prompt in prompts])
+    assert merged == Prompt(("dog", "tree"), ("bush", "shrub"), {"tree": ("oak",)}, {"dog": 0.3, "bush": 0.5})
+    alone = read_prompt(["a@b", "not c=d"])
+    assert merge_prompts([alone]) == alone
+    with pytest.raises(ValueError, match="both wants 'dog' and does not"):
+        merge_prompts([read_prompt("dog"), read_prompt("cat. not a dog")])
+
+
+def test_unwanted_phrases_are_found_behind_the_wanted() -> None:
+    prompt = read_prompt("car@0.2=auto. not a toy car@0.5. truck")
+    found = prompt.with_unwanted_found()
+    assert found.phrases == ("car", "truck", "toy car") and found.unwanted == ()
+    assert (found.aliases, found.thresholds) == (prompt.aliases, prompt.thresholds)
 
 
 def test_join_is_the_inverse_of_parse() -> None:

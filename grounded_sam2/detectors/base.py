@@ -1,15 +1,21 @@
-"""The contract every detector keeps, and the pieces they share."""
+"""The contract every detector keeps, and the pieces they share.
+
+A new detector derives from `PhraseDetector` and says where the texts of a `Search` are; all else is done here.
+"""
+
+from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.prompts import expand_aliases, find_phrase, parse_prompt, score_phrases
+from grounded_sam2.prompts import TextPrompt, expand_aliases, find_phrase, read_prompt, score_phrases
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 # One threshold, or one per phrase; phrases that are not named have the default.
@@ -19,8 +25,18 @@ Aliases: TypeAlias = Mapping[str, str | Sequence[str]]
 
 DEFAULT_BOX_THRESHOLD = 0.35
 DEFAULT_TEXT_THRESHOLD = 0.25
+UNWANTED_IOU = 0.7  # of a box and a more confident one of an unwanted phrase, from which it is taken for that
 # A more elongated image is padded to this ratio: resized as it is, its short side would leave the backbone nothing.
 _MAX_ASPECT_RATIO = 6
+
+
+class DetectOptions(TypedDict, total=False):
+    """The options of `Detector.detect`; what wraps a detector hands on those that it was given."""
+
+    box_threshold: Threshold
+    text_threshold: Threshold
+    aliases: Aliases | None
+    top_k: int | None
 
 
 class Detector(Protocol):
@@ -29,28 +45,102 @@ class Detector(Protocol):
     def detect(
         self,
         images: Image | Sequence[Image],
-        text_prompt: str | Sequence[str],
+        text_prompt: TextPrompt,
         *,
-        box_threshold: float = DEFAULT_BOX_THRESHOLD,
-        text_threshold: float = DEFAULT_TEXT_THRESHOLD,
+        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+        aliases: Aliases | None = None,
+        top_k: int | None = None,
     ) -> list[sv.Detections]:
         """Find the prompt's phrases in one or several images; several give what each alone would.
 
         Args:
             images: one or several (H, W, 3) uint8 RGB images, of any sizes.
-            text_prompt: the phrases, as `grounded_sam2.prompts.parse_prompt` reads them.
-            box_threshold: the least confidence of a box that is kept, in [0, 1].
-            text_threshold: the least score, in [0, 1], that a phrase needs to become a box's label.
+            text_prompt: the phrases, as `grounded_sam2.prompts.read_prompt` reads them. A box of a wanted phrase is
+                dropped where one of an unwanted phrase is more confident and overlaps it by an IoU of 0.7 or more. A
+                threshold that the prompt itself gives a phrase goes before the two here.
+            box_threshold: the least confidence of a box that is kept, in [0, 1]; a mapping gives phrases their own,
+                those that it does not name have the default.
+            text_threshold: the least score that a phrase needs to become a box's label, likewise.
+            aliases: phrase → other words that are looked for too, beside those of the prompt; what they find carries
+                the phrase: {"e-scooter": ["kick scooter"]}.
+            top_k: how many boxes of each phrase an image may have, the most confident ones: 1 for referring
+                expressions; None does not limit them.
 
         Returns:
             One `sv.Detections` per image, most confident first: `xyxy` (N, 4) float32 in pixels of that image, inside
-            it; `confidence` (N,) float32; `class_id` (N,) int, the index of the phrase in the prompt;
-            `data["class_name"]` (N,) str, that phrase. N = 0 gives the same fields, empty.
+            it; `confidence` (N,) float32; `class_id` (N,) int, the index among the wanted phrases of the prompt;
+            `data["class_name"]` (N,) str, that phrase; `mask` (N, H, W) bool where the detector was told to find masks.
+            N = 0 gives the same fields, empty.
 
         Raises:
-            ValueError: for an empty prompt, an image of another shape or dtype, or a threshold outside [0, 1].
+            ValueError: for an empty prompt, an image of another shape or dtype, a threshold outside [0, 1], a threshold
+                or alias of what is no phrase of the prompt, an alias of two phrases, or a `top_k` below 1.
         """
         ...
+
+
+class PhraseDetector(ABC):
+    """What all detectors but wrappers share: they find texts, and everything else is done here.
+
+    Args:
+        nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept, also when they come
+            from two passes over a long prompt; None keeps all.
+        class_agnostic_nms: let boxes of different phrases suppress each other too.
+
+    Raises:
+        ValueError: an `nms_threshold` outside [0, 1].
+    """
+
+    def __init__(self, nms_threshold: float | None = 0.7, class_agnostic_nms: bool = True) -> None:
+        if nms_threshold is not None:
+            check_threshold("nms_threshold", nms_threshold)
+        self.nms_threshold = nms_threshold
+        self.class_agnostic_nms = class_agnostic_nms
+
+    @abstractmethod
+    def find(self, images: Sequence[Image], search: Search) -> Iterable[RawBoxes]:
+        """Find the texts of a search in images.
+
+        Args:
+            images: I ≥ 0 checked images.
+            search: what is looked for.
+
+        Returns:
+            The boxes of each image: those that reach the threshold of the text they were found by, with its
+            `Search.class_id`, in any order.
+        """
+
+    def detect(
+        self,
+        images: Image | Sequence[Image],
+        text_prompt: TextPrompt,
+        *,
+        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+        aliases: Aliases | None = None,
+        top_k: int | None = None,
+    ) -> list[sv.Detections]:
+        """Find the prompt's phrases; see `Detector.detect`."""
+        search = read_search(text_prompt, box_threshold, text_threshold, aliases)
+        image_list = as_image_list(images)
+        check_top_k(top_k)
+        found = self.find(image_list, search)
+        return [self.settle(image, boxes, search, top_k) for image, boxes in zip(image_list, found, strict=True)]
+
+    def settle(self, image: Image, boxes: RawBoxes, search: Search, top_k: int | None = None) -> sv.Detections:
+        """Put what was found in an image in the form of the contract; see `make_detections`."""
+        return make_detections(
+            boxes.xyxy,
+            boxes.confidence,
+            boxes.class_id,
+            search.phrases,
+            image_size=(image.shape[1], image.shape[0]),
+            nms_threshold=self.nms_threshold,
+            class_agnostic=self.class_agnostic_nms,
+            top_k=top_k,
+            masks=boxes.masks,
+        )
 
 
 def as_image_list(images: Image | Sequence[Image]) -> list[Image]:
@@ -91,12 +181,12 @@ def pad_elongated(image: Image) -> Image:
 
 @dataclass(frozen=True)
 class Search:
-    """What one prompt asks for: P phrases, and the T ≥ P texts that a detector looks for to find them.
+    """What one prompt asks for: P wanted phrases, and the T ≥ P texts that a detector looks for to find them.
 
     Attributes:
-        phrases: the prompt's phrases, which become labels; `class_id` is the index here.
-        texts: the phrases, then their aliases.
-        class_id: (T,) int64, the phrase each text stands for.
+        phrases: the wanted phrases, which become labels; `class_id` is the index here.
+        texts: the phrases, the unwanted ones, then the aliases of both.
+        class_id: (T,) int64, the phrase each text stands for; P and more for an unwanted one.
         box_threshold: (T,) float32, the least confidence of a box of that text.
         text_threshold: (T,) float32, the least score with which the text can become a box's label.
     """
@@ -109,7 +199,7 @@ class Search:
 
 
 def read_search(
-    text_prompt: str | Sequence[str],
+    text_prompt: TextPrompt,
     box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
     text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
     aliases: Aliases | None = None,
@@ -117,19 +207,19 @@ def read_search(
     """Work out what the arguments of `detect` ask for.
 
     Raises:
-        ValueError: for an empty prompt, a threshold outside [0, 1], a threshold or alias of what is no phrase of the
-            prompt, or an alias of two phrases.
+        ValueError: see `Detector.detect`.
     """
-    phrases = parse_prompt(text_prompt)
-    texts, class_id = expand_aliases(phrases, aliases)
+    prompt = read_prompt(text_prompt)
+    names = prompt.looked_for
+    texts, class_id = expand_aliases(names, prompt.aliases, aliases)
     of_texts = np.array(class_id, dtype=np.int64)
-    return Search(
-        phrases,
-        texts,
-        of_texts,
-        _thresholds("box_threshold", box_threshold, DEFAULT_BOX_THRESHOLD, phrases)[of_texts],
-        _thresholds("text_threshold", text_threshold, DEFAULT_TEXT_THRESHOLD, phrases)[of_texts],
-    )
+    of_boxes = _thresholds("box_threshold", box_threshold, DEFAULT_BOX_THRESHOLD, names)
+    of_labels = _thresholds("text_threshold", text_threshold, DEFAULT_TEXT_THRESHOLD, names)
+    for name, threshold in prompt.thresholds.items():
+        index = names.index(name)
+        of_boxes[index] = threshold
+        of_labels[index] = min(of_labels[index], threshold)  # a higher one would keep the boxes asked for from it
+    return Search(list(prompt.phrases), texts, of_texts, of_boxes[of_texts], of_labels[of_texts])
 
 
 def _thresholds(name: str, threshold: Threshold, default: float, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -146,11 +236,28 @@ def _thresholds(name: str, threshold: Threshold, default: float, phrases: Sequen
 
 @dataclass(frozen=True)
 class RawBoxes:
-    """Boxes of one image in one pass: xyxy (N, 4) pixels, confidence (N,), class_id (N,) index in the whole prompt."""
+    """Boxes of one image as a detector finds them.
+
+    Attributes:
+        xyxy: (N, 4) float32 in pixels.
+        confidence: (N,) float32 in [0, 1].
+        class_id: (N,) int64, see `Search.class_id`.
+        masks: (N, H, W) bool, where the detector finds masks.
+    """
 
     xyxy: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     class_id: npt.NDArray[np.int64]
+    masks: npt.NDArray[np.bool_] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[RawBoxes]) -> RawBoxes:
+        """All boxes of one or more parts, in order, either all with masks or all without."""
+        xyxy, confidence, class_id = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("xyxy", "confidence", "class_id")
+        )
+        masks = [part.masks for part in parts if part.masks is not None]
+        return cls(xyxy, confidence, class_id, np.concatenate(masks) if masks else None)
 
 
 def keep_queries(
@@ -179,27 +286,6 @@ def keep_queries(
     return RawBoxes(xyxy, confidence[kept], search.class_id[of_pass][text_index[kept]])
 
 
-def merge_passes(
-    passes: Sequence[RawBoxes],
-    search: Search,
-    image_size: tuple[int, int],
-    nms_threshold: float | None = None,
-    class_agnostic: bool = True,
-    top_k: int | None = None,
-) -> sv.Detections:
-    """Put what all passes over one image found in the form of the contract; see `make_detections`."""
-    return make_detections(
-        np.concatenate([boxes.xyxy for boxes in passes]),
-        np.concatenate([boxes.confidence for boxes in passes]),
-        np.concatenate([boxes.class_id for boxes in passes]),
-        search.phrases,
-        image_size,
-        nms_threshold,
-        class_agnostic,
-        top_k,
-    )
-
-
 def make_detections(
     xyxy: npt.NDArray[np.floating],
     confidence: npt.NDArray[np.floating],
@@ -211,13 +297,13 @@ def make_detections(
     top_k: int | None = None,
     masks: npt.NDArray[np.bool_] | None = None,
 ) -> sv.Detections:
-    """Put raw boxes in the form of the contract: inside the image, without duplicates, most confident first.
+    """Put raw boxes in the form of the contract: inside the image, wanted, without duplicates, most confident first.
 
     Args:
         xyxy: (N, 4) boxes in pixels.
         confidence: (N,) in [0, 1].
-        class_id: (N,) index in `phrases`.
-        phrases: the prompt's phrases.
+        class_id: (N,) index in `phrases`; from `len(phrases)` on, the box is of an unwanted phrase.
+        phrases: the prompt's wanted phrases.
         image_size: width and height in pixels.
         nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept; None keeps all.
         class_agnostic: let boxes of different phrases suppress each other too.
@@ -225,7 +311,8 @@ def make_detections(
         masks: (N, H, W) bool, one for each box; duplicates are told by the boxes all the same.
 
     Returns:
-        Detections of M ≤ N boxes; boxes that lie outside the image or have no area are left out.
+        Detections of M ≤ N boxes; left out are those that lie outside the image or have no area, those of unwanted
+        phrases, and those that are more surely of one.
     """
     width, height = image_size
     xyxy = (
@@ -233,19 +320,36 @@ def make_detections(
     )
     order = np.argsort(-confidence, kind="stable")
     order = order[(xyxy[order, 2] > xyxy[order, 0]) & (xyxy[order, 3] > xyxy[order, 1])]
-    class_id = np.asarray(class_id, dtype=np.int64)[order]
     detections = sv.Detections(
         xyxy=xyxy[order],
         confidence=np.asarray(confidence, dtype=np.float32)[order],
-        class_id=class_id,
-        data={"class_name": np.array([phrases[index] for index in class_id], dtype=np.str_), "row": order},
+        class_id=np.asarray(class_id, dtype=np.int64)[order],
+        data={"row": order},
     )
     if nms_threshold is not None and len(detections) > 0:
         detections = detections.with_nms(threshold=nms_threshold, class_agnostic=class_agnostic)
+    detections = _without_unwanted(detections, len(phrases))
     if top_k is not None and len(detections) > 0:
         best = [np.flatnonzero(detections.class_id == index)[:top_k] for index in range(len(phrases))]
         detections = cast(sv.Detections, detections[np.sort(np.concatenate(best))])
     rows = detections.data.pop("row")
+    kept_class_id = cast(npt.NDArray[np.int64], detections.class_id)
+    detections.data["class_name"] = np.array([phrases[index] for index in kept_class_id], dtype=np.str_)
     if masks is not None:
         detections.mask = masks[rows]
     return detections
+
+
+def _without_unwanted(detections: sv.Detections, num_wanted: int) -> sv.Detections:
+    """The boxes of the first `num_wanted` classes that no more confident box of another class lies on."""
+    class_id, confidence = cast(npt.NDArray[np.int64], detections.class_id), detections.confidence
+    is_wanted = class_id < num_wanted
+    if is_wanted.all():
+        return detections
+    assert confidence is not None
+    wanted, unwanted = np.flatnonzero(is_wanted), np.flatnonzero(~is_wanted)
+    if len(wanted) > 0:
+        overlap = sv.box_iou_batch(detections.xyxy[wanted], detections.xyxy[unwanted])  # (W, U)
+        is_surer = confidence[unwanted] > confidence[wanted, None]
+        wanted = wanted[~((overlap >= UNWANTED_IOU) & is_surer).any(axis=1)]
+    return cast(sv.Detections, detections[wanted])

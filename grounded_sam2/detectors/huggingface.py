@@ -11,27 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import supervision as sv
 import torch
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
 
-from grounded_sam2.detectors.base import (
-    DEFAULT_BOX_THRESHOLD,
-    DEFAULT_TEXT_THRESHOLD,
-    Aliases,
-    Image,
-    RawBoxes,
-    Search,
-    Threshold,
-    as_image_list,
-    check_threshold,
-    check_top_k,
-    keep_queries,
-    merge_passes,
-    pad_elongated,
-    read_search,
-)
+from grounded_sam2.detectors.base import Image, PhraseDetector, RawBoxes, Search, keep_queries, pad_elongated
 from grounded_sam2.prompts import encoder_phrase, split_passes
 from grounded_sam2.weights.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
 
@@ -39,8 +23,13 @@ from grounded_sam2.weights.hub import check_weights, first_line, reads_as_path, 
 _TOKEN_SCORING = ("grounding-dino", "mm-grounding-dino")
 
 
-class HuggingFaceDetector:
+class HuggingFaceDetector(PhraseDetector):
     """A `Detector` over ``AutoModelForZeroShotObjectDetection``.
+
+    With a token-scoring model a box is kept when the phrase chosen for it reaches `box_threshold`, and a phrase can be
+    chosen when its best token reaches `text_threshold` (`grounded_sam2.prompts.score_phrases`). With the other models
+    each phrase has one score, which `box_threshold` alone judges. Phrases beyond what the text encoder holds are looked
+    for in further passes over the image.
 
     Args:
         model_id: a local folder (read with no network access at all) or a model id of the hub.
@@ -66,63 +55,27 @@ class HuggingFaceDetector:
         class_agnostic_nms: bool = True,
         batch_size: int = 4,
     ) -> None:
-        if nms_threshold is not None:
-            check_threshold("nms_threshold", nms_threshold)
+        super().__init__(nms_threshold, class_agnostic_nms)
         if batch_size < 1:
             raise ValueError(f"expected a batch_size of at least 1, got {batch_size}")
         self.device = torch.device(device)
         self.dtype = dtype
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
         self.batch_size = batch_size
         self.model, self.processor = _load(model_id, dtype)
         self.model.to(self.device).eval()
         self.scores_tokens = self.model.config.model_type in _TOKEN_SCORING
 
     @torch.inference_mode()
-    def detect(
-        self,
-        images: Image | Sequence[Image],
-        text_prompt: str | Sequence[str],
-        *,
-        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
-        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
-        aliases: Aliases | None = None,
-        top_k: int | None = None,
-    ) -> list[sv.Detections]:
-        """Find the prompt's phrases; see `Detector.detect`.
-
-        With a token-scoring model a box is kept when the phrase chosen for it reaches `box_threshold`, and a phrase can
-        be chosen when its best token reaches `text_threshold` (`grounded_sam2.prompts.score_phrases`). With the other
-        models each phrase has one score, which `box_threshold` alone judges. Phrases beyond what the text encoder holds
-        are looked for in further passes over the image.
-
-        Beyond the contract, a threshold can be a mapping from phrases to thresholds, in which phrases that are not
-        named have the default; `aliases` ({"e-scooter": ["kick scooter"]}) are looked for too, and what they find
-        carries the user's phrase; `top_k` keeps that many boxes of each phrase, 1 for referring expressions.
-        """
-        search = read_search(text_prompt, box_threshold, text_threshold, aliases)
-        image_list = as_image_list(images)
-        check_top_k(top_k)
-
+    def find(self, images: Sequence[Image], search: Search) -> list[RawBoxes]:
+        """The boxes of a search's texts; see `PhraseDetector.find`."""
         find = self._find_by_tokens if self.scores_tokens else self._find_by_phrases
-        raw_boxes: list[list[RawBoxes]] = [[] for _ in image_list]
-        for indices in self._same_size_batches(image_list):
-            batch = [pad_elongated(image_list[index]) for index in indices]
+        raw_boxes: list[list[RawBoxes]] = [[] for _ in images]
+        for indices in self._same_size_batches(images):
+            batch = [pad_elongated(images[index]) for index in indices]
             for pass_boxes in find(batch, search):
                 for index, boxes in zip(indices, pass_boxes, strict=True):
                     raw_boxes[index].append(boxes)
-        return [
-            merge_passes(
-                passes,
-                search,
-                image_size=(image.shape[1], image.shape[0]),
-                nms_threshold=self.nms_threshold,
-                class_agnostic=self.class_agnostic_nms,
-                top_k=top_k,
-            )
-            for image, passes in zip(image_list, raw_boxes, strict=True)
-        ]
+        return [RawBoxes.joined(passes) for passes in raw_boxes]
 
     def _same_size_batches(self, image_list: Sequence[Image]) -> Iterator[list[int]]:
         """Yield indices of images of one size; padding one to another's size would change its boxes."""

@@ -13,18 +13,17 @@ from grounded_sam2.detectors.base import (
     DEFAULT_TEXT_THRESHOLD,
     Aliases,
     Image,
+    PhraseDetector,
     RawBoxes,
     Search,
     Threshold,
     as_image_list,
-    check_threshold,
     check_top_k,
     keep_queries,
-    merge_passes,
     pad_elongated,
     read_search,
 )
-from grounded_sam2.prompts import split_passes
+from grounded_sam2.prompts import TextPrompt, split_passes
 from grounding_dino.groundingdino.image import image_transform_for
 from grounding_dino.groundingdino.models.grounding_dino import TextFeatures
 from grounding_dino.groundingdino.text import text_inputs, tokenizer_for
@@ -40,11 +39,14 @@ class _TextPass:
     spans: list[tuple[int, int]]
 
 
-class LocalDetector:
+class LocalDetector(PhraseDetector):
     """A `Detector` over this repository's Grounding DINO.
 
-    Images of any sizes go through the model together, each image once however many phrases are looked for, and each
-    text once as long as it stays in the cache. Images are resized as transformers' image processor does it.
+    A box is kept when the phrase chosen for it reaches `box_threshold`, and a phrase can be chosen when its best token
+    reaches `text_threshold` (`grounded_sam2.prompts.score_phrases`). Images of any sizes go through the model together,
+    each image once however many phrases are looked for, and each text once as long as it stays in the cache; phrases
+    beyond what the text encoder holds take further passes over what the backbone made of the image. Images are resized
+    as transformers' image processor does it.
 
     Args:
         checkpoint: official `.pth` file, or Hugging Face folder of Grounding DINO or MM-Grounding-DINO.
@@ -79,14 +81,11 @@ class LocalDetector:
         batch_size: int = 4,
         text_cache_size: int = 64,
     ) -> None:
-        if nms_threshold is not None:
-            check_threshold("nms_threshold", nms_threshold)
+        super().__init__(nms_threshold, class_agnostic_nms)
         for name, count in (("batch_size", batch_size), ("text_cache_size", text_cache_size)):
             if count < 1:
                 raise ValueError(f"expected a {name} of at least 1, got {count}")
         _check_dtype(dtype, torch.device(device))
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
         self.batch_size = batch_size
         self.text_cache_size = text_cache_size
         find_weights(checkpoint)  # a missing file is reported before any model is built
@@ -95,34 +94,14 @@ class LocalDetector:
         self.tokenizer = tokenizer_for(checkpoint, tokenizer or self.model.config.own_tokenizer)
         self._text_features: OrderedDict[tuple[int, ...], TextFeatures] = OrderedDict()
 
-    def detect(
-        self,
-        images: Image | Sequence[Image],
-        text_prompt: str | Sequence[str],
-        *,
-        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
-        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
-        aliases: Aliases | None = None,
-        top_k: int | None = None,
-    ) -> list[sv.Detections]:
-        """Find the prompt's phrases; see `Detector.detect`.
-
-        A box is kept when the phrase chosen for it reaches `box_threshold`, and a phrase can be chosen when its best
-        token reaches `text_threshold` (`grounded_sam2.prompts.score_phrases`). Phrases beyond what the text encoder
-        holds are looked for in further passes over what the backbone made of the image.
-
-        Beyond the contract, a threshold can be a mapping from phrases to thresholds, in which phrases that are not
-        named have the default; `aliases` ({"e-scooter": ["kick scooter"]}) are looked for too, and what they find
-        carries the user's phrase; `top_k` keeps that many boxes of each phrase, 1 for referring expressions.
-        """
-        search = read_search(text_prompt, box_threshold, text_threshold, aliases)
-        image_list = as_image_list(images)
-        return self._find_all(image_list, [search] * len(image_list), top_k)
+    def find(self, images: Sequence[Image], search: Search) -> list[RawBoxes]:
+        """The boxes of a search's texts; see `PhraseDetector.find`."""
+        return self._find_each(images, [search] * len(images))
 
     def detect_each(
         self,
         images: Sequence[Image],
-        text_prompts: Sequence[str | Sequence[str]],
+        text_prompts: Sequence[TextPrompt],
         *,
         box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
         text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
@@ -147,13 +126,15 @@ class LocalDetector:
             count = "one text" if isinstance(text_prompts, str) else len(text_prompts)
             raise ValueError(f"expected one prompt for each of {len(image_list)} images, got {count}")
         searches = [read_search(prompt, box_threshold, text_threshold, aliases) for prompt in text_prompts]
-        return self._find_all(image_list, searches, top_k)
+        check_top_k(top_k)
+        found = self._find_each(image_list, searches)
+        return [
+            self.settle(image, boxes, search, top_k)
+            for image, boxes, search in zip(image_list, found, searches, strict=True)
+        ]
 
     @torch.inference_mode()
-    def _find_all(
-        self, image_list: Sequence[Image], searches: Sequence[Search], top_k: int | None
-    ) -> list[sv.Detections]:
-        check_top_k(top_k)
+    def _find_each(self, image_list: Sequence[Image], searches: Sequence[Search]) -> list[RawBoxes]:
         passes_of = {id(search): self._text_passes(search) for search in searches}
         raw_boxes: list[list[RawBoxes]] = [[] for _ in image_list]
         # images of similar shapes go together, so that little of a batch is padding
@@ -164,17 +145,7 @@ class LocalDetector:
             passes = [passes_of[id(searches[index])] for index in indices]
             for row, boxes in self._find(batch, [searches[index] for index in indices], passes):
                 raw_boxes[indices[row]].append(boxes)
-        return [
-            merge_passes(
-                boxes,
-                search,
-                image_size=(image.shape[1], image.shape[0]),
-                nms_threshold=self.nms_threshold,
-                class_agnostic=self.class_agnostic_nms,
-                top_k=top_k,
-            )
-            for image, search, boxes in zip(image_list, searches, raw_boxes, strict=True)
-        ]
+        return [RawBoxes.joined(boxes) for boxes in raw_boxes]
 
     def _find(
         self, batch: Sequence[Image], searches: Sequence[Search], passes: Sequence[Sequence[_TextPass]]

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,22 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import cv2
 import numpy as np
 import numpy.typing as npt
-import supervision as sv
 from PIL import Image as PILImage
 
-from grounded_sam2.detectors.base import (
-    DEFAULT_BOX_THRESHOLD,
-    DEFAULT_TEXT_THRESHOLD,
-    Aliases,
-    Image,
-    Search,
-    Threshold,
-    as_image_list,
-    check_threshold,
-    check_top_k,
-    make_detections,
-    read_search,
-)
+from grounded_sam2.detectors.base import Image, PhraseDetector, RawBoxes, Search
 from grounded_sam2.detectors.dds.cache import ResponseCache, request_key
 from grounded_sam2.detectors.dds.errors import DDSError, RefusedError, TaskFailedError
 from grounded_sam2.masks import decode_rle
@@ -52,8 +39,12 @@ _MASK_FORMAT = "coco_rle"
 _LONGEST_SIDE = 1536  # pixels of an image that is sent; what the service itself computes on
 
 
-class DDSCloudDetector:
+class DDSCloudDetector(PhraseDetector):
     """A `Detector` over the models of the DDS cloud.
+
+    The service gives each box one phrase with one score, which `box_threshold` alone judges; `text_threshold` is
+    checked and has no effect. `detect` raises a `DDSError` when the service does not answer; the subclass tells why
+    (`grounded_sam2.detectors.dds.errors`).
 
     Images are sent one after the other, as JPEG of at most 1536 pixels a side. An answer is kept on disk as soon as it
     is there, and so is the name of a task that was started: what was asked once, with the same pixels, model, prompt
@@ -62,7 +53,7 @@ class DDSCloudDetector:
     Args:
         model: one of `DDSModel`.
         token: of an account; None takes the environment variable DDS_API_TOKEN.
-        masks: let DINO-X find masks too; the other models have none.
+        masks: let DINO-X find masks too, so that detections carry `mask` (N, H, W) bool; the other models have none.
         nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept; None keeps all.
         class_agnostic_nms: let boxes of different phrases suppress each other too.
         cache_dir: where answers are kept; None keeps none.
@@ -97,8 +88,7 @@ class DDSCloudDetector:
             raise ValueError(f"expected a model of {', '.join(get_args(DDSModel))}, got {model!r}")
         if masks and model != _DINOX:
             raise ValueError(f"{model} finds boxes only; masks come from {_DINOX}, or from SAM 2")
-        if nms_threshold is not None:
-            check_threshold("nms_threshold", nms_threshold)
+        super().__init__(nms_threshold, class_agnostic_nms)
         if max_requests is not None and max_requests < 0:
             raise ValueError(f"expected max_requests of at least 0, or None, got {max_requests}")
         for name, seconds in (("request_timeout_s", request_timeout_s), ("task_timeout_s", task_timeout_s)):
@@ -113,8 +103,6 @@ class DDSCloudDetector:
         self.model = model
         self._api_path = f"/v2/task/{'dinox' if model == _DINOX else 'grounding_dino'}/detection"
         self.masks = masks
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
         self.cache = None if cache_dir is None else ResponseCache(cache_dir)
         self.service = _connect(
             token,
@@ -124,36 +112,13 @@ class DDSCloudDetector:
             max_requests=max_requests,
         )
 
-    def detect(
-        self,
-        images: Image | Sequence[Image],
-        text_prompt: str | Sequence[str],
-        *,
-        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
-        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
-        aliases: Aliases | None = None,
-        top_k: int | None = None,
-    ) -> list[sv.Detections]:
-        """Find the prompt's phrases; see `Detector.detect`.
-
-        The service gives each box one phrase with one score, which `box_threshold` alone judges; `text_threshold` is
-        checked and has no effect. With `masks` the detections carry `mask` (N, H, W) bool.
-
-        Beyond the contract, a threshold can be a mapping from phrases to thresholds, in which phrases that are not
-        named have the default; `aliases` ({"e-scooter": ["kick scooter"]}) are looked for too, and what they find
-        carries the user's phrase; `top_k` keeps that many boxes of each phrase, 1 for referring expressions.
+    def find(self, images: Sequence[Image], search: Search) -> Iterator[RawBoxes]:
+        """The boxes of a search's texts, each image sent when its turn comes; see `PhraseDetector.find`.
 
         Raises:
-            ValueError: for bad input, see `Detector.detect`.
-            DDSError: the service did not answer; the subclass tells why (`grounded_sam2.detectors.dds.errors`).
+            DDSError: the service did not answer; what it answered until then is in the cache.
         """
-        search = read_search(text_prompt, box_threshold, text_threshold, aliases)
-        image_list = as_image_list(images)
-        check_top_k(top_k)
-        found = []
-        for image in image_list:
-            found.append(self._detections(image, search, self._ask(image, search), top_k))
-        return found
+        return (self._boxes(self._ask(image, search), search) for image in images)
 
     def _ask(self, image: Image, search: Search) -> "_Objects":
         """What the service finds in an image: from the cache, from a task started earlier, or newly asked for."""
@@ -204,24 +169,19 @@ class DDSCloudDetector:
             self.cache.write(key, {"objects": answer.get("objects")})
         return objects
 
-    def _detections(self, image: Image, search: Search, objects: "_Objects", top_k: int | None) -> sv.Detections:
-        """Objects that carry one of the texts and reach its threshold, in the form of the contract."""
+    def _boxes(self, objects: "_Objects", search: Search) -> RawBoxes:
+        """Objects that carry one of the texts and reach its threshold."""
         text_of = {_letters(text): index for index, text in reversed(list(enumerate(search.texts)))}
         text_index = np.array([text_of.get(_letters(name), -1) for name in objects.categories], dtype=np.int64)
         if (text_index < 0).any():
             strange = sorted({objects.categories[index] for index in np.flatnonzero(text_index < 0)})
             logger.warning("left out what the DDS cloud calls %s: no phrase of the prompt", ", ".join(strange))
         kept = (text_index >= 0) & (objects.confidence >= search.box_threshold[text_index])
-        return make_detections(
+        return RawBoxes(
             objects.xyxy[kept],
             objects.confidence[kept],
             search.class_id[text_index[kept]],
-            search.phrases,
-            image_size=(image.shape[1], image.shape[0]),
-            nms_threshold=self.nms_threshold,
-            class_agnostic=self.class_agnostic_nms,
-            top_k=top_k,
-            masks=objects.masks[kept] if self.masks else None,
+            objects.masks[kept] if self.masks else None,
         )
 
 

@@ -4,23 +4,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import supervision as sv
 
-from grounded_sam2.detectors.base import (
-    DEFAULT_BOX_THRESHOLD,
-    DEFAULT_TEXT_THRESHOLD,
-    Aliases,
-    Image,
-    RawBoxes,
-    Search,
-    Threshold,
-    as_image_list,
-    check_threshold,
-    check_top_k,
-    merge_passes,
-    read_search,
-)
-from grounded_sam2.detectors.florence2.answer import Answer
+from grounded_sam2.detectors.base import Image, PhraseDetector, RawBoxes, Search
+from grounded_sam2.detectors.florence2.answer import Answer, mask_of_polygons
 from grounded_sam2.detectors.florence2.model import Florence2
 from grounded_sam2.detectors.florence2.tasks import OPEN_VOCABULARY, PHRASE_GROUNDING
 
@@ -28,23 +14,26 @@ _TASKS = {"open_vocabulary": OPEN_VOCABULARY, "phrase_grounding": PHRASE_GROUNDI
 _ARTICLES = ("a ", "an ", "the ")
 
 
-class Florence2Detector:
+class Florence2Detector(PhraseDetector):
     """A `Detector` over Florence-2, asked for one phrase at a time, so that each box is of a known phrase.
 
     The model has no threshold of its own and seldom answers that there is nothing; `box_threshold` judges by the
-    confidence that `Florence2` works out. An image is encoded once, but the model writes one answer per phrase: time
-    grows with the number of phrases.
+    confidence that `Florence2` works out. `text_threshold` is checked and otherwise has no effect, as the phrase of each
+    box is known. An image is encoded once, but the model writes one answer per phrase: time grows with the number of
+    phrases. A phrase that holds marks of the model's own, such as "<loc_5>", is a ValueError.
 
     Args:
         florence2: the model; it may answer other questions too.
         task: "open_vocabulary" asks where a phrase is, "phrase_grounding" what the phrase refers to as the caption of
             the image. Of a phrase that is taken apart ("man" and "horse" in "man on a horse"), the boxes of the part
             that is the phrase count, else those of the first.
+        masks: give detections `mask` (N, H, W) bool: what is inside the outline that an open-vocabulary answer may
+            give, without pixels where it gives a box (`grounded_sam2.segment.segment_missing` finds those).
         nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept; None keeps all.
         class_agnostic_nms: let boxes of different phrases suppress each other too.
 
     Raises:
-        ValueError: for another task, or an `nms_threshold` outside [0, 1].
+        ValueError: for another task, masks of a task that has none, or an `nms_threshold` outside [0, 1].
     """
 
     def __init__(
@@ -52,46 +41,27 @@ class Florence2Detector:
         florence2: Florence2,
         *,
         task: Literal["open_vocabulary", "phrase_grounding"] = "open_vocabulary",
+        masks: bool = False,
         nms_threshold: float | None = 0.7,
         class_agnostic_nms: bool = True,
     ) -> None:
         if task not in _TASKS:
             raise ValueError(f"expected a task of {', '.join(_TASKS)}, got {task!r}")
-        if nms_threshold is not None:
-            check_threshold("nms_threshold", nms_threshold)
+        if masks and task != "open_vocabulary":
+            raise ValueError(f"{task} finds boxes only; masks come from open_vocabulary, or from SAM 2")
+        super().__init__(nms_threshold, class_agnostic_nms)
         self.florence2 = florence2
         self.task = _TASKS[task]
-        self.nms_threshold = nms_threshold
-        self.class_agnostic_nms = class_agnostic_nms
+        self.masks = masks
 
-    def detect(
-        self,
-        images: Image | Sequence[Image],
-        text_prompt: str | Sequence[str],
-        *,
-        box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
-        text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
-        aliases: Aliases | None = None,
-        top_k: int | None = None,
-    ) -> list[sv.Detections]:
-        """Find the prompt's phrases; see `Detector.detect`.
-
-        `text_threshold` is checked and otherwise has no effect, as the phrase of each box is known. Beyond the
-        contract, `box_threshold` can be a mapping from phrases to thresholds, `aliases` are looked for too, and `top_k`
-        keeps that many boxes of each phrase, as with `HuggingFaceDetector`.
-
-        Raises:
-            ValueError: also for a phrase that holds marks of the model's own, such as "<loc_5>".
-        """
-        search = read_search(text_prompt, box_threshold, text_threshold, aliases)
-        image_list = as_image_list(images)
-        check_top_k(top_k)
-        detections = []
-        for image, answers in zip(image_list, self.florence2.ask_all(image_list, self.task, search.texts), strict=True):
-            size = (image.shape[1], image.shape[0])
-            passes = [self._boxes(answer, number, search, size) for number, answer in enumerate(answers)]
-            detections.append(merge_passes(passes, search, size, self.nms_threshold, self.class_agnostic_nms, top_k))
-        return detections
+    def find(self, images: Sequence[Image], search: Search) -> list[RawBoxes]:
+        """The boxes of a search's texts; see `PhraseDetector.find`."""
+        return [
+            RawBoxes.joined(
+                [self._boxes(answer, number, search, image.shape[1::-1]) for number, answer in enumerate(answers)]
+            )
+            for image, answers in zip(images, self.florence2.ask_all(images, self.task, search.texts), strict=True)
+        ]
 
     def _boxes(self, answer: Answer, number: int, search: Search, image_size: tuple[int, int]) -> RawBoxes:
         """The boxes of the text that was asked for that reach its threshold."""
@@ -104,7 +74,12 @@ class Florence2Detector:
             kept &= np.array([label == chosen for label in labels], dtype=bool)
         fractions = np.array([region.box for region in answer.regions], np.float32).reshape(-1, 4)
         xyxy = fractions[kept] * np.array(image_size * 2, np.float32)
-        return RawBoxes(xyxy, answer.confidence[kept], np.full(len(xyxy), search.class_id[number]))
+        masks = None
+        if self.masks:
+            masks = np.zeros((len(xyxy), *image_size[::-1]), dtype=bool)
+            for mask, index in zip(masks, np.flatnonzero(kept), strict=True):
+                mask[:] = mask_of_polygons(answer.regions[index].polygons, image_size)
+        return RawBoxes(xyxy, answer.confidence[kept], np.full(len(xyxy), search.class_id[number]), masks)
 
 
 def _bare(label: str) -> str:
