@@ -134,7 +134,8 @@ def test_an_object_that_drifted_is_put_right(
     [put_right] = masks_of([objects], obj_id=1)
     assert put_right is not None and mask_overlaps([put_right], [clip[6].masks[0]])[0].item() > 0.7
     run(tracker, detector, clip[7:8])
-    assert {obj_id: list(obj.cond) for obj_id, obj in tracker._state.objects.items()} == {1: [0, 6], 2: [0], 3: [0]}
+    objects = tracker.save()["stream"]["objects"]
+    assert {obj_id: list(obj["cond"]) for obj_id, obj in objects.items()} == {1: [0, 6], 2: [0], 3: [0]}
 
 
 def test_the_prompt_changes_and_ids_live_on(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:
@@ -201,9 +202,10 @@ def test_state_stays_small_on_a_long_stream(predictor: SAM2VideoPredictor, clip:
     tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=1, rules=rules)
     for _ in range(4):
         run(tracker, detector, clip)
-        for obj in tracker._state.objects.values():
+        objects = tracker._stream._state.objects
+        for obj in objects.values():
             assert len(obj.cond) <= 2 and len(obj.non_cond) <= 17 and len(obj.masks) + len(obj.points) <= 2
-        assert len(tracker._state.objects) <= 12
+        assert len(objects) <= 12
 
 
 def test_bad_settings_and_frames_are_refused(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:

@@ -173,7 +173,7 @@ def test_a_state_holds_memories_and_no_more(predictor: SAM2VideoPredictor, clip:
         for scene in clip:
             tracker.step(scene.image)
         tracker.take_events()
-        sizes.append(size_of(tracker.save()) / len(tracker._state.objects))
+        sizes.append(size_of(tracker.save()) / len(tracker.keeper.followed()))
     one_mask = 4 * (predictor.image_size // 4) ** 2
     assert sizes[3] < 1.2 * sizes[1] and sizes[3] < 20 * one_mask
 

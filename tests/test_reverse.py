@@ -9,7 +9,7 @@ import supervision as sv
 
 from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter
 from grounded_sam2.track.reverse import ReverseTracker, merged
-from grounded_sam2.track.tracking import masks_of
+from grounded_sam2.track.sam2_follower import masks_of
 from grounded_sam2.video import open_indexed_frames
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor

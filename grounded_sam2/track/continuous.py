@@ -1,26 +1,27 @@
-"""Find and follow everything a prompt names while objects come and go: one id per object for its whole life."""
+"""Find and follow objects while they come and go: one id per object for its whole life."""
 
-import re
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-import torch
 
-from grounded_sam2.detectors.base import Detector, Image
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector, Image
+from grounded_sam2.track.discovery import Discovery, TextDiscovery
 from grounded_sam2.track.events import IdentityEvent
+from grounded_sam2.track.follower import Follower, Scores, Seen, as_follower
 from grounded_sam2.track.keeper import IdentityKeeper
 from grounded_sam2.track.object_track import Track, TrackState
 from grounded_sam2.track.rules import IdentityRules
-from grounded_sam2.track.tracking import make_tracked_detections, masks_of, no_objects
-from sam2.sam2_video_predictor import SAM2VideoPredictor
+from grounded_sam2.track.tracking import make_tracked_detections, no_objects
 
-_NEGATION = re.compile(r"^not (?:an? |the )?")
-_UNWANTED_IOU = 0.7  # of a box and a more confident one of an unwanted phrase, from which it is taken for that
+if TYPE_CHECKING:
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
 _THUMBNAIL = (32, 32)  # pixels, on which two frames are compared
 
 
@@ -31,73 +32,73 @@ class ContinuousTracker:
         for frame in frames:
             objects = tracker.step(frame)
 
-    Every `detect_every` frames, at scene cuts, and when the prompt has changed, the detector looks for objects; SAM 2
-    follows them in between. New objects join the running session, which is never reset.
+    Every `detect_every` frames, at scene cuts, and when the prompt has changed, the detector, or another `Discovery`,
+    looks for objects; SAM 2, or another `Follower`, follows them in between. New objects join the running stream, which
+    is never reset.
 
     Attributes:
+        discovery: what looks for objects.
         keeper: the objects and what happened to them, see `grounded_sam2.track.keeper`.
-        phrases: every phrase that was ever asked for; an object's `class_id` is its index here, which for the first
-            prompt's phrases is that in the prompt.
+        detect_every: frames from one look to the next; may be changed between steps.
+        scene_cut: as given.
         frame_idx: 0-based index of the last frame, -1 before the first.
     """
 
     def __init__(
         self,
-        detector: Detector,
-        predictor: SAM2VideoPredictor,
-        text_prompt: str | Sequence[str],
+        detector: Detector | Discovery,
+        predictor: Follower | SAM2VideoPredictor,
+        text_prompt: str | Sequence[str] = "",
         *,
         detect_every: int = 10,
-        box_threshold: float = 0.35,
-        text_threshold: float = 0.25,
+        box_threshold: float | None = None,
+        text_threshold: float | None = None,
         scene_cut: float | None = 0.2,
         rules: IdentityRules | None = None,
     ) -> None:
         """
         Args:
-            detector: finds the prompt's phrases in an image.
-            predictor: follows the objects.
+            detector: finds the prompt's phrases in an image; or a source of objects of any kind.
+            predictor: follows the objects; see `grounded_sam2.track.follower.as_follower`.
             text_prompt: phrases; one that begins with "not" names what is not wanted: a box that is more surely that is
-                dropped.
-            detect_every: frames from one round of detection to the next, at least 1; may be changed between steps.
-            box_threshold: see `Detector.detect`.
-            text_threshold: see `Detector.detect`.
+                dropped. A `Discovery` keeps the prompt it has where none is given.
+            detect_every: frames from one look for objects to the next, at least 1.
+            box_threshold: see `Detector.detect`; None: 0.35.
+            text_threshold: see `Detector.detect`; None: 0.25.
             scene_cut: mean change of grey, in [0, 1], between two frames that makes a cut; None: no cuts are looked
                 for.
             rules: when two sightings are one object; None: the defaults.
 
         Raises:
-            ValueError: a prompt that names nothing wanted, or `detect_every` below 1.
+            ValueError: a prompt that names nothing wanted, `detect_every` below 1, or thresholds for a `Discovery`,
+                which has its own.
         """
         if detect_every < 1:
             raise ValueError(f"expected detect_every of at least 1, got {detect_every}")
-        self.detector = detector
-        self.predictor = predictor
+        self.discovery = _as_discovery(detector, text_prompt, box_threshold, text_threshold)
         self.detect_every = detect_every
-        self.box_threshold = box_threshold
-        self.text_threshold = text_threshold
         self.scene_cut = scene_cut
         self.keeper = IdentityKeeper(rules or IdentityRules())
-        self.phrases: list[str] = []
         self.frame_idx = -1
-        self._detection_idx = -1  # the frame that the detector looked at last
-        self._state = predictor.init_stream()
+        self._prompt_is_new = True
+        self._detection_idx = -1  # the frame that was last looked at for objects
+        self._follower = as_follower(predictor)
+        self._stream = self._follower.open_stream()
         self._thumbnail: npt.NDArray[np.float32] | None = None
-        self.set_prompt(text_prompt)
+
+    @property
+    def phrases(self) -> list[str]:
+        """Every phrase that was ever asked for; an object's `class_id` is its index here, which for the first prompt's
+        phrases is that in the prompt."""
+        return self.discovery.phrases
 
     def set_prompt(self, text_prompt: str | Sequence[str]) -> None:
         """Look for other phrases from the next frame on; objects that are followed live on.
 
         Raises:
-            ValueError: the prompt names nothing that is wanted.
+            ValueError: the prompt names nothing that is wanted, or the source of objects takes none.
         """
-        asked = parse_prompt(text_prompt)
-        wanted = [phrase for phrase in asked if not _NEGATION.match(phrase)]
-        if not wanted:
-            raise ValueError(f"expected at least one phrase that does not begin with 'not', got {text_prompt!r}")
-        self._wanted = wanted
-        self._unwanted = [_NEGATION.sub("", phrase) for phrase in asked if phrase not in wanted]
-        self.phrases += [phrase for phrase in wanted if phrase not in self.phrases]
+        self.discovery.set_prompt(text_prompt)
         self._prompt_is_new = True
 
     def take_events(self) -> list[IdentityEvent]:
@@ -111,11 +112,11 @@ class ContinuousTracker:
         tracker does. To be called between two steps.
         """
         return {
-            "stream": self.predictor.save_stream(self._state),
+            "stream": self._stream.save(),
             "keeper": self.keeper.to_dict(),
-            "thumbnail": None if self._thumbnail is None else torch.from_numpy(self._thumbnail),
-            "prompt": [self._wanted, self._unwanted, self._prompt_is_new],
-            "phrases": self.phrases,
+            "discovery": self.discovery.save(),
+            "thumbnail": None if self._thumbnail is None else self._thumbnail.tolist(),
+            "prompt_is_new": self._prompt_is_new,
             "detect_every": self.detect_every,
             "frame_idx": self.frame_idx,
             "detection_idx": self._detection_idx,
@@ -123,11 +124,11 @@ class ContinuousTracker:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on behind the frame on which a tracker with the same models, thresholds and rules was saved."""
-        self._state = self.predictor.load_stream(saved["stream"])
+        self._stream = self._follower.load_stream(saved["stream"])
         self.keeper.restore(saved["keeper"])
-        self._thumbnail = None if saved["thumbnail"] is None else saved["thumbnail"].cpu().numpy()
-        self._wanted, self._unwanted, self._prompt_is_new = saved["prompt"]
-        self.phrases = saved["phrases"]
+        self.discovery.restore(saved["discovery"])
+        self._thumbnail = None if saved["thumbnail"] is None else np.array(saved["thumbnail"], dtype=np.float32)
+        self._prompt_is_new = saved["prompt_is_new"]
         self.detect_every = saved["detect_every"]
         self.frame_idx = saved["frame_idx"]
         self._detection_idx = saved["detection_idx"]
@@ -140,22 +141,24 @@ class ContinuousTracker:
 
         Returns:
             The confirmed objects that are seen on it: `mask` (N, H, W), `xyxy` (N, 4) float32 around it, `tracker_id`,
-            `class_id`, `confidence` of the object's last detection, `data` with `class_name`, `mask_score` and
-            `object_score`.
+            `class_id`, `confidence` of the object's last detection, `data` with `class_name`, `object_score` and, from
+            a follower that predicts it, `mask_score`.
 
         Raises:
             ValueError: not an RGB uint8 image, or of another size.
         """
         is_cut = self._take_thumbnail(image)
-        self.frame_idx = self.predictor.append_frame(self._state, image)
-        doubtful = self._follow(is_cut)
+        self.frame_idx = self._stream.append(image)
+        seen = self._stream.step()
+        scores = seen.scores()
+        doubtful = self._take_in(seen, is_cut)
         is_due = self.frame_idx - self._detection_idx >= self.detect_every
         if is_due or is_cut or self._prompt_is_new:
             self._prompt_is_new = False
             self._detection_idx = self.frame_idx
-            self._detect(image)
-        objects = self._objects_on(image.shape[:2])
-        self.predictor.forget_frame(self._state, self.frame_idx, [i for i in doubtful if i in self._state.objects])
+            scores.update(self._detect(image))
+        objects = self._objects_on(image.shape[:2], scores)
+        self._stream.forget(self.frame_idx, [obj_id for obj_id in doubtful if obj_id in self._stream.obj_ids])
         return objects
 
     def _take_thumbnail(self, image: Image) -> bool:
@@ -166,70 +169,73 @@ class ContinuousTracker:
         former, self._thumbnail = self._thumbnail, grey.astype(np.float32) / 255
         return former is not None and float(np.abs(self._thumbnail - former).mean()) > self.scene_cut
 
-    def _follow(self, is_cut: bool) -> list[int]:
-        """Step SAM 2 onto the newest frame; returns the objects whose mask there is not to be remembered."""
-        obj_ids, mask_logits = self.predictor.step(self._state)
-        masks = masks_of(mask_logits)
-        scores = self.predictor.frame_scores(self._state, self.frame_idx)
-        pointers = self.predictor.object_pointers(self._state, self.frame_idx)
-        descriptors = np.array([pointers[obj_id].float().cpu().numpy() for obj_id in obj_ids])
-        object_scores = np.array([scores[obj_id][1] for obj_id in obj_ids])
-        sight = self.keeper.see(self.frame_idx, obj_ids, masks, object_scores, descriptors, is_cut)
+    def _take_in(self, seen: Seen, is_cut: bool) -> list[int]:
+        """Tell the keeper what is seen on the newest frame; returns the objects whose mask is not to be remembered."""
+        sight = self.keeper.see(self.frame_idx, seen.obj_ids, seen.masks, seen.object_scores, seen.descriptors, is_cut)
         for obj_id in sight.removed:
-            self.predictor.remove_object(self._state, obj_id, need_output=False)
-        return [obj_id for obj_id in obj_ids if obj_id not in sight.remembered]
+            self._stream.remove(obj_id)
+        return [obj_id for obj_id in seen.obj_ids if obj_id not in sight.remembered]
 
-    def _detect(self, image: Image) -> None:
-        """Look for the prompt's phrases on the newest frame, and give SAM 2 what is new, back, or drifted."""
-        detections = self._wanted_detections(image)
-        mask_logits, _, pointers = self.predictor.segment_boxes(self._state, self.frame_idx, detections.xyxy)
-        masks = masks_of(mask_logits)
-        kept = np.flatnonzero(masks.any(axis=(1, 2)))
+    def _detect(self, image: Image) -> dict[int, Scores]:
+        """Look for objects on the newest frame, and give the follower what is new, back, or drifted.
+
+        Returns:
+            The scores of the objects that it was given.
+        """
+        detections = self.discovery.find(image, self.frame_idx)
+        proposed = self._stream.propose(self.frame_idx, detections.xyxy)
+        kept = np.flatnonzero(proposed.masks.any(axis=(1, 2)))
         detections = cast(sv.Detections, detections[kept])
-        detections.mask = masks[kept]
-        found = self.keeper.match(self.frame_idx, detections, pointers.float().cpu().numpy()[kept])
+        detections.mask = proposed.masks[kept]
+        descriptors = None if proposed.descriptors is None else proposed.descriptors[kept]
+        found = self.keeper.match(self.frame_idx, detections, descriptors)
         for obj_id in found.removed:
-            self.predictor.remove_object(self._state, obj_id, need_output=False)
+            self._stream.remove(obj_id)
+        scores: dict[int, Scores] = {}
         for index in found.prompt:
             obj_id = int(found.obj_ids[index])
-            if obj_id in self._state.objects:
-                self.predictor.correct_object(self._state, self.frame_idx, obj_id, detections.mask[index])
+            if obj_id in self._stream.obj_ids:
+                seen = self._stream.correct(self.frame_idx, obj_id, detections.mask[index])
             else:
-                box = detections.xyxy[index]
-                self.predictor.add_new_points_or_box(self._state, self.frame_idx, obj_id, box=box)
+                seen = self._stream.add(self.frame_idx, obj_id, box=detections.xyxy[index])
+            scores.update(seen.scores())
+        return scores
 
-    def _wanted_detections(self, image: Image) -> sv.Detections:
-        thresholds = {"box_threshold": self.box_threshold, "text_threshold": self.text_threshold}
-        [detections] = self.detector.detect(image, [*self._wanted, *self._unwanted], **thresholds)
-        assert detections.class_id is not None and detections.confidence is not None
-        is_wanted = detections.class_id < len(self._wanted)
-        wanted = cast(sv.Detections, detections[is_wanted])
-        unwanted = cast(sv.Detections, detections[~is_wanted])
-        assert wanted.class_id is not None and wanted.confidence is not None and unwanted.confidence is not None
-        if len(wanted) and len(unwanted):
-            overlap = sv.box_iou_batch(wanted.xyxy, unwanted.xyxy) >= _UNWANTED_IOU  # (N, M)
-            surer = unwanted.confidence[None] > wanted.confidence[:, None]
-            wanted = cast(sv.Detections, wanted[np.flatnonzero(~(overlap & surer).any(axis=1))])
-        registered = [
-            self.phrases.index(self._wanted[class_id]) for class_id in cast(npt.NDArray[np.int64], wanted.class_id)
-        ]
-        wanted.class_id = np.array(registered, dtype=np.int64)
-        return wanted
-
-    def _objects_on(self, size: tuple[int, int]) -> sv.Detections:
+    def _objects_on(self, size: tuple[int, int], scores: dict[int, Scores]) -> sv.Detections:
         """The objects to show on the newest frame, of (height, width) pixels."""
-        seen: list[Track] = [
+        shown: list[Track] = [
             track
             for track in self.keeper.followed()
             if track.state is TrackState.ACTIVE and track.last_seen_frame_idx == self.frame_idx
         ]
-        if not seen:
+        if not shown:
             return no_objects((size[1], size[0]))
         return make_tracked_detections(
-            [track.obj_id for track in seen],
-            np.stack([cast(npt.NDArray[np.bool_], track.mask) for track in seen]),
-            self.predictor.frame_scores(self._state, self.frame_idx),
-            confidence=[track.confidence for track in seen],
-            class_id=[track.class_id for track in seen],
-            class_name=[self.phrases[track.class_id] for track in seen],
+            [track.obj_id for track in shown],
+            np.stack([cast(npt.NDArray[np.bool_], track.mask) for track in shown]),
+            scores,
+            confidence=[track.confidence for track in shown],
+            class_id=[track.class_id for track in shown],
+            class_name=[self.phrases[track.class_id] for track in shown],
         )
+
+
+def _as_discovery(
+    detector: Detector | Discovery,
+    text_prompt: str | Sequence[str],
+    box_threshold: float | None,
+    text_threshold: float | None,
+) -> Discovery:
+    """A discovery as it is, with the prompt if there is one, and a detector as a search for the prompt."""
+    if not isinstance(detector, Discovery):
+        return TextDiscovery(
+            detector,
+            text_prompt,
+            DEFAULT_BOX_THRESHOLD if box_threshold is None else box_threshold,
+            DEFAULT_TEXT_THRESHOLD if text_threshold is None else text_threshold,
+        )
+    if box_threshold is not None or text_threshold is not None:
+        raise ValueError(f"thresholds belong to a detector: {type(detector).__name__} has its own, if any")
+    if len(text_prompt) > 0:
+        detector.set_prompt(text_prompt)
+    return detector

@@ -1,8 +1,10 @@
 """Follow objects that were found late, or found again late, back to where they appear: one pass from end to start."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +12,12 @@ import supervision as sv
 
 from grounded_sam2.export.annotations import FrameAnnotations
 from grounded_sam2.masks import mask_overlaps
-from grounded_sam2.track.tracking import make_tracked_detections, masks_of
+from grounded_sam2.track.follower import Follower, as_follower
+from grounded_sam2.track.tracking import make_tracked_detections
 from grounded_sam2.video.frame_source import IndexedFrameSource
-from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+if TYPE_CHECKING:
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 
 @dataclass
@@ -49,7 +54,7 @@ class ReverseTracker:
     that, both are one object, which keeps the older id.
 
     Args:
-        predictor: follows the objects.
+        predictor: follows the objects; see `grounded_sam2.track.follower.as_follower`.
         annotations: what the forward pass wrote, with masks, ids and classes.
         patience: frames without a sighting after which an object is not followed further back.
         join_iou: mask IoU, in [0, 1], with an object of the same phrase from which on both are seen as one.
@@ -62,7 +67,7 @@ class ReverseTracker:
 
     def __init__(
         self,
-        predictor: SAM2VideoPredictor,
+        predictor: Follower | SAM2VideoPredictor,
         annotations: FrameAnnotations,
         *,
         patience: int = 10,
@@ -70,7 +75,6 @@ class ReverseTracker:
         join_frames: int = 3,
         taken_iou: float = 0.5,
     ) -> None:
-        self.predictor = predictor
         self.annotations = annotations
         self.patience = patience
         self.join_iou = join_iou
@@ -91,7 +95,8 @@ class ReverseTracker:
                 self._begin_on[frame_idx] = beginning
             on_frame_before = on_frame
         self._next_frame_idx = max(self._begin_on, default=-1)
-        self._state = predictor.init_stream()
+        self._follower = as_follower(predictor)
+        self._stream = self._follower.open_stream()
         self._followed: dict[int, _Followed] = {}
 
     def save(self) -> dict[str, Any]:
@@ -100,7 +105,7 @@ class ReverseTracker:
         See `restore`.
         """
         return {
-            "stream": self.predictor.save_stream(self._state),
+            "stream": self._stream.save(),
             "followed": {obj_id: asdict(going) for obj_id, going in self._followed.items()},
             "renamed": self.renamed,
             "next_frame_idx": self._next_frame_idx,
@@ -108,7 +113,7 @@ class ReverseTracker:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Let `run` go on where a tracker over the same annotations was saved."""
-        self._state = self.predictor.load_stream(saved["stream"])
+        self._stream = self._follower.load_stream(saved["stream"])
         self._followed = {obj_id: _Followed(**going) for obj_id, going in saved["followed"].items()}
         self.renamed = saved["renamed"]
         self._next_frame_idx = saved["next_frame_idx"]
@@ -134,23 +139,22 @@ class ReverseTracker:
 
     def _step(self, frame_idx: int, image: npt.NDArray[np.uint8]) -> sv.Detections | None:
         """Follow onto one frame, and take up the objects that were first found on it; None when nothing is seen."""
-        stream_idx = self.predictor.append_frame(self._state, image)
+        stream_idx = self._stream.append(image)
         forward = self.annotations[frame_idx].detections
-        objects = self._follow(stream_idx, forward) if self._followed else None
+        objects = self._follow(forward) if self._followed else None
         for obj_id in self._begin_on.get(frame_idx, ()):
             assert forward.tracker_id is not None and forward.mask is not None
             assert forward.confidence is not None and forward.class_id is not None
             row = forward.tracker_id.tolist().index(obj_id)
             class_name = str(forward.data["class_name"][row])
             self._followed[obj_id] = _Followed(float(forward.confidence[row]), int(forward.class_id[row]), class_name)
-            self.predictor.add_new_mask(self._state, stream_idx, obj_id, np.asarray(forward.mask[row]))
+            self._stream.add(stream_idx, obj_id, mask=np.asarray(forward.mask[row]))
         return objects
 
-    def _follow(self, stream_idx: int, forward: sv.Detections) -> sv.Detections | None:
+    def _follow(self, forward: sv.Detections) -> sv.Detections | None:
         """Step onto one frame; lets go of what goes no further back, and returns what was found, None for nothing."""
-        obj_ids, mask_logits = self.predictor.step(self._state)
-        masks = masks_of(mask_logits)
-        scores = self.predictor.frame_scores(self._state, stream_idx)
+        seen = self._stream.step()
+        obj_ids, masks, scores = seen.obj_ids, seen.masks, seen.scores()
         found: list[int] = []
         on_frame = [] if forward.tracker_id is None else forward.tracker_id.tolist()
         for row, obj_id in enumerate(obj_ids):
@@ -174,7 +178,7 @@ class ReverseTracker:
                 found.append(row)
         for obj_id in obj_ids:
             if obj_id not in self._followed:
-                self.predictor.remove_object(self._state, obj_id, need_output=False)
+                self._stream.remove(obj_id)
         if not found:
             return None
         objects = [self._followed[obj_ids[row]] for row in found]

@@ -1,22 +1,29 @@
-"""Follow detected objects through a video with SAM 2: one id per detection, one `sv.Detections` per frame."""
+"""Follow detected objects through a video: one id per detection, one `sv.Detections` per frame.
+
+video = as_follower(predictor).open_video(frames)               # or a stream, with `append` for each frame
+detections = segment_on_frame(video, frame_idx, detections)     # the detector's boxes get masks
+objects = add_objects(video, frame_idx, detections)             # and ids
+for frame_idx, detections in follow_both_ways(video, frame_idx, objects):
+    ...
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, cast, get_args
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
-from torch import Tensor
 
-from grounded_sam2.masks import boxes_around, decode_rle, encode_rle, points_in_mask
+from grounded_sam2.masks import Masks, boxes_around, decode_rle, encode_rle, points_in_mask
+from grounded_sam2.track.follower import Followed, FollowedStream, FollowedVideo, Scores, Seen
 from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
-from sam2.mask_ops import small_components
-from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.video_state import InferenceState
+
+if TYPE_CHECKING:
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+    from sam2.video_state import InferenceState
 
 PromptType = Literal["box", "point", "mask"]
-
-LEAST_PART = 0.02  # of a mask's largest part, in pixels, that another part has to have; specks far off widen its box
 
 
 def frame_at(frames: FrameSource, frame_idx: int) -> npt.NDArray[np.uint8]:
@@ -35,26 +42,48 @@ def frame_at(frames: FrameSource, frame_idx: int) -> npt.NDArray[np.uint8]:
     return frames[frame_idx]
 
 
-def prompt_objects(
-    predictor: SAM2VideoPredictor,
-    inference_state: InferenceState,
+def segment_on_frame(followed: Followed, frame_idx: int, detections: sv.Detections) -> sv.Detections:
+    """Find the mask of each detected box with the model that follows objects, which encodes the frame only once.
+
+    `grounded_sam2.segment.segment` makes the same masks on an image, but for what tracking adds: specks are gone, a
+    mask is empty where SAM 2 holds that the box has no object in it, and the frame is scaled as in a video, bicubically
+    instead of bilinearly, which moves outlines by a pixel or so.
+
+    Args:
+        followed: the stream or video.
+        frame_idx: 0-based frame the detections lie on; of a stream, the newest.
+        detections: N ≥ 0 boxes in pixels of that frame; not changed.
+
+    Returns:
+        The same detections with `mask` (N, H, W) bool and, from a model that predicts it, `data["mask_score"]` (N,)
+        float32, the predicted IoU.
+    """
+    proposed = followed.propose(frame_idx, detections.xyxy)
+    columns = dict(detections.data)
+    if proposed.mask_scores is not None:
+        columns["mask_score"] = np.asarray(proposed.mask_scores, dtype=np.float32)
+    return replace(detections, mask=proposed.masks, data=columns)
+
+
+def add_objects(
+    followed: Followed,
     frame_idx: int,
     detections: sv.Detections,
     prompt_type: PromptType = "box",
     num_points: int = 10,
 ) -> sv.Detections:
-    """Make each detection of one frame an object of the video.
+    """Make each detection of one frame an object of a video or stream in which there is none yet.
 
     Args:
-        predictor: whose state `inference_state` is.
-        frame_idx: 0-based frame the detections lie on.
+        followed: the stream or video.
+        frame_idx: 0-based frame the detections lie on; of a stream, the newest.
         detections: N ≥ 0 boxes; "point" and "mask" also need masks (N, H, W).
-        prompt_type: what the video predictor is told about an object: its box, points inside its mask, or its mask.
+        prompt_type: what the model is told about an object: its box, points inside its mask, or its mask.
         num_points: points per object for "point".
 
     Returns:
-        The detections with `tracker_id` 1 … N, those being the object ids in `inference_state`. Where masks are needed,
-        detections with an empty one are left out.
+        The detections with `tracker_id` 1 … N, the object ids in `followed`. Where masks are needed, detections with an
+        empty one are left out.
 
     Raises:
         ValueError: for another prompt type, or masks are needed and not there.
@@ -65,39 +94,39 @@ def prompt_objects(
     masks = None if detections.mask is None else np.asarray(detections.mask)
     if prompt_type != "box" and len(detections) > 0:
         if masks is None:
-            raise ValueError(f"{prompt_type!r} prompts need masks, the detections have none: call segment(...) first")
+            raise ValueError(
+                f"{prompt_type!r} prompts need masks, the detections have none: call segment_on_frame(...)"
+            )
         kept = np.flatnonzero(masks.any(axis=(1, 2)))
 
     for obj_id, index in enumerate(kept, start=1):
         if prompt_type == "box" or masks is None:
-            predictor.add_new_points_or_box(inference_state, frame_idx, obj_id, box=detections.xyxy[index])
+            followed.add(frame_idx, obj_id, box=detections.xyxy[index])
         elif prompt_type == "point":
-            points = points_in_mask(masks[index], num_points)
-            point_labels = np.ones(len(points), dtype=np.int32)
-            predictor.add_new_points_or_box(inference_state, frame_idx, obj_id, points=points, labels=point_labels)
+            followed.add(frame_idx, obj_id, points=points_in_mask(masks[index], num_points))
         else:
-            predictor.add_new_mask(inference_state, frame_idx, obj_id, masks[index])
+            followed.add(frame_idx, obj_id, mask=masks[index])
     objects = cast(sv.Detections, detections[kept])
     objects.tracker_id = np.arange(1, len(kept) + 1)
     return objects
 
 
-def track_both_ways(
-    predictor: SAM2VideoPredictor,
-    inference_state: InferenceState,
+def follow_both_ways(
+    video: FollowedVideo,
     frame_idx: int,
     objects: sv.Detections,
     guard: Callable[[Iterable[Any]], Iterable[Any]] = iter,
     progress: Callable[..., Iterable[Any]] | None = None,
 ) -> Iterator[tuple[int, sv.Detections]]:
-    """Follow prompted objects from one frame to both ends of the video, and yield all frames from first to last.
+    """Follow objects from one frame to both ends of the video, and yield all frames from first to last.
 
-    The frames before `frame_idx` are tracked first, backwards; only their masks' run-length encoding is kept until they
-    are yielded in order. The frames after it are yielded as they are tracked.
+    The frames before `frame_idx` are followed first, backwards; only their masks' run-length encoding is kept until
+    they are yielded in order. The frames after it are yielded as they are followed.
 
     Args:
-        frame_idx: 0-based frame the objects were prompted on.
-        objects: what `prompt_objects` returned; N = 0 yields every frame with nothing on it.
+        video: the objects are in it.
+        frame_idx: 0-based frame the objects were added on.
+        objects: what `add_objects` returned; N = 0 yields every frame with nothing on it.
         guard: goes around the frames of the backward pass, and may end it by an error; `StopRequest.guard`, for one.
         progress: shows how far the backward pass is, before any frame is yielded; called as `tqdm` is.
 
@@ -105,19 +134,18 @@ def track_both_ways(
         The 0-based frame index, and the objects whose mask is not empty on that frame, as `objects_in_sight` has them.
     """
     if len(objects) == 0:
-        assert inference_state.num_frames is not None
-        for index in range(inference_state.num_frames):
-            yield index, no_objects((inference_state.video_width, inference_state.video_height))
+        for index in range(video.num_frames):
+            yield index, no_objects(video.size)
         return
 
     before: list[tuple[int, sv.Detections, list[dict[str, Any]]]] = []
     if frame_idx > 0:
-        backwards = guard(predictor.propagate_in_video(inference_state, frame_idx, reverse=True))
+        backwards = guard(video.follow(frame_idx, reverse=True))
         if progress is not None:
             backwards = progress(backwards, total=frame_idx + 1, desc="backwards", unit="frame", leave=False)
-        for index, obj_ids, mask_logits in backwards:
+        for index, seen in backwards:
             if index < frame_idx:
-                detections = _objects_of_step(predictor, inference_state, index, obj_ids, mask_logits, objects)
+                detections = objects_in_sight(seen, objects)
                 before.append((index, detections, encode_rle(np.asarray(detections.mask))))
                 detections.mask = None
     while before:
@@ -125,78 +153,48 @@ def track_both_ways(
         detections.mask = decode_rle(segmentations) if segmentations else None
         yield index, detections
 
-    for index, obj_ids, mask_logits in predictor.propagate_in_video(inference_state, start_frame_idx=frame_idx):
-        yield index, _objects_of_step(predictor, inference_state, index, obj_ids, mask_logits, objects)
+    for index, seen in video.follow(frame_idx):
+        yield index, objects_in_sight(seen, objects)
 
 
-def track_newest_frame(
-    predictor: SAM2VideoPredictor, inference_state: InferenceState, frame_idx: int, objects: sv.Detections
-) -> sv.Detections:
-    """Follow prompted objects onto the newest frame of a stream.
+def follow_newest_frame(stream: FollowedStream, objects: sv.Detections) -> sv.Detections:
+    """Follow objects onto the newest frame of a stream.
 
     Args:
-        inference_state: from ``init_stream``, after ``append_frame`` and any prompts on that frame.
-        frame_idx: what ``append_frame`` returned.
-        objects: what `prompt_objects` returned; with N = 0 nothing is tracked.
+        stream: after `append`, and after `add_objects` where that is done on this frame.
+        objects: what `add_objects` returned; with N = 0 nothing is followed.
 
     Returns:
         As `objects_in_sight`.
     """
     if len(objects) == 0:
-        return no_objects((inference_state.video_width, inference_state.video_height))
-    obj_ids, mask_logits = predictor.step(inference_state)
-    return _objects_of_step(predictor, inference_state, frame_idx, obj_ids, mask_logits, objects)
+        return no_objects(stream.size)
+    return objects_in_sight(stream.step(), objects)
 
 
-def _objects_of_step(
-    predictor: SAM2VideoPredictor,
-    inference_state: InferenceState,
-    frame_idx: int,
-    obj_ids: list[int],
-    mask_logits: Tensor,
-    objects: sv.Detections,
-) -> sv.Detections:
-    """What a step of the predictor sees of the objects; see `objects_in_sight`."""
-    scores = predictor.frame_scores(inference_state, frame_idx)
-    return objects_in_sight(obj_ids, masks_of(mask_logits), scores, objects)
-
-
-def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
-    """Masks (N, H, W) bool of the video predictor's logits (N, 1, H, W), without specks smaller than `LEAST_PART`."""
-    masks = (mask_logits[:, 0] > 0).cpu()
-    return (masks & ~small_components(masks, 0, LEAST_PART)).numpy()
-
-
-def objects_in_sight(
-    obj_ids: list[int],
-    masks: npt.NDArray[np.bool_],
-    scores: dict[int, tuple[float, float]],
-    objects: sv.Detections,
-) -> sv.Detections:
-    """Put one frame's masks in the common currency.
+def objects_in_sight(seen: Seen, objects: sv.Detections) -> sv.Detections:
+    """Put what is seen on one frame in the common currency.
 
     Args:
-        obj_ids: M object ids.
-        masks: (M, H, W) bool, in the same order.
-        scores: object id → predicted IoU of its mask and presence logit.
+        seen: of M objects.
         objects: the detections the objects were made from; each lends its object its class and confidence.
 
     Returns:
         The objects with a mask on this frame: `mask` (N, H, W), `xyxy` (N, 4) float32 around it, `tracker_id`, that is
-        the object id, `class_id` and `confidence` of the detection, `data` with `class_name`, `mask_score` and
-        `object_score`.
+        the object id, `class_id` and `confidence` of the detection, `data` with `class_name`, `object_score` and, where
+        the model predicts it, `mask_score`.
     """
     assert objects.tracker_id is not None and objects.confidence is not None and objects.class_id is not None
-    seen = np.flatnonzero(masks.any(axis=(1, 2)))
-    if len(seen) == 0:
-        return no_objects((masks.shape[2], masks.shape[1]))
-    obj_ids = [obj_ids[index] for index in seen]
+    in_sight = np.flatnonzero(seen.masks.any(axis=(1, 2)))
+    if len(in_sight) == 0:
+        return no_objects((seen.masks.shape[2], seen.masks.shape[1]))
+    obj_ids = [seen.obj_ids[index] for index in in_sight]
     row_of = {obj_id: row for row, obj_id in enumerate(objects.tracker_id.tolist())}
     rows = np.array([row_of[obj_id] for obj_id in obj_ids])
     return make_tracked_detections(
         obj_ids,
-        masks[seen],
-        scores,
+        seen.masks[in_sight],
+        seen.scores(),
         confidence=objects.confidence[rows],
         class_id=objects.class_id[rows],
         class_name=np.asarray(objects.data["class_name"])[rows],
@@ -205,8 +203,8 @@ def objects_in_sight(
 
 def make_tracked_detections(
     obj_ids: Sequence[int],
-    masks: npt.NDArray[np.bool_],
-    scores: dict[int, tuple[float, float]],
+    masks: Masks,
+    scores: dict[int, Scores],
     *,
     confidence: npt.ArrayLike,
     class_id: npt.ArrayLike,
@@ -217,22 +215,23 @@ def make_tracked_detections(
     Args:
         obj_ids: N object ids.
         masks: (N, H, W) bool, none of them empty.
-        scores: object id → predicted IoU of its mask and presence logit.
+        scores: those of each object, by id, see `Seen.scores`.
         confidence: (N,) of the detector.
         class_id: (N,) index of the phrase.
         class_name: (N,) the phrase.
     """
+    mask_scores, object_scores = zip(*(scores[obj_id] for obj_id in obj_ids), strict=True)
+    columns: dict[str, npt.NDArray[np.generic] | list[Any]] = {"class_name": np.asarray(class_name, dtype=np.str_)}
+    if None not in mask_scores:
+        columns["mask_score"] = np.array(mask_scores, dtype=np.float32)
+    columns["object_score"] = np.array(object_scores, dtype=np.float32)
     return sv.Detections(
         xyxy=boxes_around(masks),
         mask=masks,
         confidence=np.asarray(confidence, dtype=np.float32),
         class_id=np.asarray(class_id, dtype=np.int64),
         tracker_id=np.asarray(obj_ids, dtype=np.int64),
-        data={
-            "class_name": np.asarray(class_name, dtype=np.str_),
-            "mask_score": np.array([scores[obj_id][0] for obj_id in obj_ids], dtype=np.float32),
-            "object_score": np.array([scores[obj_id][1] for obj_id in obj_ids], dtype=np.float32),
-        },
+        data=columns,
     )
 
 
@@ -251,3 +250,43 @@ def no_objects(size: tuple[int, int]) -> sv.Detections:
             "object_score": np.zeros(0, dtype=np.float32),
         },
     )
+
+
+# ---- for scripts that hold a SAM 2 predictor and its state ----
+
+
+def prompt_objects(
+    predictor: "SAM2VideoPredictor",
+    inference_state: "InferenceState",
+    frame_idx: int,
+    detections: sv.Detections,
+    prompt_type: PromptType = "box",
+    num_points: int = 10,
+) -> sv.Detections:
+    """`add_objects` in a state of `init_state` or `init_stream`."""
+    from grounded_sam2.track.sam2_follower import Sam2Video
+
+    return add_objects(Sam2Video(predictor, inference_state), frame_idx, detections, prompt_type, num_points)
+
+
+def track_both_ways(
+    predictor: "SAM2VideoPredictor",
+    inference_state: "InferenceState",
+    frame_idx: int,
+    objects: sv.Detections,
+    guard: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    progress: Callable[..., Iterable[Any]] | None = None,
+) -> Iterator[tuple[int, sv.Detections]]:
+    """`follow_both_ways` in a state of `init_state`."""
+    from grounded_sam2.track.sam2_follower import Sam2Video
+
+    return follow_both_ways(Sam2Video(predictor, inference_state), frame_idx, objects, guard, progress)
+
+
+def track_newest_frame(
+    predictor: "SAM2VideoPredictor", inference_state: "InferenceState", frame_idx: int, objects: sv.Detections
+) -> sv.Detections:
+    """`follow_newest_frame` in a state of `init_stream`, whose newest frame is `frame_idx`."""
+    from grounded_sam2.track.sam2_follower import Sam2Stream
+
+    return follow_newest_frame(Sam2Stream(predictor, inference_state), objects)
