@@ -33,7 +33,7 @@ MAX_FRAMES: int | None = None  # stop after so many frames; none: go on to the e
 # models
 API_TOKEN: str | None = None  # of the DDS cloud; none: the environment variable DDS_API_TOKEN
 DDS_ENDPOINT: str | None = None  # address of the service; none: the official one
-CACHE_DIR: Path | None = Path("outputs/dds_cache")  # keeps answers, so that none is paid for twice; none: off
+CACHE_DIR: Path | None = Path("outputs/dds_cache")  # keeps answers, so that each is paid for once; none: off
 MAX_REQUESTS: int | None = 200  # images, or tiles of them, that one run may send: each costs; none: no limit
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
