@@ -7,7 +7,6 @@
 
 from pathlib import Path
 
-from grounded_sam2.track.follower import as_follower
 from tqdm import tqdm
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
@@ -20,6 +19,7 @@ from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.follower import as_follower
 from grounded_sam2.track.tracking import PromptType, add_objects, follow_both_ways, frame_at, segment_on_frame
 from grounded_sam2.video import open_frames
 from sam2.build_sam import build_sam2_video_predictor

@@ -11,7 +11,6 @@ is read ahead or kept, so the video may be of any length.
 
 from pathlib import Path
 
-from grounded_sam2.track.first_sight import FirstSightTracker
 from tqdm import tqdm
 
 from grounded_sam2.detectors.local import LocalDetector
@@ -22,6 +21,7 @@ from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
+from grounded_sam2.track.first_sight import FirstSightTracker
 from grounded_sam2.track.resume import SavedRun
 from grounded_sam2.track.tracking import PromptType
 from grounded_sam2.video import open_frames

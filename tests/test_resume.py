@@ -336,9 +336,8 @@ def test_the_continuous_script_goes_on_after_sigkill_and_sigterm(tmp_path: Path,
     end_after(killed, lines, 6, signal.SIGKILL)  # the header and five frames
     assert killed.returncode == -signal.SIGKILL
     assert len(list(read_frame_annotations(lines))) >= 5  # what is on disk can be read
-    assert read_id_map(broken / "partial", 3).mask.shape[1:] == open_frames(video)[0].shape[:2] and read_events(
-        broken / "events.partial.jsonl"
-    )
+    assert read_id_map(broken / "partial", 3).mask.shape[1:] == open_frames(video)[0].shape[:2]
+    assert read_events(broken / "events.partial.jsonl")
 
     stopped = start(CONTINUOUS_SCRIPT, video, broken, "--resume")
     said = end_after(stopped, lines, 10, signal.SIGTERM)
