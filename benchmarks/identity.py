@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".references/trackers"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -37,6 +38,7 @@ from scipy.optimize import linear_sum_assignment
 from grounded_sam2.detectors.base import Detector, make_detections
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.masks import boxes_around, mask_overlaps
+from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -99,12 +101,10 @@ class TrueBoxes:
     def detect(
         self,
         images: np.ndarray | Sequence[np.ndarray],
-        text_prompt: str | Sequence[str],
-        *,
-        box_threshold: float = 0.35,
-        text_threshold: float = 0.25,
+        text_prompt: TextPrompt,
+        **options: Any,
     ) -> list[sv.Detections]:
-        scene, phrases = self.scenes[self.frame_idx], list(text_prompt)
+        scene, phrases = self.scenes[self.frame_idx], parse_prompt(text_prompt)
         visible = scene.masks.sum((1, 2)) >= 24
         rows = np.flatnonzero(visible & ~self.missed[self.frame_idx])
         class_id = np.array([phrases.index(scene.phrases[row]) for row in rows], dtype=np.int64)

@@ -202,10 +202,10 @@ class SAM2AutomaticMaskGenerator:
         """Masks answering points on the crop that is set, (P, 2) in its pixels, that pass the filters."""
         x0, y0, x1, y1 = crop_box
         crop_hw = y1 - y0, x1 - x0
-        transforms, device = self.predictor._transforms, self.predictor.device
+        transforms, device = self.predictor.transforms, self.predictor.device
         coords = transforms.transform_coords(points_xy.to(device), normalize=True, orig_hw=crop_hw)[:, None]
         labels = torch.ones(coords.shape[:2], dtype=torch.int32, device=device)
-        logits, ious = self.predictor._decode(coords, labels, None, None, self.multimask_output, -1)
+        logits, ious = self.predictor.decode(coords, labels, multimask_output=self.multimask_output)
         points_xy = points_xy.repeat_interleave(logits.shape[1], dim=0)
         if self.use_m2m:
             coords, labels = (part.repeat_interleave(logits.shape[1], dim=0) for part in (coords, labels))
@@ -237,7 +237,9 @@ class SAM2AutomaticMaskGenerator:
         """Decode M points again with their masks (M, 1, 4h, 4w) as prompts: logits of the same shape, IoUs (M, 1)."""
         parts = [tensor.split(self.points_per_batch) for tensor in (coords, labels, logits)]
         refined = [
-            self.predictor._decode(xy, label, None, mask.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT), False, -1)
+            self.predictor.decode(
+                xy, label, mask_input=mask.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT), multimask_output=False
+            )
             for xy, label, mask in zip(*parts, strict=True)
         ]
         return torch.cat([masks for masks, _ in refined]), torch.cat([ious for _, ious in refined])

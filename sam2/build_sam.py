@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from sam2.config import apply_overrides, load_config
+from sam2.config import SAM2Config, apply_overrides, load_config
+from sam2.memory_policy import MemoryPolicy
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.weights import config_for, find_weights, load_into
@@ -73,14 +74,19 @@ def build_sam2_video_predictor(
     apply_postprocessing: bool = True,
     vos_optimized: bool = False,
     dtype: torch.dtype = torch.float32,
+    memory_policy: Callable[[SAM2Config], MemoryPolicy] | None = None,
 ) -> SAM2VideoPredictor:
-    """Build a model for videos; arguments and errors as in `build_sam2`.
+    """Build a model for videos; the other arguments, and errors, as in `build_sam2`.
 
-    With `vos_optimized` the image encoder, memory attention, memory encoder and mask decoder are compiled with
-    `torch.compile`: the first frames are slow, the others faster.
+    Args:
+        vos_optimized: compile the image encoder, memory attention, memory encoder and mask decoder with
+            `torch.compile`: the first frames are slow, the others faster.
+        memory_policy: a subclass of `MemoryPolicy`, or whatever makes one of the model's configuration; None is SAM 2.
     """
     overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
     predictor = _build(SAM2VideoPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
+    if memory_policy is not None:
+        predictor.memory_policy = memory_policy(predictor.config)
     if vos_optimized:
         for part in ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder"):
             getattr(predictor, part).compile()

@@ -34,7 +34,8 @@ class SAM2Config:
 
     image_size: int = 1024  # side of the square the model sees, pixels
 
-    # image encoder: Hiera trunk and FPN neck
+    # image encoder: trunk and FPN neck
+    backbone: str = "hiera"  # which trunk; see `build_trunk` in modeling/image_encoder.py
     embed_dim: int = 96
     num_heads: int = 1
     stages: tuple[int, ...] = (1, 2, 7, 2)
@@ -52,6 +53,7 @@ class SAM2Config:
     memory_attention_mlp_dim: int = 2048
     rope_theta: float = 10000.0
     num_maskmem: int = 7
+    memory_compressor: str = "none"  # what makes memories smaller; see `build_memory_compressor`
 
     # parts that a family has or lacks
     use_high_res_features_in_sam: bool = True
@@ -92,11 +94,6 @@ class SAM2Config:
     non_overlap_masks: bool = False
     clear_non_cond_mem_around_input: bool = False
     add_all_frames_to_correct_as_cond: bool = False
-
-    @property
-    def backbone_channels(self) -> tuple[int, ...]:
-        """Channels of the trunk's four levels, finest first."""
-        return tuple(self.embed_dim * 2**level for level in range(len(self.stages)))
 
 
 # Where the official files (hydra trees of constructor arguments) hold what SAM2Config holds flat.

@@ -107,6 +107,16 @@ class SAM2ImagePredictor:
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def mask_input_size(self) -> int:
+        """Side of the low-resolution logits, and of a `mask_input`, in cells (256 for inputs of 1024x1024)."""
+        return self.model.sam_prompt_encoder.mask_input_size
+
+    @property
+    def transforms(self) -> SAM2Transforms:
+        """Between the frame of an image and that of the model's input."""
+        return self._transforms
+
     def reset_predictor(self) -> None:
         """Forget the image or images."""
         self._features: ImageFeatures | None = None
@@ -279,7 +289,7 @@ class SAM2ImagePredictor:
             boxes = self._transforms.transform_boxes(boxes, normalize_coords, orig_hw)
         if mask_input is not None:
             mask_logits = self._as_tensor(mask_input, "mask_input")
-            side = self.model.sam_prompt_encoder.mask_input_size
+            side = self.mask_input_size
             if mask_logits.ndim not in (3, 4) or mask_logits.shape[-3:] != (1, side, side):
                 expected = f"(1, {side}, {side}) or (N, 1, {side}, {side})"
                 raise ValueError(f"expected mask_input of shape {expected}, got {tuple(mask_logits.shape)}")
@@ -311,7 +321,7 @@ class SAM2ImagePredictor:
     ) -> Prediction:
         """`predict` for prepared prompts: at most `prompts_per_pass` objects are on the device at a time."""
         num_objects, candidates = len(prompts), 3 if multimask_output else 1
-        side = self.model.sam_prompt_encoder.mask_input_size
+        side = self.mask_input_size
         masks = np.empty((num_objects, candidates, *self._orig_hw[img_idx]), dtype=np.float32)
         ious = np.empty((num_objects, candidates), dtype=np.float32)
         low_res_logits = np.empty((num_objects, candidates, side, side), dtype=np.float32)
@@ -361,23 +371,38 @@ class SAM2ImagePredictor:
         Raises:
             RuntimeError: no image is set.
         """
-        logits, ious = self._decode(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
+        logits, ious = self.decode(point_coords, point_labels, boxes, mask_input, multimask_output, img_idx)
         masks = self._transforms.postprocess_masks(logits, self._orig_hw[img_idx])
         if not return_logits:
             masks = masks > self.mask_threshold
         return masks, ious, logits.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
 
     @torch.no_grad()
-    def _decode(
+    def decode(
         self,
-        point_coords: Tensor | None,
-        point_labels: Tensor | None,
-        boxes: Tensor | None,
-        mask_input: Tensor | None,
-        multimask_output: bool,
-        img_idx: int,
+        point_coords: Tensor | None = None,
+        point_labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+        img_idx: int = -1,
     ) -> tuple[Tensor, Tensor]:
-        """Low-resolution logits (N, C, 4h, 4w) and predicted IoUs (N, C), both float32; arguments of `_predict`."""
+        """Masks of N objects in one pass as the model gives them, from prompts in the frame of its input.
+
+        Args:
+            point_coords: (N, P, 2) px of the model's input; see `transforms`.
+            point_labels: (N, P); see `predict`.
+            boxes: (N, 4) xyxy or (N, 2, 2) px of the model's input.
+            mask_input: (N, 1, 4h, 4w) logits.
+            multimask_output: three candidates for each object instead of one.
+            img_idx: which of the images set.
+
+        Returns:
+            Low-resolution logits (N, C, 4h, 4w) and predicted IoUs (N, C), both float32 on the model's device.
+
+        Raises:
+            RuntimeError: no image is set.
+        """
         if self._features is None:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         features = self._features.row(range(len(self._orig_hw))[img_idx])

@@ -9,18 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2.config import SAM2Config
 from sam2.mask_ops import fill_holes
+from sam2.memory_policy import MemoryPolicy, pointer_span
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures, SAM2Base, SamOutput, non_overlapping
-from sam2.video_state import FrameOutput, InferenceState, ObjectState
+from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
 CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
 
-Readable = tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]  # spatial memories and pointers, with their times
+# spatial memories with their places, and pointers with their times
+Readable = tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]
 
 
 class VideoEngine(SAM2Base):
-    """SAM 2 with memory over time; `SAM2VideoPredictor` puts sessions and prompts on top."""
+    """SAM 2 with memory over time; `SAM2VideoPredictor` puts sessions and prompts on top.
+
+    Attributes:
+        memory_policy: what objects remember; it may be replaced while nothing is tracked.
+    """
+
+    def __init__(self, config: SAM2Config) -> None:
+        super().__init__(config)
+        self.memory_policy = MemoryPolicy(config)
 
     @property
     def max_batch(self) -> int:
@@ -31,46 +42,62 @@ class VideoEngine(SAM2Base):
 
     def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
         """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
+        time = FrameTime(frame_idx, reverse, state.num_frames)
         to_track = [obj for obj in state.objects.values() if frame_idx not in obj.cond and obj.cond]
         if to_track:
-            self._track(state, to_track, frame_idx, reverse)
-        config = self.config
-        spatial_reach = (config.num_maskmem - 1) * config.memory_temporal_stride_for_eval
+            self._track(state, to_track, time)
         for obj in state.objects.values():
             if frame_idx in obj.cond:
                 obj.cond[frame_idx].reverse = reverse
-                if config.clear_non_cond_mem_around_input:
-                    self._clear_around(obj, frame_idx)
+                self.memory_policy.forget_around(obj, frame_idx)
             if state.history == "recent":
-                obj.forget(frame_idx, spatial_reach, config.max_obj_ptrs_in_encoder - 1, not state.is_stream)
+                self.memory_policy.forget(obj, time, may_restart=not state.is_stream)
+                if state.is_stream:
+                    obj.drop_prompts_before(frame_idx)
         return self._masks_on(state, frame_idx)
 
-    def _track(self, state: InferenceState, objects: list[ObjectState], frame_idx: int, reverse: bool) -> None:
-        features = self._features(state, frame_idx)
+    def _track(self, state: InferenceState, objects: list[ObjectState], time: FrameTime) -> None:
+        features = self._features(state, time.frame_idx)
         multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
-        outputs: dict[int, tuple[SamOutput, int]] = {}  # position in `objects` → batch and row in it
-        readable = [self._readable(state, obj, frame_idx, reverse) for obj in objects]
+        decoded: dict[int, SamOutput] = {}  # by position in `objects`
+        readable = [self._readable(obj, time) for obj in objects]
         attended = self.attend_to_frame(features.vision)
         for batch in self._same_shaped(readable):
             vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended)
-            output = self.sam_heads(vision, features.high_res, multimask_output=multimask)
-            outputs.update({i: (output, row) for row, i in enumerate(batch)})
+            candidates = self.mask_candidates(vision, features.high_res, multimask_output=multimask)
+            chosen = self.memory_policy.choose([objects[i] for i in batch], candidates, time)
+            output = self.take(candidates, chosen)
+            decoded.update({i: output.row(row) for row, i in enumerate(batch)})
 
-        in_order = [outputs[i] for i in range(len(objects))]
-        masks = torch.cat([output.low_res_masks[row : row + 1] for output, row in in_order])
-        scores = torch.cat([output.object_score_logits[row : row + 1] for output, row in in_order])
+        in_order = [decoded[i] for i in range(len(objects))]
+        masks = torch.cat([output.low_res_masks for output in in_order])
+        stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
+        remembered = []
+        for i, (obj, output) in enumerate(zip(objects, in_order, strict=True)):
+            frame_output = self._frame_output(state, output, stored_masks[i : i + 1], time.reverse)
+            if self.memory_policy.remember(obj, frame_output, output, time, is_prompted=False):
+                remembered.append(i)
+            obj.non_cond[time.frame_idx] = frame_output
+            obj.before_prompts.pop(time.frame_idx, None)  # tracking has passed a correction that does not stick
+        self._encode_tracked(state, objects, time.frame_idx, remembered, masks)
+
+    def _encode_tracked(
+        self, state: InferenceState, objects: list[ObjectState], frame_idx: int, remembered: list[int], masks: Tensor
+    ) -> None:
+        """Put the masks (N, 1, 4h, 4w) of a tracked frame into the memories of the objects at these positions."""
+        vision = self._features(state, frame_idx).vision
+        outputs = [objects[i].non_cond[frame_idx] for i in remembered]
         high_res_masks = self.upscale(masks)
         if self.config.non_overlap_masks_for_mem_enc:
             high_res_masks = non_overlapping(high_res_masks)
-        stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
-        for start in range(0, len(objects), self.max_batch):
-            rows = slice(start, start + self.max_batch)
-            maskmem = self.encode_memory(features.vision, high_res_masks[rows], scores[rows], False)
-            for i, memory in enumerate(maskmem.to(state.storage_device, torch.bfloat16).split(1), start):
-                output, row = outputs[i]
-                frame_output = self._frame_output(state, output, row, stored_masks[i : i + 1])
-                frame_output.maskmem, frame_output.reverse = memory.clone(), reverse
-                objects[i].non_cond[frame_idx] = frame_output
+        if len(remembered) < len(objects):
+            high_res_masks = high_res_masks[remembered]
+        for start in range(0, len(outputs), self.max_batch):
+            batch = outputs[start : start + self.max_batch]
+            scores = torch.cat([output.object_score_logits for output in batch])
+            maskmem = self.encode_memory(vision, high_res_masks[start : start + self.max_batch], scores, False)
+            for output, memory in zip(batch, maskmem.to(state.storage_device, torch.bfloat16).split(1), strict=True):
+                output.maskmem = memory.clone()
 
     # ---- reading memory ----
 
@@ -83,58 +110,23 @@ class VideoEngine(SAM2Base):
             group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
         ]
 
-    def _readable(self, state: InferenceState, obj: ObjectState, frame_idx: int, reverse: bool) -> Readable:
-        """The memories an object's tracking on `frame_idx` reads (Ravi et al., 2024, section 4, memory bank).
+    def _readable(self, obj: ObjectState, time: FrameTime) -> Readable:
+        """The memories that an object's tracking on a frame reads, as its policy selects them.
 
         Returns:
-            Spatial memories with their age (0 for a conditioning frame, else 1 to `num_maskmem` - 1), and object
-            pointers with the frames between them and now.
+            Spatial memories with their places (see `MemoryPolicy.spatial_memories`), and object pointers with the
+            frames between them and now.
         """
-        config = self.config
-        forward = -1 if reverse else 1
-        selected, unselected = self._closest_cond_frames(obj, frame_idx)
-        spatial = [(0, output.maskmem) for output in selected.values() if output.maskmem is not None]
-        stride = config.memory_temporal_stride_for_eval
-        for age in range(config.num_maskmem - 1, 0, -1):
-            if age == 1:
-                t = frame_idx - forward
-            else:  # frames on the grid of the stride, the first of them at least two frames back
-                t = forward * ((forward * frame_idx - 2) // stride * stride - (age - 2) * stride)
-            output = obj.non_cond.get(t) or unselected.get(t)
-            if output is not None and output.maskmem is not None:
-                spatial.append((age, output.maskmem))
-
-        if not config.use_obj_ptrs_in_encoder:
+        policy, num_places = self.memory_policy, self.config.num_maskmem
+        spatial = []
+        for place, output in policy.spatial_memories(obj, time):
+            if not 0 <= place < num_places:
+                raise ValueError(f"{type(policy).__name__}: expected places of 0 to {num_places - 1}, got {place}")
+            if output.maskmem is not None:
+                spatial.append((place, output.maskmem))
+        if not self.config.use_obj_ptrs_in_encoder:
             return spatial, []
-        pointers = []
-        for t, output in selected.items():
-            elapsed = (frame_idx - t) * forward
-            if elapsed >= 0 or not config.only_obj_ptrs_in_the_past_for_eval:
-                pointers.append((elapsed if config.use_signed_tpos_enc_to_obj_ptrs else abs(elapsed), output.obj_ptr))
-        for elapsed in range(1, self._pointer_span(state)):
-            output = obj.non_cond.get(frame_idx - forward * elapsed) or unselected.get(frame_idx - forward * elapsed)
-            if output is not None:
-                pointers.append((elapsed, output.obj_ptr))
-        return spatial, pointers
-
-    def _pointer_span(self, state: InferenceState) -> int:
-        limit = self.config.max_obj_ptrs_in_encoder
-        return limit if state.num_frames is None else min(state.num_frames, limit)
-
-    def _closest_cond_frames(
-        self, obj: ObjectState, frame_idx: int
-    ) -> tuple[dict[int, FrameOutput], dict[int, FrameOutput]]:
-        """Conditioning frames that are read as such, and the others: the nearest on each side, then by distance."""
-        limit = self.config.max_cond_frames_in_attn
-        if limit == -1 or len(obj.cond) <= limit:
-            return obj.cond, {}
-        before = [t for t in obj.cond if t < frame_idx]
-        after = [t for t in obj.cond if t >= frame_idx]
-        nearest = ([max(before)] if before else []) + ([min(after)] if after else [])
-        others = sorted((t for t in obj.cond if t not in nearest), key=lambda t: abs(t - frame_idx))
-        chosen = {*nearest, *others[: limit - len(nearest)]}
-        selected = {t: output for t, output in obj.cond.items() if t in chosen}
-        return selected, {t: output for t, output in obj.cond.items() if t not in chosen}
+        return spatial, [(elapsed, output.obj_ptr) for elapsed, output in policy.pointers(obj, time)]
 
     def _read_memory(self, state: InferenceState, readable: list[Readable], vision: Tensor, attended: Tensor) -> Tensor:
         """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much."""
@@ -142,14 +134,14 @@ class VideoEngine(SAM2Base):
             return self.add_no_memory(vision).expand(len(readable), -1, -1, -1)
         device = self.device
         spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
-        ages = torch.tensor([[age for age, _ in memories] for memories, _ in readable], device=device)
+        places = torch.tensor([[place for place, _ in memories] for memories, _ in readable], device=device)
         if readable[0][1]:
             pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
         else:
             pointers = torch.zeros(len(readable), 0, self.config.d_model, device=device, dtype=self.dtype)
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
-        times = elapsed / max(self._pointer_span(state) - 1, 1)
-        memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, ages, pointers, times)
+        times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
+        memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)
         return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
 
     # ---- writing memory ----
@@ -175,18 +167,12 @@ class VideoEngine(SAM2Base):
         memories = maskmem.to(state.storage_device, torch.bfloat16).split(1)
         for obj, memory, (output, is_cond) in zip(objects, memories, prompted, strict=True):
             output.maskmem = memory.clone()
-            if self.config.clear_non_cond_mem_around_input:
-                self._clear_around(obj, frame_idx)
+            self.memory_policy.forget_around(obj, frame_idx)
             if is_cond:
                 obj.non_cond.pop(frame_idx, None)
                 obj.cond[frame_idx] = output
             else:
                 obj.non_cond[frame_idx] = output
-
-    def _clear_around(self, obj: ObjectState, frame_idx: int) -> None:
-        reach = self.config.memory_temporal_stride_for_eval * self.config.num_maskmem
-        for t in range(frame_idx - reach, frame_idx + reach + 1):
-            obj.non_cond.pop(t, None)
 
     # ---- frames and outputs ----
 
@@ -197,14 +183,16 @@ class VideoEngine(SAM2Base):
             state.features = (frame_idx, self.forward_image(frame.unsqueeze(0)))
         return state.features[1]
 
-    def _frame_output(self, state: InferenceState, output: SamOutput, row: int, masks: Tensor) -> FrameOutput:
-        """One object's part of a batch, copied so that it does not keep the batch alive."""
-        rows = slice(row, row + 1)
+    def _frame_output(
+        self, state: InferenceState, output: SamOutput, masks: Tensor, reverse: bool | None
+    ) -> FrameOutput:
+        """One object's row of a batch, copied so that it does not keep the batch alive."""
         return FrameOutput(
             low_res_masks=masks.to(state.storage_device).clone(),
-            obj_ptr=output.obj_ptr[rows].clone(),
-            object_score_logits=output.object_score_logits[rows].clone(),
-            mask_score=output.ious[rows].amax(dim=1),
+            obj_ptr=output.obj_ptr.clone(),
+            object_score_logits=output.object_score_logits.clone(),
+            mask_score=output.mask_scores,
+            reverse=reverse,
         )
 
     def _masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,23 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures
 History = Literal["recent", "all"]
 
 
+@dataclass(frozen=True)
+class FrameTime:
+    """A frame being tracked or prompted, and the direction in which tracking goes through the video."""
+
+    frame_idx: int
+    reverse: bool
+    num_frames: int | None  # of the video; None: unknown, a stream
+
+    def frame_before(self, elapsed: int) -> int:
+        """The frame that tracking in this direction passed `elapsed` frames ago."""
+        return self.frame_idx + elapsed if self.reverse else self.frame_idx - elapsed
+
+    def elapsed_since(self, frame_idx: int) -> int:
+        """How many frames ago tracking in this direction passed a frame; negative for one that is still to come."""
+        return frame_idx - self.frame_idx if self.reverse else self.frame_idx - frame_idx
+
+
 @dataclass
 class FrameOutput:
     """One object on one frame."""
@@ -22,12 +39,29 @@ class FrameOutput:
     obj_ptr: Tensor  # (1, C)
     object_score_logits: Tensor  # (1, 1)
     mask_score: Tensor  # (1,) predicted quality of the mask
-    maskmem: Tensor | None = None  # (1, mem_dim, h, w) bfloat16; None until encoded, or once out of reach
+    maskmem: Tensor | None = None  # (1, mem_dim, h, w) bfloat16; None until encoded, if never, or once out of reach
     reverse: bool | None = None  # direction in which tracking passed over the frame; None before it did
+    policy_state: dict[str, Any] = field(default_factory=dict)  # a memory policy's own: tensors and plain values
 
-    def to_dict(self, with_mask: bool) -> dict[str, Any]:
+    def to(self, device: torch.device, storage_device: torch.device) -> FrameOutput:
+        """The same output where a predictor on `device` looks for it; masks and memory on `storage_device`."""
+        own = {
+            key: value.to(device) if isinstance(value, Tensor) else value for key, value in self.policy_state.items()
+        }
+        return FrameOutput(
+            self.low_res_masks.to(storage_device),
+            self.obj_ptr.to(device),
+            self.object_score_logits.to(device),
+            self.mask_score.to(device),
+            None if self.maskmem is None else self.maskmem.to(storage_device),
+            self.reverse,
+            own,
+        )
+
+    def to_dict(self, with_mask: bool = True) -> dict[str, Any]:
         """Tensors and plain values, the mask only if asked for; the inverse of `from_dict`."""
-        return {**vars(self), "low_res_masks": self.low_res_masks if with_mask else None}
+        masks = self.low_res_masks if with_mask else None
+        return {**vars(self), "low_res_masks": masks, "policy_state": dict(self.policy_state)}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any], side: int) -> FrameOutput:
@@ -48,6 +82,7 @@ class ObjectState:
     non_cond: dict[int, FrameOutput] = field(default_factory=dict)
     pending: dict[int, tuple[FrameOutput, bool]] = field(default_factory=dict)  # prompted, memory not yet encoded;
     # with whether the frame becomes a conditioning frame
+    before_prompts: dict[int, FrameOutput | None] = field(default_factory=dict)  # prompted frame → what was there
 
     def output_at(self, frame_idx: int) -> FrameOutput | None:
         """The newest output on a frame, or None."""
@@ -55,26 +90,73 @@ class ObjectState:
             return self.pending[frame_idx][0]
         return self.cond.get(frame_idx) or self.non_cond.get(frame_idx)
 
-    def forget(self, frame_idx: int, spatial_reach: int, pointer_reach: int, keep_around_cond: bool) -> None:
-        """Drop what no later step can read.
+    def latest_before(self, time: FrameTime) -> FrameOutput | None:
+        """The output in memory that tracking in the direction of `time` passed last before it, or None."""
+        remembered = [t for t in (*self.cond, *self.non_cond) if time.elapsed_since(t) > 0]
+        if not remembered:
+            return None
+        latest = min(remembered, key=time.elapsed_since)
+        return self.cond.get(latest) or self.non_cond[latest]
 
-        Args:
-            frame_idx: the frame just tracked.
-            spatial_reach: how many frames away a spatial memory is read at most.
-            pointer_reach: the same for object pointers.
-            keep_around_cond: tracking may start again, in either direction, from any conditioning frame.
-        """
-        anchors = [frame_idx, *self.cond] if keep_around_cond else [frame_idx]
-        for t in list(self.non_cond):
-            distance = min(abs(t - anchor) for anchor in anchors)
-            if distance > max(spatial_reach, pointer_reach):
-                del self.non_cond[t]
-            elif distance > spatial_reach:
-                self.non_cond[t].maskmem = None
-        if not keep_around_cond:  # a stream, whose passed frames are not prompted again
-            for prompts in (self.points, self.masks):
-                for t in [t for t in prompts if t < frame_idx]:
-                    del prompts[t]
+    def outputs(self) -> Iterator[FrameOutput]:
+        """All outputs held, in memory, on their way there, or put aside."""
+        yield from (*self.cond.values(), *self.non_cond.values())
+        yield from (output for output, _ in self.pending.values())
+        yield from (output for output in self.before_prompts.values() if output is not None)
+
+    def drop_prompts_before(self, frame_idx: int) -> None:
+        """Forget the prompts on earlier frames, as a stream does, whose passed frames are not prompted again."""
+        for by_frame in (self.points, self.masks, self.before_prompts):
+            for t in [t for t in by_frame if t < frame_idx]:
+                del by_frame[t]
+
+    def keep_only_prompts_on(self, frame_idx: int) -> None:
+        """Forget the prompts on all other frames, with what they have not yet brought into memory."""
+        for by_frame in (self.points, self.masks, self.before_prompts, self.pending):
+            for t in [t for t in by_frame if t != frame_idx]:
+                del by_frame[t]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as tensors and plain values; the inverse of `from_dict`."""
+        return {
+            "points": dict(self.points),
+            "masks": {t: mask > 0 for t, mask in self.masks.items()},
+            "cond": {t: output.to_dict() for t, output in self.cond.items()},
+            "non_cond": {t: output.to_dict() for t, output in self.non_cond.items()},
+            "pending": {t: (output.to_dict(), is_cond) for t, (output, is_cond) in self.pending.items()},
+            "before_prompts": {t: output and output.to_dict() for t, output in self.before_prompts.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any], side: int) -> ObjectState:
+        """What `to_dict` gave, or the memories alone of a stream; `side`: of low-resolution masks, in cells."""
+
+        def read(output: dict[str, Any]) -> FrameOutput:
+            return FrameOutput.from_dict(output, side)
+
+        return cls(
+            points=dict(saved.get("points", {})),
+            masks={t: mask.float() for t, mask in saved.get("masks", {}).items()},
+            cond={t: read(output) for t, output in saved["cond"].items()},
+            non_cond={t: read(output) for t, output in saved["non_cond"].items()},
+            pending={t: (read(output), is_cond) for t, (output, is_cond) in saved.get("pending", {}).items()},
+            before_prompts={t: output and read(output) for t, output in saved.get("before_prompts", {}).items()},
+        )
+
+    def to(self, device: torch.device, storage_device: torch.device) -> ObjectState:
+        """The same object where a predictor on `device` looks for it; see `FrameOutput.to`."""
+
+        def move(outputs: dict[int, FrameOutput]) -> dict[int, FrameOutput]:
+            return {t: output.to(device, storage_device) for t, output in outputs.items()}
+
+        return ObjectState(
+            {t: (coords.to(device), labels.to(device)) for t, (coords, labels) in self.points.items()},
+            {t: mask.to(device) for t, mask in self.masks.items()},
+            move(self.cond),
+            move(self.non_cond),
+            {t: (output.to(device, storage_device), is_cond) for t, (output, is_cond) in self.pending.items()},
+            {t: output and output.to(device, storage_device) for t, output in self.before_prompts.items()},
+        )
 
 
 @dataclass
@@ -91,29 +173,32 @@ class InferenceState:
     video_width: int
     storage_device: torch.device  # where masks and spatial memories lie
     history: History
+    corrections_stick: bool = False  # a corrected frame becomes a conditioning frame
     objects: dict[int, ObjectState] = field(default_factory=dict)  # by object id, in the order they were added
     newest_frame: Tensor | None = None  # (3, S, S), streams only
     newest_frame_idx: int = -1
     features: tuple[int, ImageFeatures] | None = None  # of the frame last looked at
 
-    def to_dict(self) -> dict[str, Any]:
-        """What the steps after the newest frame read, as tensors and plain values; the inverse of `stream_from_dict`.
+    def stream_to_dict(self) -> dict[str, Any]:
+        """What the steps after the newest frame read, as tensors and plain values; the inverse of `state_from_dict`.
 
         Prompts and masks of frames that have passed are not among it, nor is anything that waits to enter memory.
         """
-        return {
-            "num_frames": self.num_frames,
-            "video_height": self.video_height,
-            "video_width": self.video_width,
-            "newest_frame_idx": self.newest_frame_idx,
-            "objects": {
-                obj_id: {
-                    "cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.cond.items()},
-                    "non_cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.non_cond.items()},
-                }
-                for obj_id, obj in self.objects.items()
-            },
-        }
+        objects = {}
+        for obj_id, obj in self.objects.items():
+            objects[obj_id] = {
+                "cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.cond.items()},
+                "non_cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.non_cond.items()},
+            }
+        return {**self._plain_fields(), "objects": objects}
+
+    def video_to_dict(self) -> dict[str, Any]:
+        """All but the frames, as tensors and plain values; the inverse of `state_from_dict`."""
+        return {**self._plain_fields(), "objects": {obj_id: obj.to_dict() for obj_id, obj in self.objects.items()}}
+
+    def _plain_fields(self) -> dict[str, Any]:
+        names = ("num_frames", "video_height", "video_width", "history", "corrections_stick", "newest_frame_idx")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def obj_ids(self) -> list[int]:
@@ -130,16 +215,32 @@ class InferenceState:
         raise KeyError(key)
 
 
-def stream_from_dict(saved: dict[str, Any], storage_device: torch.device, side: int) -> InferenceState:
-    """A stream as `InferenceState.to_dict` saw it; `side`: of low-resolution masks, in cells."""
+def state_from_dict(
+    saved: dict[str, Any],
+    images: Sequence[Tensor] | None,
+    device: torch.device,
+    storage_device: torch.device,
+    side: int,
+) -> InferenceState:
+    """The stream, or with `images` the video session, that `stream_to_dict` or `video_to_dict` saw.
+
+    Args:
+        saved: on any device.
+        images: the frames of the video, reopened.
+        device: of the predictor.
+        storage_device: where masks and spatial memories go.
+        side: of low-resolution masks, in cells.
+    """
     state = InferenceState(
-        None, saved["num_frames"], saved["video_height"], saved["video_width"], storage_device, "recent"
+        images,
+        saved["num_frames"],
+        saved["video_height"],
+        saved["video_width"],
+        storage_device,
+        saved.get("history", "recent"),  # absent from streams saved before these two were
+        saved.get("corrections_stick", False),
     )
     state.newest_frame_idx = saved["newest_frame_idx"]
-    for obj_id, outputs in saved["objects"].items():
-        cond, non_cond = (
-            {t: FrameOutput.from_dict(output, side) for t, output in outputs[kind].items()}
-            for kind in ("cond", "non_cond")
-        )
-        state.objects[obj_id] = ObjectState(cond=cond, non_cond=non_cond)
+    for obj_id, obj in saved["objects"].items():
+        state.objects[obj_id] = ObjectState.from_dict(obj, side).to(device, storage_device)
     return state

@@ -36,6 +36,11 @@ class FakeFollower:
         stream.colours = saved["colours"]
         return stream
 
+    def load_video(self, saved: dict[str, Any], frames: Sequence[np.ndarray]) -> "FakeFollowed":
+        video = FakeFollowed(self, frames)
+        video.colours = saved["colours"]
+        return video
+
 
 class FakeFollowed:
     """A stream, or a video when it is given frames; of a stream, `calls` tells what was asked of it."""

@@ -154,14 +154,7 @@ def test_padding_is_never_proposed_before_an_image_s_own_cells(tiny):
     with torch.inference_mode():
         features = tiny.encode_images(images)
         text = tiny.encode_text(texts(PROMPTS["one word"], PROMPTS["one word"]))
-        proposals = tiny.transformer.propose(
-            features.cells,
-            features.spatial_shapes,
-            features.level_sizes,
-            features.padding_mask,
-            text.tokens,
-            text.token_mask,
-        )
+        proposals = tiny.transformer.propose(features, text)
     num_cells = (~features.padding_mask).sum(dim=1)
     assert num_cells[0] == 15 < tiny.config.num_queries
     assert proposals.query_mask.sum(dim=1).tolist() == [15, tiny.config.num_queries]

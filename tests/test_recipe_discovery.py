@@ -1,6 +1,5 @@
 """Recipe: another source of objects. This one needs no prompt, and finds one fixed box on every frame."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import supervision as sv
 from fake_follower import FakeFollower, picture
 
 from grounded_sam2.detectors.base import Image, make_detections
+from grounded_sam2.prompts import TextPrompt
 from grounded_sam2.track.continuous import ContinuousTracker
 
 
@@ -23,7 +23,7 @@ class Gate:
         size = (image.shape[1], image.shape[0])
         return make_detections(self.box, np.array([0.9]), np.array([0]), self.phrases, size)
 
-    def set_prompt(self, text_prompt: str | Sequence[str]) -> None:
+    def set_prompt(self, text_prompt: TextPrompt) -> None:
         if text_prompt:
             raise ValueError(f"a gate takes no prompt, got {text_prompt!r}")
 

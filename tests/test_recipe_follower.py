@@ -1,9 +1,9 @@
 """Recipe: another video model. This one takes boxes for masks, and repeats each object's last mask on every frame."""
 
 import numpy as np
-import supervision as sv
 
 from grounded_sam2.detectors.base import make_detections
+from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.follower import Follower, Proposed, Seen
 
@@ -48,8 +48,9 @@ class Still(Follower):  # the model and a stream in one; a real one has a class 
 
 
 class OneBox:
-    def detect(self, images, text_prompt, **thresholds) -> list[sv.Detections]:
-        return [make_detections(np.array([[4, 6, 20, 16]]), np.array([0.9]), np.array([0]), text_prompt, (40, 30))]
+    def detect(self, images, text_prompt, **thresholds):
+        phrases = parse_prompt(text_prompt)
+        return [make_detections(np.array([[4, 6, 20, 16]]), np.array([0.9]), np.array([0]), phrases, (40, 30))]
 
 
 def test_an_object_that_is_repeated_keeps_its_id() -> None:

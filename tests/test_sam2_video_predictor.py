@@ -348,7 +348,7 @@ def test_max_cond_frames_reads_the_nearest(clip: list[np.ndarray]) -> None:
     for t in (0, 8, 16, 23):
         prompt(predictor, state, t, 1)
     predictor.propagate_in_video_preflight(state)
-    selected, unselected = predictor._closest_cond_frames(state.objects[1], 10)
+    selected, unselected = predictor.memory_policy.conditioning_frames(state.objects[1], 10)
     assert sorted(selected) == [8, 16] and sorted(unselected) == [0, 23]
 
 

@@ -1,4 +1,4 @@
 """Objects followed through a video under one id each.
 
-The modules about identity (rules, object_track, association, events, keeper) need no torch.
+Only the adapter over SAM 2 (sam2_follower) and saved runs (resume) need torch.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
@@ -10,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector, Image
+from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector, Image, Threshold
+from grounded_sam2.prompts import TextPrompt
 from grounded_sam2.track.discovery import Discovery, TextDiscovery
 from grounded_sam2.track.events import IdentityEvent
 from grounded_sam2.track.follower import Follower, Scores, Seen, as_follower
@@ -48,11 +48,11 @@ class ContinuousTracker:
         self,
         detector: Detector | Discovery,
         predictor: Follower | SAM2VideoPredictor,
-        text_prompt: str | Sequence[str] = "",
+        text_prompt: TextPrompt = "",
         *,
         detect_every: int = 10,
-        box_threshold: float | None = None,
-        text_threshold: float | None = None,
+        box_threshold: Threshold | None = None,
+        text_threshold: Threshold | None = None,
         scene_cut: float | None = 0.2,
         rules: IdentityRules | None = None,
     ) -> None:
@@ -60,8 +60,7 @@ class ContinuousTracker:
         Args:
             detector: finds the prompt's phrases in an image; or a source of objects of any kind.
             predictor: follows the objects; see `grounded_sam2.track.follower.as_follower`.
-            text_prompt: phrases; one that begins with "not" names what is not wanted: a box that is more surely that is
-                dropped. A `Discovery` keeps the prompt it has where none is given.
+            text_prompt: see `grounded_sam2.prompts`; where none is given, a `Discovery` keeps the one it has.
             detect_every: frames from one look for objects to the next, at least 1.
             box_threshold: see `Detector.detect`; None: 0.35.
             text_threshold: see `Detector.detect`; None: 0.25.
@@ -70,8 +69,8 @@ class ContinuousTracker:
             rules: when two sightings are one object; None: the defaults.
 
         Raises:
-            ValueError: a prompt that names nothing wanted, `detect_every` below 1, or thresholds for a `Discovery`,
-                which has its own.
+            ValueError: a prompt that cannot be read or names nothing wanted, `detect_every` below 1, or thresholds for
+                a `Discovery`, which has its own.
         """
         if detect_every < 1:
             raise ValueError(f"expected detect_every of at least 1, got {detect_every}")
@@ -92,11 +91,11 @@ class ContinuousTracker:
         phrases is that in the prompt."""
         return self.discovery.phrases
 
-    def set_prompt(self, text_prompt: str | Sequence[str]) -> None:
+    def set_prompt(self, text_prompt: TextPrompt) -> None:
         """Look for other phrases from the next frame on; objects that are followed live on.
 
         Raises:
-            ValueError: the prompt names nothing that is wanted, or the source of objects takes none.
+            ValueError: the prompt names nothing that is wanted, cannot be read, or the source of objects takes none.
         """
         self.discovery.set_prompt(text_prompt)
         self._prompt_is_new = True
@@ -222,9 +221,9 @@ class ContinuousTracker:
 
 def _as_discovery(
     detector: Detector | Discovery,
-    text_prompt: str | Sequence[str],
-    box_threshold: float | None,
-    text_threshold: float | None,
+    text_prompt: TextPrompt,
+    box_threshold: Threshold | None,
+    text_threshold: Threshold | None,
 ) -> Discovery:
     """A discovery as it is, with the prompt if there is one, and a detector as a search for the prompt."""
     if not isinstance(detector, Discovery):
@@ -236,6 +235,6 @@ def _as_discovery(
         )
     if box_threshold is not None or text_threshold is not None:
         raise ValueError(f"thresholds belong to a detector: {type(detector).__name__} has its own, if any")
-    if len(text_prompt) > 0:
+    if text_prompt:
         detector.set_prompt(text_prompt)
     return detector

@@ -133,6 +133,8 @@ class Followed(Protocol):
     ) -> Seen:
         """Add points to what a known object has on a frame: its prompts there, or else the mask that was tracked.
 
+        The correction sticks: later tracking over the frame does not change its mask.
+
         Arguments and result are those of `add`.
 
         Raises:
@@ -212,6 +214,9 @@ class FollowedVideo(Followed, Protocol):
             RuntimeError: there is no object.
         """
 
+    def save(self) -> dict[str, Any]:
+        """All that is known of the video but its frames, for `Follower.load_video`; of the same kind as a stream's."""
+
 
 @runtime_checkable
 class Follower(Protocol):
@@ -236,6 +241,17 @@ class Follower(Protocol):
 
         Args:
             saved: what that returned, on any device.
+        """
+
+    def load_video(self, saved: dict[str, Any], frames: IndexedFrameSource) -> FollowedVideo:
+        """A video as it was when `FollowedVideo.save` was called.
+
+        Args:
+            saved: what that returned, on any device.
+            frames: the same video.
+
+        Raises:
+            ValueError: a video of another size or length.
         """
 
 

@@ -29,7 +29,7 @@ def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
 
 
 class Sam2Follower:
-    """Follows objects with SAM 2 or 2.1.
+    """Follows objects with SAM 2 or 2.1; the methods are those of `Follower`.
 
     Args:
         predictor: the model; may be shared with other followers and other code.
@@ -39,17 +39,20 @@ class Sam2Follower:
         self.predictor = predictor
 
     def open_stream(self, num_frames: int | None = None) -> Sam2Stream:
-        return Sam2Stream(self.predictor, self.predictor.init_stream(num_frames))
+        return Sam2Stream(self.predictor, self.predictor.init_stream(num_frames, corrections_stick=True))
 
     def open_video(self, frames: IndexedFrameSource) -> Sam2Video:
-        return Sam2Video(self.predictor, self.predictor.init_state(frames))
+        return Sam2Video(self.predictor, self.predictor.init_state(frames, corrections_stick=True))
 
     def load_stream(self, saved: dict[str, Any]) -> Sam2Stream:
         return Sam2Stream(self.predictor, self.predictor.load_stream(saved))
 
+    def load_video(self, saved: dict[str, Any], frames: IndexedFrameSource) -> Sam2Video:
+        return Sam2Video(self.predictor, self.predictor.load_state(saved, frames))
+
 
 class _Sam2Followed:
-    """What streams and videos share.
+    """What streams and videos share; the methods are those of `Followed`.
 
     Args:
         predictor: whose state `inference_state` is.
@@ -90,6 +93,7 @@ class _Sam2Followed:
             given = "none of them" if mask is None else "both"
             raise ValueError(f"expected a mask, or a box or points, of object {obj_id}, got {given}")
         if mask is not None:
+            self._check_mask(mask)
             _, obj_ids, mask_logits = self._predictor.add_new_mask(self._state, frame_idx, obj_id, mask)
         else:
             if points is not None and labels is None:
@@ -110,6 +114,7 @@ class _Sam2Followed:
         return self._seen_of(obj_id, frame_idx, obj_ids, mask_logits)
 
     def correct(self, frame_idx: int, obj_id: int, mask: npt.NDArray[np.bool_]) -> Seen:
+        self._check_mask(mask)
         self._predictor.correct_object(self._state, frame_idx, obj_id, mask)
         return self._seen(frame_idx, [obj_id], np.asarray(mask, dtype=bool)[None])
 
@@ -118,6 +123,11 @@ class _Sam2Followed:
 
     def remove(self, obj_id: int) -> None:
         self._predictor.remove_object(self._state, obj_id, need_output=False)
+
+    def _check_mask(self, mask: npt.NDArray[np.bool_]) -> None:
+        width, height = self.size
+        if np.shape(mask) != (height, width):
+            raise ValueError(f"expected a mask of shape {(height, width)}, as the frame has, got {np.shape(mask)}")
 
     def _seen_of(self, obj_id: int, frame_idx: int, obj_ids: list[int], mask_logits: Tensor) -> Seen:
         """One of the objects whose logits (N, 1, H, W) are given."""
@@ -144,7 +154,7 @@ class _Sam2Followed:
 
 
 class Sam2Stream(_Sam2Followed):
-    """Objects that SAM 2 follows through a stream."""
+    """Objects that SAM 2 follows through a stream, a `FollowedStream`."""
 
     def append(self, image: RGBImage) -> int:
         return self._predictor.append_frame(self._state, image)
@@ -158,7 +168,7 @@ class Sam2Stream(_Sam2Followed):
 
 
 class Sam2Video(_Sam2Followed):
-    """Objects that SAM 2 follows through a video."""
+    """Objects that SAM 2 follows through a video, a `FollowedVideo`."""
 
     @property
     def num_frames(self) -> int:
@@ -170,3 +180,6 @@ class Sam2Video(_Sam2Followed):
             self._state, start_frame_idx=frame_idx, reverse=reverse
         ):
             yield reached, self._seen(reached, obj_ids, masks_of(mask_logits))
+
+    def save(self) -> dict[str, Any]:
+        return self._predictor.save_state(self._state)

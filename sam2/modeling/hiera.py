@@ -125,6 +125,7 @@ class Hiera(nn.Module):
         window_pos_embed_bkg_spatial_size: tuple[int, int],
     ) -> None:
         super().__init__()
+        self.level_channels = tuple(embed_dim * 2**level for level in range(len(stages)))  # finest level first
         self.stage_ends = [sum(stages[: i + 1]) - 1 for i in range(len(stages))]
         self.patch_embed = PatchEmbed(embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, embed_dim, *window_pos_embed_bkg_spatial_size))

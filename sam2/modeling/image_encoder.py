@@ -1,4 +1,4 @@
-"""Image encoder: the Hiera trunk and the feature pyramid that brings its levels to one width."""
+"""Image encoder: a trunk and the feature pyramid that brings its levels to one width."""
 
 from __future__ import annotations
 
@@ -40,17 +40,32 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: SAM2Config) -> None:
         super().__init__()
         self.scalp = config.scalp
-        self.trunk = Hiera(
-            config.embed_dim,
-            config.num_heads,
-            config.stages,
-            config.global_att_blocks,
-            config.window_spec,
-            config.window_pos_embed_bkg_spatial_size,
-        )
-        self.neck = FpnNeck(config.d_model, config.backbone_channels, config.fpn_top_down_levels)
+        self.trunk = build_trunk(config)
+        self.neck = FpnNeck(config.d_model, self.trunk.level_channels, config.fpn_top_down_levels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) normalised → pyramid levels (B, d_model, H, W), finest first."""
         pyramid = self.neck(self.trunk(images))
         return pyramid[: len(pyramid) - self.scalp]
+
+
+def build_trunk(config: SAM2Config) -> Hiera:
+    """The backbone that `config.backbone` names.
+
+    It turns (B, 3, S, S) images into maps (B, C, S / stride, S / stride) at strides 4, 8, 16 and 32, finest first, and
+    says in `level_channels` how many channels they have.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    match config.backbone:
+        case "hiera":
+            return Hiera(
+                config.embed_dim,
+                config.num_heads,
+                config.stages,
+                config.global_att_blocks,
+                config.window_spec,
+                config.window_pos_embed_bkg_spatial_size,
+            )
+    raise ValueError(f"expected the backbone 'hiera', got {config.backbone!r}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from sam2.config import SAM2Config
 from sam2.modeling.layers import LayerNorm2d
+from sam2.modeling.position_encoding import sine_position_encoding
 
 
 class MaskDownSampler(nn.Module):
@@ -69,3 +73,31 @@ class MemoryEncoder(nn.Module):
     def forward(self, vision: Tensor, masks: Tensor) -> Tensor:
         """Features (1 or N, C, h, w) and scaled masks (N, 1, 16h, 16w) → (N, mem_dim, h, w)."""
         return self.out_proj(self.fuser(self.pix_feat_proj(vision) + self.mask_downsampler(masks)))
+
+
+class WholeMemory(nn.Module):
+    """What every memory compressor offers, by the one that compresses nothing: each cell becomes a token.
+
+    A compressor turns memories (N, mem_dim, h, w) into fewer cells or tokens, (N, mem_dim, ...), and places them.
+    """
+
+    def forward(self, memory: Tensor) -> Tensor:
+        """(N, mem_dim, h, w) → (N, mem_dim, ...), as memories are stored."""
+        return memory
+
+    def position_encoding(self, shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Where the L tokens of one stored memory of shape (mem_dim, ...) are: (1, L, mem_dim)."""
+        mem_dim, height, width = shape
+        return sine_position_encoding(mem_dim, height, width, device, dtype).flatten(2).transpose(1, 2)
+
+
+def build_memory_compressor(config: SAM2Config) -> WholeMemory:
+    """The compressor that `config.memory_compressor` names.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    match config.memory_compressor:
+        case "none":
+            return WholeMemory()
+    raise ValueError(f"expected the memory_compressor 'none', got {config.memory_compressor!r}")

@@ -13,7 +13,7 @@ from sam2.modeling.image_encoder import ImageEncoder
 from sam2.modeling.layers import MLP
 from sam2.modeling.mask_decoder import MaskDecoder
 from sam2.modeling.memory_attention import MemoryAttention
-from sam2.modeling.memory_encoder import MemoryEncoder
+from sam2.modeling.memory_encoder import MemoryEncoder, build_memory_compressor
 from sam2.modeling.position_encoding import sine_position_encoding, sine_time_encoding
 from sam2.modeling.prompt_encoder import PromptEncoder
 
@@ -33,14 +33,34 @@ class ImageFeatures:
 
 
 @dataclass
+class MaskCandidates:
+    """What the mask decoder offers for B objects on a frame, M candidates each (M = 1 or 3), before one is taken."""
+
+    mask_logits: Tensor  # (B, M, 4h, 4w) float32; `NO_OBJ_SCORE` everywhere for an object that is not in the frame
+    ious: Tensor  # (B, M) float32, predicted quality of each
+    object_score_logits: Tensor  # (B, 1) float32, above 0: the object is in the frame
+    tokens: Tensor  # (B, M or 1, C), what object pointers are made from
+
+
+@dataclass
 class SamOutput:
     """Masks, quality, presence and pointer of B objects on a frame, all float32 but the pointer."""
 
     low_res_multimasks: Tensor  # (B, M, 4h, 4w) logits of every candidate
     ious: Tensor  # (B, M) predicted quality of each
-    low_res_masks: Tensor  # (B, 1, 4h, 4w) logits of the best candidate
+    low_res_masks: Tensor  # (B, 1, 4h, 4w) logits of the candidate taken
     obj_ptr: Tensor  # (B, C)
     object_score_logits: Tensor  # (B, 1)
+    chosen: Tensor  # (B,) int64, which candidate was taken
+
+    @property
+    def mask_scores(self) -> Tensor:
+        """(B,) predicted quality of the candidate taken."""
+        return self.ious.gather(1, self.chosen[:, None]).squeeze(1)
+
+    def row(self, i: int) -> SamOutput:
+        """Object `i` alone, batch dimension kept."""
+        return SamOutput(**{name: tensor[i : i + 1] for name, tensor in vars(self).items()})
 
 
 class SAM2Base(nn.Module):
@@ -59,6 +79,7 @@ class SAM2Base(nn.Module):
         self.image_encoder = ImageEncoder(config)
         self.memory_attention = MemoryAttention(config)
         self.memory_encoder = MemoryEncoder(dim, mem_dim)
+        self.memory_compressor = build_memory_compressor(config)
         self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, self.embedding_size)
         self.sam_mask_decoder = MaskDecoder(config)
 
@@ -125,6 +146,18 @@ class SAM2Base(nn.Module):
         masks: Tensor | None = None,
         multimask_output: bool = False,
     ) -> SamOutput:
+        """`mask_candidates`, of which the one that the model rates best is taken."""
+        candidates = self.mask_candidates(vision, high_res, points, masks, multimask_output)
+        return self.take(candidates, candidates.ious.argmax(dim=1))
+
+    def mask_candidates(
+        self,
+        vision: Tensor,
+        high_res: list[Tensor],
+        points: tuple[Tensor, Tensor] | None = None,
+        masks: Tensor | None = None,
+        multimask_output: bool = False,
+    ) -> MaskCandidates:
         """Decode the masks of B objects from features that memory, or `add_no_memory`, has been added to.
 
         Args:
@@ -143,17 +176,25 @@ class SAM2Base(nn.Module):
         sparse, dense = self.sam_prompt_encoder(points, masks, batch)
         image_pe = self.sam_prompt_encoder.get_dense_pe()
         decoded = self.sam_mask_decoder(vision, image_pe, sparse, dense, high_res, multimask_output)
-
-        appears = decoded.object_score_logits > 0
-        multimasks = decoded.mask_logits.float()
-        if self.config.pred_obj_scores:
-            multimasks = torch.where(appears[:, :, None, None], multimasks, NO_OBJ_SCORE)
-        best = decoded.ious.argmax(dim=1)
-        rows = torch.arange(batch, device=vision.device)
-        tokens = decoded.tokens[rows, best if decoded.tokens.shape[1] > 1 else 0]
         scores = decoded.object_score_logits.float()
+        mask_logits = decoded.mask_logits.float()
+        if self.config.pred_obj_scores:
+            mask_logits = torch.where(scores[:, :, None, None] > 0, mask_logits, NO_OBJ_SCORE)
+        return MaskCandidates(mask_logits, decoded.ious.float(), scores, decoded.tokens)
+
+    def take(self, candidates: MaskCandidates, chosen: Tensor) -> SamOutput:
+        """Make an object's mask and pointer of the candidate that was chosen for it.
+
+        Args:
+            candidates: of B objects.
+            chosen: (B,) int64, below M.
+        """
+        rows = torch.arange(len(chosen), device=chosen.device)
+        tokens = candidates.tokens[rows, chosen if candidates.tokens.shape[1] > 1 else 0]
+        scores = candidates.object_score_logits
         obj_ptr = self._pointer(tokens, scores) if self.config.use_obj_ptrs_in_encoder else tokens
-        return SamOutput(multimasks, decoded.ious.float(), multimasks[rows, best].unsqueeze(1), obj_ptr, scores)
+        masks = candidates.mask_logits[rows, chosen].unsqueeze(1)
+        return SamOutput(candidates.mask_logits, candidates.ious, masks, obj_ptr, scores, chosen)
 
     def _pointer(self, tokens: Tensor, object_score_logits: Tensor) -> Tensor:
         """Object pointers (B, C) of decoder tokens (B, C); an absent object's is (mixed with) `no_obj_ptr`."""
@@ -187,7 +228,8 @@ class SAM2Base(nn.Module):
                 obj_ptr = weight * obj_ptr
             obj_ptr = obj_ptr + (1 - weight) * self.no_obj_ptr
         ious = masks.new_ones(batch, 1)
-        return SamOutput(low_res, ious, low_res, obj_ptr, presence.float() * 20.0 - 10.0)
+        chosen = torch.zeros(batch, dtype=torch.int64, device=masks.device)
+        return SamOutput(low_res, ious, low_res, obj_ptr, presence.float() * 20.0 - 10.0, chosen)
 
     def upscale(self, low_res_masks: Tensor) -> Tensor:
         """Low-resolution logits (N, 1, 4h, 4w) at the size of the model's input, (N, 1, S, S)."""
@@ -205,7 +247,7 @@ class SAM2Base(nn.Module):
             is_mask_from_points: the mask was prompted on this frame (by points, a box or a mask).
 
         Returns:
-            (N, mem_dim, h, w).
+            (N, mem_dim, h, w), or what the model's memory compressor makes of it.
         """
         config = self.config
         if config.binarize_mask_from_pts_for_mem_enc and is_mask_from_points and not self.training:
@@ -217,7 +259,7 @@ class SAM2Base(nn.Module):
         if config.no_obj_embed_spatial:
             absent = (object_score_logits <= 0).to(memory.dtype)[:, :, None, None]
             memory = memory + absent * self.no_obj_embed_spatial[:, :, None, None]
-        return memory
+        return self.memory_compressor(memory)
 
     def assemble_memory(
         self, spatial: Tensor, spatial_age: Tensor, pointers: Tensor, pointer_time: Tensor
@@ -225,7 +267,7 @@ class SAM2Base(nn.Module):
         """Lay the memories of N objects out as tokens for `condition_on_memory`.
 
         Args:
-            spatial: (N, K, mem_dim, h, w) memories of K frames.
+            spatial: (N, K, mem_dim, h, w) memories of K frames; see `encode_memory`.
             spatial_age: (N, K) long, 0 for a conditioning frame, else how many frames ago, at most `num_maskmem` - 1.
             pointers: (N, P, C) object pointers of P frames.
             pointer_time: (N, P) float, frames between pointer and now, divided by the furthest that is looked back.
@@ -234,9 +276,8 @@ class SAM2Base(nn.Module):
             tokens (N, L, mem_dim), their position encoding (N, L, mem_dim), and how many of them are pointers.
         """
         mem_dim = self.config.mem_dim
-        height, width = spatial.shape[-2:]
         tokens = spatial.to(self.dtype).flatten(3).permute(0, 1, 3, 2).flatten(1, 2)  # (N, K·h·w, mem_dim)
-        grid = sine_position_encoding(mem_dim, height, width, self.device, self.dtype).flatten(2).transpose(1, 2)
+        grid = self.memory_compressor.position_encoding(spatial.shape[2:], self.device, self.dtype)
         # row 0 of the table is the previous frame, the last row a conditioning frame
         age = self.maskmem_tpos_enc[(spatial_age - 1) % self.config.num_maskmem].squeeze(2)  # (N, K, 1, mem_dim)
         encoding = (grid.unsqueeze(1) + age).flatten(1, 2)

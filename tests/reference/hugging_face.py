@@ -16,12 +16,13 @@ def hugging_face_config(config: SAM2Config) -> Any:
     from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
 
     num_stages, width, side = len(config.stages), config.d_model, config.image_size
+    channels = [config.embed_dim * 2**stage for stage in range(num_stages)]
     backbone = Sam2HieraDetConfig(
         hidden_size=config.embed_dim,
         num_attention_heads=config.num_heads,
         image_size=[side, side],
         blocks_per_stage=list(config.stages),
-        embed_dim_per_stage=list(config.backbone_channels),
+        embed_dim_per_stage=channels,
         num_attention_heads_per_stage=[config.num_heads * 2**stage for stage in range(num_stages)],
         window_size_per_stage=list(config.window_spec),
         window_positional_embedding_background_size=list(config.window_pos_embed_bkg_spatial_size),
@@ -29,7 +30,7 @@ def hugging_face_config(config: SAM2Config) -> Any:
     )
     vision = Sam2VisionConfig(
         backbone_config=backbone,
-        backbone_channel_list=list(config.backbone_channels[::-1]),
+        backbone_channel_list=channels[::-1],
         backbone_feature_sizes=[[side // stride] * 2 for stride in (4, 8, 16)],
         fpn_hidden_size=width,
         fpn_top_down_levels=list(config.fpn_top_down_levels),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
+from grounding_dino.groundingdino.models.features import ImageFeatures, Queries, TextFeatures
 from grounding_dino.groundingdino.models.layers import MLP, MultiheadAttention, feed_forward
 from grounding_dino.groundingdino.models.position_encoding import encode_boxes
 from grounding_dino.groundingdino.ops import MSDeformAttn
@@ -36,24 +37,32 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self,
-        queries: Tensor,
+        queries: Queries,
         position: Tensor,
         reference_boxes: Tensor,
-        query_mask: Tensor | None,
-        vision: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
-        padding_mask: Tensor | None,
-        text: Tensor,
-        token_mask: Tensor,
+        images: ImageFeatures,
+        text: TextFeatures,
     ) -> Tensor:
-        """(B, Q, C) → (B, Q, C); `position` is of the same shape, `reference_boxes` (B, Q, L, 4), both masks of
-        queries and tokens (B, 1, 1, Q or T); for the other arguments see `Decoder`."""
-        placed = queries + position
-        queries = self.norm2(queries + self.self_attn(placed, placed, queries, query_mask))
-        queries = self.catext_norm(queries + self.ca_text(queries + position, text, text, token_mask))
-        attended = self.cross_attn(queries + position, reference_boxes, vision, spatial_shapes, padding_mask)
-        queries = self.norm1(queries + attended)
-        return feed_forward(queries, self.linear1, self.linear2, self.norm3)
+        """The new features (B, Q, C) of queries.
+
+        Args:
+            queries: what is known of them so far.
+            position: (B, Q, C), where they are.
+            reference_boxes: (B, Q, L, 4) their boxes on each level.
+            images: where they look.
+            text: what they are compared with.
+        """
+        query_mask = None if queries.query_mask is None else queries.query_mask[:, None, None]
+        token_mask = text.token_mask[:, None, None]
+        x = queries.features
+        placed = x + position
+        x = self.norm2(x + self.self_attn(placed, placed, x, query_mask))
+        x = self.catext_norm(x + self.ca_text(x + position, text.tokens, text.tokens, token_mask))
+        attended = self.cross_attn(
+            x + position, reference_boxes, images.cells, images.spatial_shapes, images.padding_mask
+        )
+        x = self.norm1(x + attended)
+        return feed_forward(x, self.linear1, self.linear2, self.norm3)
 
 
 class Decoder(nn.Module):
@@ -84,47 +93,20 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=layer_norm_eps)
         self.ref_point_head = MLP(2 * dim, dim, dim, num_layers=2)
 
-    def forward(
-        self,
-        queries: Tensor,
-        boxes_cxcywh: Tensor,
-        query_mask: Tensor | None,
-        vision: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
-        valid_ratios: Tensor,
-        padding_mask: Tensor | None,
-        text: Tensor,
-        token_mask: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            queries: (B, Q, C).
-            boxes_cxcywh: (B, Q, 4) float32 in 0..1 of each image.
-            query_mask: (B, Q) bool, False for queries that stand for nothing, or None where all count.
-            vision: (B, S, C), the cells of all levels one after another.
-            spatial_shapes: (height, width) of each of the L levels, padding included.
-            valid_ratios: (B, L, 2) float32, the part of each level's width and height that is image.
-            padding_mask: (B, S) bool, True on padding, or None where there is none.
-            text: (B, T, C).
-            token_mask: (B, T) bool, False on padding.
-
-        Returns:
-            queries: (B, Q, C) after the last layer and its norm.
-            boxes_cxcywh: (B, Q, 4) float32; the last head, applied to `queries`, says how they are to be corrected.
-        """
-        level_scale = valid_ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)
-        query_mask = None if query_mask is None else query_mask[:, None, None]
-        token_mask = token_mask[:, None, None]
+    def forward(self, queries: Queries, images: ImageFeatures, text: TextFeatures) -> Queries:
+        """The queries after the last layer and its norm; its box head, applied to them, says how their boxes are to be
+        corrected."""
+        level_scale = images.valid_ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)
         for i, layer in enumerate(self.layers):
             if i > 0:
-                boxes_cxcywh = self.correct_boxes(boxes_cxcywh, self.bbox_embed[i - 1](queries)).detach()
+                delta = self.bbox_embed[i - 1](queries.features)
+                queries = replace(queries, boxes_cxcywh=self.correct_boxes(queries.boxes_cxcywh, delta).detach())
             # Relative to the image, not to the padded batch: a query must not depend on its neighbours' sizes.
-            position = self.ref_point_head(encode_boxes(boxes_cxcywh, queries.shape[-1] // 2).to(queries.dtype))
-            reference_boxes = boxes_cxcywh[:, :, None] * level_scale
-            queries = layer(
-                queries, position, reference_boxes, query_mask, vision, spatial_shapes, padding_mask, text, token_mask
-            )
-        return self.norm(queries), boxes_cxcywh
+            encoded = encode_boxes(queries.boxes_cxcywh, queries.features.shape[-1] // 2)
+            position = self.ref_point_head(encoded.to(queries.features.dtype))
+            reference_boxes = queries.boxes_cxcywh[:, :, None] * level_scale
+            queries = replace(queries, features=layer(queries, position, reference_boxes, images, text))
+        return replace(queries, features=self.norm(queries.features))
 
     def correct_boxes(self, boxes_cxcywh: Tensor, delta: Tensor) -> Tensor:
         """Add `delta` to the logits of boxes in 0..1; both (B, Q, 4), the result float32."""

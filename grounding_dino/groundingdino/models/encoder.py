@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from grounding_dino.groundingdino.models.features import ImageFeatures, TextFeatures
 from grounding_dino.groundingdino.models.fusion import FusionLayer
 from grounding_dino.groundingdino.models.layers import MultiheadAttention, feed_forward, row_blocks
+from grounding_dino.groundingdino.models.position_encoding import sine_encoding
 from grounding_dino.groundingdino.ops import MSDeformAttn
 
 
@@ -49,17 +52,12 @@ class DeformableEncoderLayer(nn.Module):
         self.linear2 = nn.Linear(dim_feedforward, dim)
         self.norm2 = nn.LayerNorm(dim, eps=layer_norm_eps)
 
-    def forward(
-        self,
-        vision: Tensor,
-        position: Tensor,
-        reference_points: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
-        padding_mask: Tensor | None,
-    ) -> Tensor:
-        """(B, S, C) → (B, S, C); for the other arguments see `FeatureEnhancer`."""
-        attended = self.self_attn.attend(vision + position, reference_points, vision, spatial_shapes, padding_mask)
-        blocks = [self._after_attention(vision[:, rows], attended[:, rows]) for rows in row_blocks(vision)]
+    def forward(self, images: ImageFeatures, reference_points: Tensor) -> Tensor:
+        """The new cells (B, S, C) of images; `reference_points`: see the function of that name."""
+        attended = self.self_attn.attend(
+            images.cells + images.position, reference_points, images.cells, images.spatial_shapes, images.padding_mask
+        )
+        blocks = [self._after_attention(images.cells[:, rows], attended[:, rows]) for rows in row_blocks(images.cells)]
         return torch.cat(blocks, dim=1)
 
     def _after_attention(self, vision: Tensor, attended: Tensor) -> Tensor:
@@ -93,58 +91,30 @@ class FeatureEnhancer(nn.Module):
             FusionLayer(dim, inner_dim, heads, layer_norm_eps) for _ in range(num_layers)
         )
 
-    def forward(
-        self,
-        vision: Tensor,
-        vision_position: Tensor,
-        reference_points: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
-        padding_mask: Tensor | None,
-        text: Tensor,
-        text_position: Tensor,
-        token_mask: Tensor,
-        text_attention_mask: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            vision: (B, S, C), the cells of all levels one after another.
-            vision_position: (B or 1, S, C), what tells cells apart.
-            reference_points: (B, S, L, 2) float32, where each cell looks on each level.
-            spatial_shapes: (height, width) of each level.
-            padding_mask: (B, S) bool, True on padding, or None where there is none.
-            text: (B, T, C).
-            text_position: (B, T, C).
-            token_mask: (B, T) bool, False on padding.
-            text_attention_mask: (B, T, T) bool, True where a token may look.
-
-        Returns:
-            `vision` and `text` of the same shapes.
-        """
-        text_attention_mask = text_attention_mask[:, None]
+    def forward(self, images: ImageFeatures, text: TextFeatures) -> tuple[ImageFeatures, TextFeatures]:
+        """Images and texts of the same shapes, each read with the other."""
+        points = reference_points(images)
+        text_position = sine_encoding(text.position_ids, text.tokens.shape[-1]).to(text.tokens.dtype)
+        attention_mask = text.self_attention_mask[:, None]
         for layer, text_layer, fusion_layer in zip(self.layers, self.text_layers, self.fusion_layers, strict=True):
-            vision, text = fusion_layer(vision, text, padding_mask, token_mask)
-            text = text_layer(text, text_position, text_attention_mask)
-            vision = layer(vision, vision_position, reference_points, spatial_shapes, padding_mask)
-        return vision, text
+            cells, tokens = fusion_layer(images.cells, text.tokens, images.padding_mask, text.token_mask)
+            text = replace(text, tokens=text_layer(tokens, text_position, attention_mask))
+            images = replace(images, cells=cells)
+            images = replace(images, cells=layer(images, points))
+        return images, text
 
 
-def reference_points(spatial_shapes: Sequence[tuple[int, int]], level_sizes: Tensor) -> Tensor:
-    """Where the cells of all levels lie on all levels.
-
-    Args:
-        spatial_shapes: (height, width) of each of the L levels, padding included.
-        level_sizes: (B, L, 2) float32 (width, height) of each image's own part of each level.
-
-    Returns:
-        (B, S, L, 2) float32 as x, y in 0..1 of a level with its padding.
-    """
-    padded_sizes = level_sizes.new_tensor([(width, height) for height, width in spatial_shapes])
-    centres = relative_centres(spatial_shapes, level_sizes)
-    return centres[:, :, None] * (level_sizes / padded_sizes)[:, None]
+def reference_points(images: ImageFeatures) -> Tensor:
+    """Where the cells of all levels lie on all levels: (B, S, L, 2) float32 x, y in 0..1 of a level with its padding."""
+    centres = relative_centres(images.spatial_shapes, images.level_sizes)
+    return centres[:, :, None] * images.valid_ratios[:, None]
 
 
 def relative_centres(spatial_shapes: Sequence[tuple[int, int]], level_sizes: Tensor) -> Tensor:
-    """(B, S, 2) float32: the centres of all cells as x, y, in 0..1 of each image's own part of their level."""
+    """(B, S, 2) float32: the centres of all cells as x, y, in 0..1 of each image's own part of their level.
+
+    Arguments as in `ImageFeatures`.
+    """
     centres = []
     for level, (height, width) in enumerate(spatial_shapes):
         y, x = (torch.arange(size, dtype=torch.float32, device=level_sizes.device) + 0.5 for size in (height, width))

@@ -10,94 +10,13 @@ from torch import Tensor, nn
 
 from grounding_dino.groundingdino.configuration import GroundingDINOConfig
 from grounding_dino.groundingdino.models.bert import BertEncoder
+from grounding_dino.groundingdino.models.features import ImageFeatures, TextFeatures
 from grounding_dino.groundingdino.models.layers import MLP, ContrastiveEmbed
 from grounding_dino.groundingdino.models.position_encoding import encode_cells
 from grounding_dino.groundingdino.models.resnet import ResNet
 from grounding_dino.groundingdino.models.swin import SwinTransformer
 from grounding_dino.groundingdino.models.transformer import Transformer
 from grounding_dino.groundingdino.text import TextInputs
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What the image encoder says about B images, before any text is read.
-
-    Attributes:
-        cells: (B, S, C), all levels of the padded batch flattened row by row, one after another.
-        position: (B, S, C), or (1, S, C) where no image is padded; what tells cells and levels apart.
-        spatial_shapes: (height, width) of each of the L levels of the padded batch.
-        level_sizes: (B, L, 2) float32 (width, height) of each image's own part of each level.
-        padding_mask: (B, S) bool, True on padding, or None where there is none.
-    """
-
-    cells: Tensor
-    position: Tensor
-    spatial_shapes: tuple[tuple[int, int], ...]
-    level_sizes: Tensor
-    padding_mask: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def rows(self, indices: Sequence[int]) -> ImageFeatures:
-        """The features of some of the images, in any order and as often as wanted."""
-        rows = torch.as_tensor(indices, dtype=torch.int64, device=self.cells.device)
-        return ImageFeatures(
-            self.cells[rows],
-            self.position if self.padding_mask is None else self.position[rows],
-            self.spatial_shapes,
-            self.level_sizes[rows],
-            None if self.padding_mask is None else self.padding_mask[rows],
-        )
-
-
-@dataclass(frozen=True)
-class TextFeatures:
-    """What the text encoder says about B texts of at most T tokens, before any image is seen.
-
-    Attributes:
-        tokens: (B, T, C).
-        token_mask: (B, T) bool, False on padding.
-        self_attention_mask: (B, T, T) bool, True where the token of a row may look.
-        position_ids: (B, T) int64, 0-based within each sub-sentence.
-    """
-
-    tokens: Tensor
-    token_mask: Tensor
-    self_attention_mask: Tensor
-    position_ids: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def rows(self, indices: Sequence[int]) -> TextFeatures:
-        """The features of some of the texts, in any order and as often as wanted."""
-        rows = torch.as_tensor(indices, dtype=torch.int64, device=self.tokens.device)
-        return TextFeatures(
-            self.tokens[rows], self.token_mask[rows], self.self_attention_mask[rows], self.position_ids[rows]
-        )
-
-    @staticmethod
-    def stack(parts: Sequence[TextFeatures]) -> TextFeatures:
-        """One batch of the texts of several, padded to the longest; `parts` must not be empty."""
-        longest = max(part.tokens.shape[1] for part in parts)
-        num_texts = sum(len(part) for part in parts)
-        first = parts[0]
-        stacked = TextFeatures(
-            first.tokens.new_zeros(num_texts, longest, first.tokens.shape[2]),
-            first.token_mask.new_zeros(num_texts, longest),
-            torch.eye(longest, dtype=torch.bool, device=first.tokens.device).repeat(num_texts, 1, 1),
-            first.position_ids.new_zeros(num_texts, longest),
-        )
-        start = 0
-        for part in parts:
-            end, length = start + len(part), part.tokens.shape[1]
-            stacked.tokens[start:end, :length] = part.tokens
-            stacked.token_mask[start:end, :length] = part.token_mask
-            stacked.self_attention_mask[start:end, :length, :length] = part.self_attention_mask
-            stacked.position_ids[start:end, :length] = part.position_ids
-            start = end
-        return stacked
 
 
 @dataclass(frozen=True)
@@ -249,21 +168,12 @@ class GroundingDINO(nn.Module):
         """
         if len(images) != len(text):
             raise ValueError(f"expected as many images as texts, got {len(images)} and {len(text)}; repeat with .rows")
-        queries, boxes_cxcywh, tokens, query_mask = self.transformer(
-            images.cells,
-            images.position,
-            images.spatial_shapes,
-            images.level_sizes,
-            images.padding_mask,
-            text.tokens,
-            text.token_mask,
-            text.self_attention_mask,
-            text.position_ids,
-        )
-        logits = self.class_embed[-1](queries, tokens, text.token_mask).float()
-        boxes_cxcywh = self.transformer.decoder.correct_boxes(boxes_cxcywh, self.bbox_embed[-1](queries))
-        if query_mask is not None:
-            logits = logits.masked_fill(~query_mask[..., None], -torch.inf)
+        queries, text = self.transformer(images, text)
+        logits = self.class_embed[-1](queries.features, text.tokens, text.token_mask).float()
+        delta = self.bbox_embed[-1](queries.features)
+        boxes_cxcywh = self.transformer.decoder.correct_boxes(queries.boxes_cxcywh, delta)
+        if queries.query_mask is not None:
+            logits = logits.masked_fill(~queries.query_mask[..., None], -torch.inf)
         return DetectorOutput(logits, boxes_cxcywh)
 
     def forward(self, images: Sequence[Tensor], text: TextInputs) -> DetectorOutput:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from grounding_dino.groundingdino.configuration import GroundingDINOConfig
 from grounding_dino.groundingdino.models.decoder import Decoder
-from grounding_dino.groundingdino.models.encoder import FeatureEnhancer, reference_points, relative_centres
+from grounding_dino.groundingdino.models.encoder import FeatureEnhancer, relative_centres
+from grounding_dino.groundingdino.models.features import ImageFeatures, Queries, TextFeatures
 from grounding_dino.groundingdino.models.layers import MLP, ContrastiveEmbed
-from grounding_dino.groundingdino.models.position_encoding import sine_encoding
-
-
-class Proposals(NamedTuple):
-    """The cells that become queries, best first. Q is `num_queries`, or the number of cells where those are fewer.
-
-    features: (B, Q, C) of these cells.
-    boxes_cxcywh: (B, Q, 4) float32 in 0..1 of each image.
-    query_mask: (B, Q) bool, False where an image has fewer cells than Q; None where all count.
-    """
-
-    features: Tensor
-    boxes_cxcywh: Tensor
-    query_mask: Tensor | None
 
 
 class Transformer(nn.Module):
@@ -61,95 +48,47 @@ class Transformer(nn.Module):
             config.inverse_sigmoid_eps,
         )
 
-    def forward(
-        self,
-        vision: Tensor,
-        vision_position: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
-        level_sizes: Tensor,
-        padding_mask: Tensor | None,
-        text: Tensor,
-        token_mask: Tensor,
-        text_attention_mask: Tensor,
-        position_ids: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """
-        Args:
-            vision: (B, S, C), the cells of all levels one after another.
-            vision_position: (B or 1, S, C).
-            spatial_shapes: (height, width) of each of the L levels, padding included.
-            level_sizes: (B, L, 2) float32 (width, height) of each image's own part of each level.
-            padding_mask: (B, S) bool, True on padding, or None where there is none.
-            text: (B, T, C).
-            token_mask: (B, T) bool, False on padding.
-            text_attention_mask: (B, T, T) bool, True where a token may look.
-            position_ids: (B, T) int64, 0-based within each sub-sentence.
+    def forward(self, images: ImageFeatures, text: TextFeatures) -> tuple[Queries, TextFeatures]:
+        """Find in each image candidates for what the text of the same row names.
 
         Returns:
-            queries: (B, Q, C).
-            boxes_cxcywh: (B, Q, 4) float32 in 0..1 of each image, which the last box head has yet to correct.
-            text: (B, T, C) that the queries are to be compared with.
-            query_mask: as in `Proposals`.
+            Queries whose boxes the last box head has yet to correct, and the text that they are to be compared with.
         """
-        vision, text = self.encoder(
-            vision,
-            vision_position,
-            reference_points(spatial_shapes, level_sizes),
-            spatial_shapes,
-            padding_mask,
-            text,
-            sine_encoding(position_ids, text.shape[-1]).to(text.dtype),
-            token_mask,
-            text_attention_mask,
-        )
-        proposals = self.propose(vision, spatial_shapes, level_sizes, padding_mask, text, token_mask)
-        queries = proposals.features.detach()
+        images, text = self.encoder(images, text)
+        proposals = self.propose(images, text)
+        features = proposals.features.detach()
         if self.tgt_embed is not None:
-            queries = self.tgt_embed.weight[: queries.shape[1]].expand_as(queries)
-        padded_sizes = level_sizes.new_tensor([(width, height) for height, width in spatial_shapes])
-        queries, boxes_cxcywh = self.decoder(
-            queries,
-            proposals.boxes_cxcywh,
-            proposals.query_mask,
-            vision,
-            spatial_shapes,
-            level_sizes / padded_sizes,
-            padding_mask,
-            text,
-            token_mask,
-        )
-        return queries, boxes_cxcywh, text, proposals.query_mask
+            features = self.tgt_embed.weight[: features.shape[1]].expand_as(features)
+        return self.decoder(replace(proposals, features=features), images, text), text
 
-    def propose(
-        self,
-        vision: Tensor,
-        spatial_shapes: Sequence[tuple[int, int]],
-        level_sizes: Tensor,
-        padding_mask: Tensor | None,
-        text: Tensor,
-        token_mask: Tensor,
-    ) -> Proposals:
+    def propose(self, images: ImageFeatures, text: TextFeatures) -> Queries:
         """Select the cells that agree best with any token (language-guided query selection, section 3.2).
 
         Every cell proposes a box around itself, of a size that goes with its level. Where such a box would be all but
         as large as the image, or its centre all but on the border, the cell takes part as one that knows nothing.
-        Padding is never selected before an image's own cells. Arguments as in `forward`.
+        Padding is never selected before an image's own cells.
+
+        Args:
+            images, text: after the feature enhancer.
+
+        Returns:
+            The cells that become queries, best first; `num_queries`, or as many as there are cells if those are fewer.
         """
-        anchors = anchor_boxes(spatial_shapes, level_sizes)  # (B, S, 4)
+        anchors = anchor_boxes(images.spatial_shapes, images.level_sizes)  # (B, S, 4)
         is_valid = ((anchors > 0.01) & (anchors < 0.99)).all(dim=-1)
-        features = vision.masked_fill(~is_valid[..., None], 0)
+        features = images.cells.masked_fill(~is_valid[..., None], 0)
         features = self.enc_output_norm(self.enc_output(features))
-        scores = self.enc_out_class_embed(features, text, token_mask).amax(dim=-1)  # (B, S)
-        if padding_mask is not None:
-            scores = scores.masked_fill(padding_mask, -torch.inf)
+        scores = self.enc_out_class_embed(features, text.tokens, text.token_mask).amax(dim=-1)  # (B, S)
+        if images.padding_mask is not None:
+            scores = scores.masked_fill(images.padding_mask, -torch.inf)
         cells = self.select(scores)
 
         selected = features.gather(1, cells[..., None].expand(-1, -1, features.shape[-1]))
         anchor_logits = torch.logit(anchors).masked_fill(~is_valid[..., None], torch.inf)
         anchor_logits = anchor_logits.gather(1, cells[..., None].expand(-1, -1, 4))
         boxes_cxcywh = (self.enc_out_bbox_embed(selected).float() + anchor_logits).sigmoid().detach()
-        query_mask = None if padding_mask is None else ~padding_mask.gather(1, cells)
-        return Proposals(selected, boxes_cxcywh, query_mask)
+        query_mask = None if images.padding_mask is None else ~images.padding_mask.gather(1, cells)
+        return Queries(selected, boxes_cxcywh, query_mask)
 
     def select(self, scores: Tensor) -> Tensor:
         """(B, S) scores → (B, Q) int64 cells, best first."""
@@ -159,7 +98,7 @@ class Transformer(nn.Module):
 def anchor_boxes(spatial_shapes: Sequence[tuple[int, int]], level_sizes: Tensor) -> Tensor:
     """(B, S, 4) float32 cxcywh: each cell's own box before any correction, in 0..1 of each image.
 
-    The sides are 0.05 on the finest level and double from level to level. Arguments as in `reference_points`.
+    The sides are 0.05 on the finest level and double from level to level. Arguments as in `ImageFeatures`.
     """
     centres = relative_centres(spatial_shapes, level_sizes)
     sides = torch.cat(

@@ -1,4 +1,5 @@
-"""Reverse tracking with the bundled SAM 2.1 nano, from forward passes of which the truth is known."""
+"""Reverse tracking from forward passes of which the truth is known: with the bundled SAM 2.1 nano, and with a follower
+of colours, which needs no model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import supervision as sv
+from fake_follower import Boxes, FakeFollower, picture
 
 from grounded_sam2.export import FrameAnnotations, FrameAnnotationWriter
 from grounded_sam2.track.reverse import ReverseTracker, merged
@@ -170,3 +172,28 @@ def test_annotations_are_read_in_any_order(clip: list[Scene], tmp_path: Path) ->
 def test_a_generator_cannot_be_read_backwards() -> None:
     with pytest.raises(ValueError, match="can only be read once"):
         open_indexed_frames(image for image in [np.zeros((8, 8, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("scores_masks", [True, False])
+def test_any_follower_will_do(tmp_path: Path, scores_masks: bool) -> None:
+    """Object 1 was lost on frame 4, and found again as object 2; object 3 was there all along, and found on frame 8."""
+    colours: list[Boxes] = [{7: (3 * t, 10, 3 * t + 12, 30), 9: (40, 2, 60, 8)} for t in range(10)]
+    frames = [picture(boxes) for boxes in colours]
+    with FrameAnnotationWriter(tmp_path / "f.jsonl", (64, 48)) as writer:
+        for t, frame in enumerate(frames):
+            found = {1 if t < 4 else 2: 7} if t < 4 or t >= 6 else {}
+            found |= {3: 9} if t >= 8 else {}
+            detections = sv.Detections(
+                xyxy=np.array([colours[t][colour] for colour in found.values()], np.float32).reshape(-1, 4),
+                mask=np.array([frame[..., 0] == colour for colour in found.values()], bool).reshape(-1, 48, 64),
+                confidence=np.full(len(found), 0.9, np.float32),
+                class_id=np.array(list(found.values()), dtype=np.int64),
+                tracker_id=np.array(list(found), dtype=np.int64),
+                data={"class_name": np.array([str(colour) for colour in found.values()], dtype=np.str_)},
+            )
+            writer.write(t, detections)
+    tracker = ReverseTracker(FakeFollower(scores_masks), FrameAnnotations(tmp_path / "f.jsonl"))
+    back = dict(tracker.run(open_indexed_frames(frames)))
+    obj_ids = {frame_idx: sorted(objects.tracker_id.tolist()) for frame_idx, objects in back.items()}
+    assert obj_ids == {7: [3], 6: [3], 5: [2, 3], 4: [2, 3], 3: [3], 2: [3], 1: [3], 0: [3]}
+    assert tracker.renamed == {2: 1} and all(("mask_score" in each.data) is scores_masks for each in back.values())

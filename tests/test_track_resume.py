@@ -27,6 +27,7 @@ from grounded_sam2.export import (
     read_header,
     read_id_map,
 )
+from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.script import StoppedError, StopRequest, run
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.events import EventLogWriter, read_events
@@ -55,11 +56,12 @@ class SceneDetector:
     def __init__(self, clip: list[Scene]) -> None:
         self.scene_of = {scene.image.tobytes(): (t, scene) for t, scene in enumerate(clip)}
 
-    def detect(self, images: np.ndarray, text_prompt: list[str], **_: float) -> list[sv.Detections]:
+    def detect(self, images: np.ndarray, text_prompt: TextPrompt, **_: float) -> list[sv.Detections]:
         t, scene = self.scene_of[images.tobytes()]
         rows = [row for row in range(len(scene.ids)) if scene.masks[row].any() and t >= 3 * row]
-        class_id = np.array([text_prompt.index(scene.phrases[row]) for row in rows], dtype=np.int64)
-        return [make_detections(scene.boxes_xyxy[rows], np.full(len(rows), 0.9), class_id, text_prompt, SIZE[::-1])]
+        phrases = parse_prompt(text_prompt)
+        class_id = np.array([phrases.index(scene.phrases[row]) for row in rows], dtype=np.int64)
+        return [make_detections(scene.boxes_xyxy[rows], np.full(len(rows), 0.9), class_id, phrases, SIZE[::-1])]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""Continuous tracking with the bundled SAM 2.1 nano and a detector that knows the truth, or says it does not."""
+"""Continuous tracking by a detector that knows the truth, or says it does not: with the bundled SAM 2.1 nano, and with
+a follower of colours, which needs no model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 import supervision as sv
 import torch
+from fake_follower import FakeFollower, picture
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.masks import mask_overlaps
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.discovery import TextDiscovery
+from grounded_sam2.track.follower import Seen
 from grounded_sam2.track.rules import IdentityRules
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -218,3 +222,126 @@ def test_bad_settings_and_frames_are_refused(predictor: SAM2VideoPredictor, clip
     run(tracker, detector, clip[:1])
     with pytest.raises(ValueError, match="the new frame is 64x64 pixels"):
         tracker.step(np.zeros((64, 64, 3), np.uint8))
+
+
+# ---- any follower will do ----
+
+
+class ColourDetector:
+    """Finds all objects of a `picture`; phrase "red" has the colours up to 100, "blue" those above."""
+
+    def __init__(self) -> None:
+        self.looked_at = 0
+
+    def detect(self, images, text_prompt, **thresholds):  # type: ignore[no-untyped-def]
+        self.looked_at += 1
+        phrases = parse_prompt(text_prompt)
+        colours = [colour for colour in np.unique(images) if colour > 0]
+        rows = [(colour, "red" if colour <= 100 else "blue") for colour in colours]
+        rows = [(colour, phrases.index(phrase)) for colour, phrase in rows if phrase in phrases]
+        masks = np.array([images[..., 0] == colour for colour, _ in rows], bool).reshape(-1, *images.shape[:2])
+        xyxy = sv.mask_to_xyxy(masks) + [0, 0, 1, 1]
+        class_id = np.array([index for _, index in rows], dtype=np.int64)
+        size = (images.shape[1], images.shape[0])
+        return [make_detections(xyxy, np.full(len(rows), 0.9), class_id, phrases, size)]
+
+
+@pytest.mark.parametrize("scores_masks", [True, False])
+@pytest.mark.parametrize("describes", [True, False])
+def test_any_follower_will_do(scores_masks: bool, describes: bool) -> None:
+    """Object 1 crosses the picture and is gone for two frames; object 2 comes late; ids and fields are as ever."""
+    frames = [{7: (4 * t, 10, 4 * t + 12, 30)} | ({200: (40, 2, 60, 8)} if t >= 4 else {}) for t in range(9)]
+    for t in (5, 6):
+        del frames[t][7]
+    detector = ColourDetector()
+    tracker = ContinuousTracker(
+        detector, FakeFollower(scores_masks, describes), "red. blue", detect_every=4, scene_cut=None
+    )
+    seen = [tracker.step(picture(boxes)) for boxes in frames]
+    assert [objects.tracker_id.tolist() for objects in seen] == [[1]] * 4 + [[1, 2], [2], [2], [1, 2], [1, 2]]
+    assert detector.looked_at == 3 and tracker.phrases == ["red", "blue"]
+    last = seen[-1]
+    assert last.xyxy.tolist() == [[32, 10, 44, 30], [40, 2, 60, 8]] and last.data["class_name"].tolist() == [
+        "red",
+        "blue",
+    ]
+    assert last.data["object_score"].tolist() == [8.0, 8.0] and ("mask_score" in last.data) is scores_masks
+    kinds = [(event.obj_id, event.kind) for event in tracker.take_events()]
+    assert (1, "occluded") in kinds and (1, "found again") in kinds and kinds.count((2, "born")) == 1
+
+
+def test_a_lost_object_is_found_again_by_its_looks() -> None:
+    """Without descriptors, two objects of one phrase that come back at once cannot be told apart, and get new ids."""
+    before, away = {7: (2, 2, 18, 18), 9: (40, 2, 60, 18)}, {9: (2, 30, 18, 46), 7: (40, 30, 60, 46)}
+    rules = IdentityRules(lost_after=2)
+    ids = {}
+    for describes in (True, False):
+        tracker = ContinuousTracker(
+            ColourDetector(), FakeFollower(describes=describes), "red", detect_every=1, rules=rules, scene_cut=None
+        )
+        for boxes in (before, before, {}, {}, {}, away):
+            objects = tracker.step(picture(boxes))
+        ids[describes] = dict(zip(objects.tracker_id.tolist(), objects.xyxy[:, 0].tolist(), strict=True))
+    assert ids[True] == {1: 40, 2: 2} and ids[False].keys() == {3, 4}
+
+
+def test_what_is_asked_of_a_follower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To add an object, forget a doubtful frame, correct what has drifted, and remove what is lost."""
+    tracker = ContinuousTracker(
+        ColourDetector(), FakeFollower(), "red", detect_every=3, rules=IdentityRules(lost_after=2), scene_cut=None
+    )
+    stream = tracker._stream
+    step = stream.step
+
+    def see_a_part() -> Seen:
+        seen = step()
+        seen.masks[:, :, 24:] = False
+        return seen
+
+    tracker.step(picture({7: (2, 2, 34, 34)}))
+    tracker.step(picture({7: (2, 2, 6, 6)}))  # its area cannot have changed so much
+    tracker.step(picture({7: (2, 2, 34, 34)}))
+    assert stream.calls == [("add", 0, 1), ("forget", 1, 1)]
+    with monkeypatch.context() as drifting:
+        drifting.setattr(stream, "step", see_a_part)
+        [box] = tracker.step(picture({7: (2, 2, 34, 34)})).xyxy
+    assert stream.calls[2:] == [("correct", 3, 1)] and box.tolist() == [2, 2, 34, 34]
+    for _ in range(2):
+        tracker.step(picture({}))
+    assert stream.calls[3:] == [("forget", 4, 1), ("remove", 1)] and stream.obj_ids == []
+
+
+def test_a_tracker_goes_on_from_plain_values() -> None:
+    frames = [picture({7: (4 * t, 10, 4 * t + 12, 30)} | ({120: (40, 2, 60, 8)} if t > 2 else {})) for t in range(8)]
+
+    def make_tracker() -> ContinuousTracker:
+        return ContinuousTracker(ColourDetector(), FakeFollower(), "red", detect_every=3)
+
+    whole, first, second = make_tracker(), make_tracker(), make_tracker()
+    expected = []
+    for t, frame in enumerate(frames):
+        if t == 3:
+            whole.set_prompt("blue")
+        expected.append(whole.step(frame))
+    for frame in frames[:3]:
+        first.step(frame)
+    first.set_prompt("blue")
+    second.restore(first.save())
+    assert second.phrases == ["red", "blue"] and second.frame_idx == 2
+    for frame, objects in zip(frames[3:], expected[3:], strict=True):
+        again = second.step(frame)
+        assert again.tracker_id.tolist() == objects.tracker_id.tolist()
+        np.testing.assert_array_equal(again.mask, objects.mask)
+    assert objects.tracker_id.tolist() == [1, 2]
+
+
+def test_a_discovery_has_its_own_prompt_and_thresholds() -> None:
+    discovery = TextDiscovery(ColourDetector(), "red")
+    tracker = ContinuousTracker(discovery, FakeFollower())
+    assert tracker.discovery is discovery and tracker.phrases == ["red"]
+    assert ContinuousTracker(discovery, FakeFollower(), "blue").phrases == ["red", "blue"]
+    for thresholds in ({"box_threshold": 0.5}, {"text_threshold": 0.5}):
+        with pytest.raises(ValueError, match="thresholds belong to a detector: TextDiscovery has its own, if any"):
+            ContinuousTracker(discovery, FakeFollower(), **thresholds)
+    with pytest.raises(ValueError, match="the text prompt names nothing"):
+        ContinuousTracker(ColourDetector(), FakeFollower())
