@@ -23,7 +23,7 @@ FORBIDDEN = {
 }
 WITHOUT_TORCH = [
     "prompts", "images", "render", "flags", "files", "masks", "script", "video", "export", "export.formats",
-    "export.images", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
+    "export.images", "outputs", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
     "track.events", "detectors.base", "detectors.tiled", "detectors.dds", "weights.download",
 ]  # fmt: skip
 # what is imported from a shorter or former path → where it is
