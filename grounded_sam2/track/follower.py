@@ -17,63 +17,19 @@ A model of another kind is adapted by a class with these methods; what it does n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from grounded_sam2.images import RGBImage
-from grounded_sam2.masks import Masks
-from grounded_sam2.track.object_track import Descriptors
+from grounded_sam2.track.seen import Proposed, Scores, Seen
 from grounded_sam2.video.frame_source import IndexedFrameSource
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 __all__ = ["Followed", "FollowedStream", "FollowedVideo", "Follower", "Proposed", "Scores", "Seen", "as_follower"]
-
-# Predicted quality of a mask in [0, 1], None where the model predicts none; and presence, above 0 for there.
-Scores: TypeAlias = tuple[float | None, float]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is seen of N objects on one frame; N = 0 has the same fields.
-
-    Attributes:
-        obj_ids: N object ids.
-        masks: (N, H, W) bool in the same order, without specks; empty where an object is not seen.
-        object_scores: (N,) presence: above 0 where the model takes the object to be there.
-        mask_scores: (N,) predicted quality of each mask in [0, 1]; None from a model that predicts none.
-        descriptors: (N, C) what each object looks like, compared by cosine; None from a model that cannot say.
-    """
-
-    obj_ids: list[int]
-    masks: Masks
-    object_scores: npt.NDArray[np.floating]
-    mask_scores: npt.NDArray[np.floating] | None = None
-    descriptors: Descriptors | None = None
-
-    def scores(self) -> dict[int, Scores]:
-        """Both scores of each object, by id."""
-        qualities = [None] * len(self.obj_ids) if self.mask_scores is None else self.mask_scores.tolist()
-        return dict(zip(self.obj_ids, zip(qualities, self.object_scores.tolist(), strict=True), strict=True))
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """Masks for N boxes on one frame, of which no object has been made.
-
-    Attributes:
-        masks: (N, H, W) bool, without specks; empty where the model sees no object in the box.
-        mask_scores: as in `Seen`.
-        descriptors: as in `Seen`, and comparable with those.
-    """
-
-    masks: Masks
-    mask_scores: npt.NDArray[np.floating] | None = None
-    descriptors: Descriptors | None = None
 
 
 class Followed(Protocol):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grounded_sam2.images import RGBImage
-from grounded_sam2.track.follower import Proposed, Seen
+from grounded_sam2.track.seen import Proposed, Seen
 from grounded_sam2.video.frame_source import IndexedFrameSource
 from sam2.mask_ops import small_components
 from sam2.sam2_video_predictor import SAM2VideoPredictor
