@@ -101,8 +101,8 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
 def settings_of(namespace: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
     """The settings of a script on which its results depend.
 
-    Left out are those that say where things are, such as OUTPUT_DIR, how the run is done, such as DEVICE, and tokens
-    and addresses, which are to be written nowhere.
+    Settings that say where things are (OUTPUT_DIR) or how the run is done (DEVICE) are left out, and so are tokens and
+    addresses, which no file may hold.
 
     Args:
         namespace: the script's ``globals()``.
@@ -336,7 +336,7 @@ def _add_flag(parser: argparse._ActionsContainer, names: Sequence[str], kind: An
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:
-    """Split ``X | None`` in X and whether None is allowed; an unannotated None may be any text."""
+    """Split ``X | None`` in X and whether None is allowed; a None without annotation takes any text."""
     if kind in (None, type(None)):
         return str, True
     if typing.get_origin(kind) in (Union, types.UnionType):

@@ -49,7 +49,7 @@ class StopRequest(threading.Event):
         then. Otherwise a request before the last frame raises.
 
         Args:
-            frames: of which none is asked for after the request.
+            frames: after the request no further one is read.
             max_frames: how many at most; None: all.
             num_frames: how many there are, where `frames` has no `num_frames` to say so.
 

@@ -220,6 +220,31 @@ def test_a_live_stream_has_no_other_end(
     assert not list((tmp_path / "out").glob("*.partial.*"))
 
 
+def test_a_stopped_custom_video_script_goes_on_with_resume(
+    ends: Ends, tmp_path: Path, video: Path, clip: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its objects are followed on without being looked for again, and all files are as if it had not been stopped."""
+
+    def on_the_first_frame(_: int) -> np.ndarray:
+        return clip[0].boxes_xyxy
+
+    def never(_: int) -> np.ndarray:
+        raise AssertionError("the objects were looked for again")
+
+    settings = {"VIDEO_PATH": str(video)}
+    ends(0, CUSTOM_SCRIPTS[0], on_the_first_frame, OUTPUT_DIR=tmp_path / "whole", **settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "VideoWriter", StoppedByItself)
+        ends(143, CUSTOM_SCRIPTS[0], on_the_first_frame, **settings)
+    assert (tmp_path / "out" / "clip.resume").exists()
+    ends(0, CUSTOM_SCRIPTS[0], never, RESUME=True, **settings)
+    files = [
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (tmp_path / "out", tmp_path / "whole")
+    ]
+    assert files[0] == files[1] and set(files[0]) == {"clip.mp4", "clip.jsonl"}
+    assert any(len(frame.detections) for frame in read_frame_annotations(tmp_path / "out" / "clip.jsonl"))
+
+
 def stopped_while_loading(device: str) -> torch.device:
     """In place of `choose_device`."""
     os.kill(os.getpid(), signal.SIGTERM)

@@ -191,7 +191,7 @@ def write_json(
         image_path: of the image, written into the file as it is.
         detections: N ≥ 0; `data["class_name"]` names the classes, `data["mask_score"]` is written where it is there.
         size: (width, height) of the image in pixels, also the size of the masks.
-        caption: what the image shows, in words, written as "caption" before the rest; None writes none.
+        caption: what the image shows, in words, written as "caption" before the rest; None: no caption.
 
     Raises:
         ValueError: masks of another size.
@@ -243,7 +243,7 @@ class VideoHeader:
     Attributes:
         size: (width, height) of the frames in pixels.
         source: what the frames came from, as `FrameSource.name`; None where that is unknown.
-        fps: frames per second, exact; None likewise.
+        fps: frames per second, exact; None where that is unknown.
         phrases: what was looked for; an annotation's `class_id` is an index in it.
         settings: of the script, name → value; see `grounded_sam2.flags.settings_of`.
     """
@@ -353,7 +353,7 @@ class FrameAnnotationWriter:
         Args:
             frame_idx: 0-based.
             detections: N ≥ 0.
-            image_path: of a frame that is an image in a file; None writes none.
+            image_path: of a frame that is an image in a file; None for others.
 
         Raises:
             ValueError: masks of another size.
@@ -371,7 +371,7 @@ class FrameAnnotationWriter:
             self.file.append(self._header_line)
 
     def read(self) -> FrameAnnotations:
-        """What has been written so far, before the file takes its place; to be closed before that."""
+        """What has been written so far. Close it before this writer is closed, which moves the file."""
         self._begin()
         return FrameAnnotations(self.partial_path)
 
