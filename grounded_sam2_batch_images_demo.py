@@ -6,8 +6,9 @@
 
 IMAGES is a folder, a pattern, or a list that may give each image a prompt of its own: a .txt file of lines, path and
 prompt with a tab between them; a .csv file with the columns image and prompt; a .json file, {"a.jpg": "dog. tree."}.
-Stopped in whatever way, the same command goes on from there. The exit status is 0 when every image is finished, 1 when
-some could not be read and were skipped, 2 when a setting is wrong, 130 or 143 when it was stopped.
+Other images have TEXT_PROMPT. Stopped in whatever way, the same command goes on from there. The exit status is 0 when
+every image is finished, 1 when some could not be read and were skipped, 2 when a setting is wrong, 130 or 143 when it
+was stopped.
 """
 
 import sys
@@ -20,7 +21,7 @@ from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import write_json
 from grounded_sam2.export.images import write_image_coco, write_image_yolo
-from grounded_sam2.flags import override_from_flags
+from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.images import write_image
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -29,30 +30,36 @@ from grounded_sam2.segment import segment_batch
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # for images without their own
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
+TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # phrases, each ended by "."
 IMAGES = "assets/album/prompts.json"  # folder, pattern such as photos/**/*.jpg, or list of images (.txt, .csv, .json)
-BATCH_SIZE = 8  # images that go through the models together
+
+# models
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+BATCH_SIZE = 8  # images that go through the models together
+
+# thresholds
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
-NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
-SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+NMS_THRESHOLD: float | None = 0.7  # of two boxes that overlap by a higher IoU the surer is kept; none: keep all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none: off
 OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
+
+# output
 SAVE_ANNOTATED = True  # also write each image with what was found drawn in
 OVERWRITE = False  # do all images anew; otherwise those that an earlier run finished are kept
 OUTPUT_DIR = Path("outputs/grounded_sam2_batch_images_demo")  # where everything goes
-DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
 
 
 def main() -> None:
     # Step 1: list the images, and see which ones an earlier run with the same settings finished
     listed = list_images(IMAGES, TEXT_PROMPT)
-    names = ("GDINO_MODEL_ID", "SAM2_CHECKPOINT", "SAM2_CONFIG", "BOX_THRESHOLD", "TEXT_THRESHOLD", "NMS_THRESHOLD")
-    settings = {name: globals()[name] for name in (*names, "SLICE_WH", "OVERLAP_RATIO")}
+    settings = settings_of(globals(), without=["TEXT_PROMPT"])  # the phrases are noted image by image
     folder = BatchFolder(OUTPUT_DIR, settings, with_pictures=SAVE_ANNOTATED, overwrite=OVERWRITE)
     note_nano_models(IMAGES, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 

@@ -21,17 +21,22 @@ from grounded_sam2.segment import segment
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
+IMAGE_PATH = "assets/scene.jpg"  # any image file
 PIPELINE: Literal["caption_to_phrase_grounding"] = "caption_to_phrase_grounding"  # how a caption is taken to the image
 CAPTION_TYPE: Literal["caption", "detailed_caption", "more_detailed_caption"] = "caption"  # how much the caption says
-IMAGE_PATH = "assets/scene.jpg"  # any image file
+
+# models
 FLORENCE2_MODEL_ID = "florence-community/Florence-2-large"  # folder or hub id
-SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
 NUM_BEAMS = 3  # continuations that Florence-2's search holds; 1 is faster
-OUTPUT_DIR = Path("outputs/grounded_sam2_florence2_autolabel_pipeline")  # where the picture and the JSON go
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's and Florence-2's precision: auto, float32, bfloat16, float16
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+
+# output
+OUTPUT_DIR = Path("outputs/grounded_sam2_florence2_autolabel_pipeline")  # where everything goes
 
 
 def main() -> None:

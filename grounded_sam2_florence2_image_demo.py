@@ -21,7 +21,9 @@ from grounded_sam2.segment import refine
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
+IMAGE_PATH = "assets/scene.jpg"  # any image file
 PIPELINE: Literal[
     "object_detection_segmentation",
     "dense_region_caption_segmentation",
@@ -31,15 +33,18 @@ PIPELINE: Literal[
     "open_vocabulary_detection_segmentation",
 ] = "object_detection_segmentation"  # what to ask; the last three need TEXT_INPUT, the first three take none
 TEXT_INPUT: str | None = None  # a caption, an expression that refers to one thing, or phrases with <and> between them
-IMAGE_PATH = "assets/scene.jpg"  # any image file
+
+# models
 FLORENCE2_MODEL_ID = "florence-community/Florence-2-large"  # folder or hub id
-SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
-REFINE_OUTLINES = True  # let SAM 2 redraw the outlines of Florence-2; false keeps them as the masks
 NUM_BEAMS = 3  # continuations that Florence-2's search holds; 1 is faster
-OUTPUT_DIR = Path("outputs/grounded_sam2_florence2_image_demo")  # where the picture and the JSON go
+SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's and Florence-2's precision: auto, float32, bfloat16, float16
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+
+# output
+REFINE_OUTLINES = True  # let SAM 2 redraw the outlines of Florence-2; false: keep them as the masks
+OUTPUT_DIR = Path("outputs/grounded_sam2_florence2_image_demo")  # where everything goes
 
 
 def main() -> None:

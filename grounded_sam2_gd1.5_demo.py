@@ -14,7 +14,7 @@ from grounded_sam2.export import write_json
 from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run
@@ -22,28 +22,35 @@ from grounded_sam2.segment import segment
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
 TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # phrases, each ended by "."
 IMAGE_PATH = "assets/scene.jpg"  # any image file
+
+# models
 GROUNDING_MODEL: DDSModel = "GroundingDino-1.5-Pro"  # or -1.5-Edge, GroundingDino-1.6-Pro, DINO-X-1.0
-API_TOKEN: str | None = None  # of the DDS cloud; none takes the environment variable DDS_API_TOKEN
-DDS_ENDPOINT: str | None = None  # address of the service; none takes the official one
-CACHE_DIR: Path | None = Path("outputs/dds_cache")  # answers that were paid for, not asked for again; none keeps none
-MAX_REQUESTS: int | None = 200  # images, or tiles of them, that may be sent in one run: each costs; none: no limit
+API_TOKEN: str | None = None  # of the DDS cloud; none: the environment variable DDS_API_TOKEN
+DDS_ENDPOINT: str | None = None  # address of the service; none: the official one
+CACHE_DIR: Path | None = Path("outputs/dds_cache")  # keeps answers, so that each is paid for once; none: off
+MAX_REQUESTS: int | None = 200  # images, or tiles of them, that one run may send: each costs; none: no limit
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
-BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
-NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
-SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
-OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
-OUTPUT_DIR = Path("outputs/grounded_sam2_gd1.5_demo")  # where the picture and the JSON go
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+
+# thresholds
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+NMS_THRESHOLD: float | None = 0.7  # of two boxes that overlap by a higher IoU the surer is kept; none: keep all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none: off
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
+
+# output
+OUTPUT_DIR = Path("outputs/grounded_sam2_gd1.5_demo")  # where everything goes
 
 
 def main() -> None:
     # Step 1: read the prompt and the image, and make sure the outputs can be written and the service be asked
-    phrases = parse_prompt(TEXT_PROMPT)
+    prompt = read_prompt(TEXT_PROMPT)
     image = read_image(IMAGE_PATH)
     note_nano_models(IMAGE_PATH, SAM2_CHECKPOINT, detector_setting=None)
     height, width = image.shape[:2]
@@ -65,7 +72,7 @@ def main() -> None:
     predictor = SAM2ImagePredictor(sam2_model)
 
     # Step 3: find the boxes that the prompt names
-    (detections,) = detector.detect(image, phrases, box_threshold=BOX_THRESHOLD)
+    (detections,) = detector.detect(image, prompt, box_threshold=BOX_THRESHOLD)
 
     # Step 4: find the mask in each box
     detections = segment(predictor, image, detections)

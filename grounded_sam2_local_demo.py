@@ -14,7 +14,7 @@ from grounded_sam2.export import write_json
 from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run
@@ -22,27 +22,34 @@ from grounded_sam2.segment import segment
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
 TEXT_PROMPT = "owl. pizza. sailboat. pig. green book. camera. teddy bear."  # phrases, each ended by "."
 IMAGE_PATH = "assets/scene.jpg"  # any image file
+
+# models
 GDINO_CHECKPOINT = "gdino_checkpoints/nano"  # real footage: gdino_checkpoints/groundingdino_swint_ogc.pth
-GDINO_CONFIG: str | None = None  # GroundingDINO_SwinT_OGC and the like, or a file; none reads it from the weights
-GDINO_TOKENIZER: str | None = None  # folder of a BERT tokenizer; none takes the one beside the weights or the hub's
+GDINO_CONFIG: str | None = None  # GroundingDINO_SwinT_OGC and the like, or a file; none: read from the weights
+GDINO_TOKENIZER: str | None = None  # folder of a BERT tokenizer; none: the one beside the weights, or the hub's
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+
+# thresholds
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
-NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
-SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+NMS_THRESHOLD: float | None = 0.7  # of two boxes that overlap by a higher IoU the surer is kept; none: keep all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none: off
 OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
-OUTPUT_DIR = Path("outputs/grounded_sam2_local_demo")  # where the picture and the JSON go
-DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+# output
+OUTPUT_DIR = Path("outputs/grounded_sam2_local_demo")  # where everything goes
 
 
 def main() -> None:
     # Step 1: read the prompt and the image, and make sure the outputs can be written
-    phrases = parse_prompt(TEXT_PROMPT)
+    prompt = read_prompt(TEXT_PROMPT)
     image = read_image(IMAGE_PATH)
     height, width = image.shape[:2]
     annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_annotated.jpg")
@@ -59,7 +66,7 @@ def main() -> None:
     detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
 
     # Step 3: find the boxes that the prompt names
-    (detections,) = detector.detect(image, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
+    (detections,) = detector.detect(image, prompt, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
 
     # Step 4: find the mask in each box
     detections = segment(predictor, image, detections)

@@ -9,88 +9,103 @@ Slower than the camera? Then frames are passed over, the newest is always next, 
 """
 
 from contextlib import nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from grounded_sam2.export import FrameAnnotationWriter, IdMapWriter
-from grounded_sam2.flags import override_from_flags
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.detectors.tiled import in_tiles
+from grounded_sam2.flags import override_from_flags, settings_of
+from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.track.continuous import ContinuousTracker
-from grounded_sam2.track.events import EventLogWriter
 from grounded_sam2.track.frame_budget import FrameBudget
 from grounded_sam2.track.rules import IdentityRules
-from grounded_sam2.video import LiveStream, VideoWriter, Window
+from grounded_sam2.video import LiveStream, Window
 from sam2.build_sam import build_sam2_video_predictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
-TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."; "not a toy car." bars one
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
+TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."
 CAMERA = "0"  # camera index, RTSP or HTTP URL, realsense, or a video file, which plays as if it were live
 LATENCY: Literal["drop", "queue"] = "drop"  # frames that come too fast: drop all but the newest, or queue them all
-TARGET_FPS: float | None = 10.0  # held by looking with the detector less often, where that helps; none does not try
-SHOW = False  # also show a window, in which q or Esc ends the run
-MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
-MAX_SECONDS: float | None = None  # stop after so much time; none goes on to the end
-DETECT_EVERY = 10  # frames from one look of the detector to the next
-MAX_DETECT_EVERY = 100  # the most that DETECT_EVERY becomes to hold TARGET_FPS
+TARGET_FPS: float | None = 10.0  # kept up by looking with the detector less often, where that helps; none: off
+MAX_FRAMES: int | None = None  # stop after so many frames; none: go on to the end
+MAX_SECONDS: float | None = None  # stop after so much time; none: go on to the end
+
+# models
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+
+# thresholds
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
-NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
+NMS_THRESHOLD: float | None = 0.7  # of two boxes that overlap by a higher IoU the surer is kept; none: keep all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none: off
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
+
+# tracking
+DETECT_EVERY = 10  # frames from one look of the detector to the next
+MAX_DETECT_EVERY = 100  # the most that DETECT_EVERY becomes to keep up TARGET_FPS
+SCENE_CUT: float | None = 0.2  # mean change of grey, 0 to 1, at which the detector looks at once; none: off
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
-MAX_OBJECTS: int | None = None  # followed at a time; none follows all
+MAX_OBJECTS: int | None = None  # followed at a time; none: all
+
+# output
+SHOW = False  # also show a window, in which q or Esc ends the run
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_camera_with_continuous_id")  # where everything goes
-DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
 
 
 def main() -> None:
     # Step 1: read the prompt and open the source, which is read in the background from now on
-    phrases = parse_prompt(TEXT_PROMPT)
+    prompt = read_prompt(TEXT_PROMPT)
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
     budget = FrameBudget(TARGET_FPS, detect_every=DETECT_EVERY, max_detect_every=max(DETECT_EVERY, MAX_DETECT_EVERY))
     with stop_on_signals() as stop, LiveStream(CAMERA, latency=LATENCY, stop=stop) as frames:
+        images = stop.frames(frames, MAX_FRAMES)
         note_nano_models(CAMERA, GDINO_MODEL_ID, SAM2_CHECKPOINT)
         with (
             Window(frames.name) if SHOW else nullcontext() as window,
-            VideoWriter(OUTPUT_DIR / "camera.mp4", frames.fps, frames.size, like=frames) as video,
-            FrameAnnotationWriter(OUTPUT_DIR / "camera.jsonl", frames.size) as annotations,
-            IdMapWriter(OUTPUT_DIR, frames.size) as id_maps,
-            EventLogWriter(OUTPUT_DIR / "events.jsonl") as event_log,
+            TrackingOutputs(OUTPUT_DIR, "camera", frames, prompt.phrases, settings_of(globals())) as outputs,
         ):
             # Step 2: build the models and the tracker over them
             device = choose_device(DEVICE)
             dtype = choose_dtype(device, DTYPE)
             predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
-            detector = budget.watch(HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD))
-            detection = {"detect_every": DETECT_EVERY, "box_threshold": BOX_THRESHOLD, "text_threshold": TEXT_THRESHOLD}
-            tracker = ContinuousTracker(detector, predictor, phrases, rules=rules, **detection)
+            detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
+            detector = budget.watch(in_tiles(detector, SLICE_WH, OVERLAP_RATIO))
+            tracker = ContinuousTracker(
+                detector,
+                predictor,
+                prompt,
+                detect_every=DETECT_EVERY,
+                scene_cut=SCENE_CUT,
+                rules=rules,
+                box_threshold=BOX_THRESHOLD,
+                text_threshold=TEXT_THRESHOLD,
+            )
 
             # Step 3: follow; draw and write each frame as it comes, until the stream ends or is stopped
-            for image in tqdm(islice(frames, MAX_FRAMES), total=MAX_FRAMES, unit="frame"):
+            for image in tqdm(images, unit="frame"):
                 with budget.frame(frames.captured_at):
                     objects = tracker.step(image)
                     annotated = annotate(image, objects)
-                    video.write(annotated)
-                    annotations.write(tracker.frame_idx, objects)
-                    id_maps.write(tracker.frame_idx, objects)
-                    event_log.write(tracker.take_events())
+                    outputs.write(tracker.frame_idx, annotated, objects, tracker.take_events())
                 tracker.detect_every = budget.detect_every
                 if (window and not window.show(annotated)) or (MAX_SECONDS and frames.seconds >= MAX_SECONDS):
                     break
 
         print(f"{tracker.keeper.next_obj_id - 1} objects in {tracker.frame_idx + 1} frames: {budget.report()}")
         print(frames.report())
-        print(f"wrote {video.path}, {annotations.path}, {event_log.path}, {id_maps.mask_folder}, {id_maps.json_folder}")
+        print(f"wrote {outputs}")
 
 
 if __name__ == "__main__":

@@ -9,85 +9,91 @@ the video may be of any length.
         --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
 """
 
-from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
-from grounded_sam2.export import FrameAnnotationWriter
-from grounded_sam2.flags import override_from_flags
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.flags import override_from_flags, settings_of
+from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
-from grounded_sam2.segment import segment
-from grounded_sam2.track.tracking import PromptType, no_objects, prompt_objects, track_newest_frame
-from grounded_sam2.video import VideoWriter, open_frames
+from grounded_sam2.track.first_sight import FirstSightTracker
+from grounded_sam2.track.resume import SavedRun
+from grounded_sam2.track.tracking import PromptType
+from grounded_sam2.video import open_frames
 from sam2.build_sam import build_sam2_video_predictor
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
 TEXT_PROMPT = "penguin. red car. pig."  # phrases, each ended by "."
 VIDEO_PATH = "assets/crossing.mp4"  # video file, folder of frames, URL or camera index
-MAX_FRAMES: int | None = None  # stop after so many frames; none goes on to the end
-PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask
+MAX_FRAMES: int | None = None  # stop after so many frames; none: go on to the end
+
+# models
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+
+# thresholds
 BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
 TEXT_THRESHOLD = 0.25  # score a phrase needs to become a box's label
-NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
-SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
+NMS_THRESHOLD: float | None = 0.7  # of two boxes that overlap by a higher IoU the surer is kept; none: keep all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none: off
 OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
-OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_custom_video_input")  # where the video and the JSON lines go
-DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+
+# tracking
+PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask
+
+# output
+RESUME = False  # go on where a run with the same settings was interrupted
+SAVE_EVERY = 30.0  # seconds from one saved state, which --resume goes on from, to the next
+OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_custom_video_input")  # where everything goes
 
 
 def main() -> None:
     # Step 1: read the prompt and open the source
-    phrases = parse_prompt(TEXT_PROMPT)
+    prompt = read_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
     name = Path(VIDEO_PATH).stem
+    settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
         stop_on_signals() as stop,
         frames,
-        FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
-        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
+        SavedRun(OUTPUT_DIR / f"{name}.resume", settings, frames, RESUME, SAVE_EVERY) as saved,
+        TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings, with_identity=False) as outputs,
     ):
-        # Step 2: build the models; both predictors share one set of weights
+        images = stop.frames(frames, MAX_FRAMES)
+
+        # Step 2: build the models and the tracker over them
         device = choose_device(DEVICE)
         dtype = choose_dtype(device, DTYPE)
-        video_predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
-        image_predictor = SAM2ImagePredictor(video_predictor)
+        predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
+        tracker = FirstSightTracker(
+            detector,
+            predictor,
+            prompt,
+            prompt_type=PROMPT_TYPE_FOR_VIDEO,
+            box_threshold=BOX_THRESHOLD,
+            text_threshold=TEXT_THRESHOLD,
+        )
 
-        inference_state = video_predictor.init_stream()
-        objects = no_objects(frames.size)
-        images = stop.guard(islice(frames, MAX_FRAMES), is_endless=frames.num_frames is None)
-        for image in tqdm(images, total=MAX_FRAMES or frames.num_frames, unit="frame"):
-            frame_idx = video_predictor.append_frame(inference_state, image)
+        # Step 3: look for the objects until some are found, and follow those; draw and write each frame as it comes
+        images = tqdm(images, unit="frame")
+        for frame_idx, image, objects in saved.follow(tracker, images, outputs.annotations):
+            outputs.write_picture(frame_idx, annotate(image, objects), objects)
 
-            # Step 3: until something is found, look for the objects; one object id per detection
-            if len(objects) == 0:
-                (detections,) = detector.detect(
-                    image, phrases, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD
-                )
-                detections = segment(image_predictor, image, detections)
-                objects = prompt_objects(video_predictor, inference_state, frame_idx, detections, PROMPT_TYPE_FOR_VIDEO)
-
-            # Step 4: follow them onto this frame; draw and write it
-            detections = track_newest_frame(video_predictor, inference_state, frame_idx, objects)
-            video.write(annotate(image, detections))
-            annotations.write(frame_idx, detections)
-
-    print(f"found {len(objects)}: {', '.join(objects.data['class_name']) or 'nothing'}")
-    print(f"wrote {video.path} and {annotations.path}")
+    print(f"found {len(tracker.objects)}: {', '.join(tracker.objects.data['class_name']) or 'nothing'}")
+    print(f"wrote {outputs}")
 
 
 if __name__ == "__main__":

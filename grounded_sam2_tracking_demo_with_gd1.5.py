@@ -12,47 +12,58 @@ from tqdm import tqdm
 
 from grounded_sam2.detectors.dds import DDSCloudDetector, DDSModel
 from grounded_sam2.detectors.tiled import in_tiles
-from grounded_sam2.export import FrameAnnotationWriter, write_json
-from grounded_sam2.flags import override_from_flags
+from grounded_sam2.export import write_json
+from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.images import write_image
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
-from grounded_sam2.segment import segment
-from grounded_sam2.track.tracking import PromptType, frame_at, prompt_objects, track_both_ways
-from grounded_sam2.video import VideoWriter, open_frames
+from grounded_sam2.track.follower import as_follower
+from grounded_sam2.track.tracking import PromptType, add_objects, follow_both_ways, frame_at, segment_on_frame
+from grounded_sam2.video import open_frames
 from sam2.build_sam import build_sam2_video_predictor
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# ---- settings: edit here, or pass the same name as a flag ----
+# ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
+# input
 TEXT_PROMPT = "owl. motorcycle. tiger. pizza. crown. camera."  # phrases, each ended by "."
 VIDEO_PATH = "assets/parade.mp4"  # video file, folder of frames or URL of a video
 START_FRAME_IDX = 0  # 0-based frame the objects are looked for on; they are tracked from it both ways
-PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask
+MAX_FRAMES: int | None = None  # stop after so many frames; none: go on to the end
+
+# models
 GROUNDING_MODEL: DDSModel = "GroundingDino-1.5-Pro"  # or -1.5-Edge, GroundingDino-1.6-Pro, DINO-X-1.0
-API_TOKEN: str | None = None  # of the DDS cloud; none takes the environment variable DDS_API_TOKEN
-DDS_ENDPOINT: str | None = None  # address of the service; none takes the official one
-CACHE_DIR: Path | None = Path("outputs/dds_cache")  # answers that were paid for, not asked for again; none keeps none
-MAX_REQUESTS: int | None = 200  # images, or tiles of them, that may be sent in one run: each costs; none: no limit
+API_TOKEN: str | None = None  # of the DDS cloud; none: the environment variable DDS_API_TOKEN
+DDS_ENDPOINT: str | None = None  # address of the service; none: the official one
+CACHE_DIR: Path | None = Path("outputs/dds_cache")  # keeps answers, so that each is paid for once; none: off
+MAX_REQUESTS: int | None = 200  # images, or tiles of them, that one run may send: each costs; none: no limit
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt
-SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none reads it from the weights
-BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
-NMS_THRESHOLD: float | None = 0.7  # of two boxes overlapping by a higher IoU the more confident is kept; none keeps all
-SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none does not
-OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
-OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_gd1.5")  # where the video and the JSON files go
+SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
-DTYPE = "auto"  # SAM 2's precision: auto, float32, bfloat16, float16
+DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
+
+# thresholds
+BOX_THRESHOLD = 0.35  # detector confidence a box needs to be kept
+NMS_THRESHOLD: float | None = 0.7  # of two boxes that overlap by a higher IoU the surer is kept; none: keep all
+SLICE_WH: tuple[int, int] | None = None  # also look at tiles of this width and height, for small objects; none: off
+OVERLAP_RATIO: tuple[float, float] = (0.2, 0.2)  # how far tiles overlap, as shares of their width and height
+
+# tracking
+PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told about each object: box, point or mask
+
+# output
+OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_gd1.5")  # where everything goes
 
 
 def main() -> None:
     # Step 1: read the prompt, open the video, and make sure the service can be asked
-    phrases = parse_prompt(TEXT_PROMPT)
+    prompt = read_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
-    note_nano_models(VIDEO_PATH, SAM2_CHECKPOINT, detector_setting=None)
     start_frame = frame_at(frames, START_FRAME_IDX)
     name = Path(VIDEO_PATH).stem
+    settings = settings_of(globals())
+    note_nano_models(VIDEO_PATH, SAM2_CHECKPOINT, detector_setting=None)
     detector = DDSCloudDetector(
         GROUNDING_MODEL,
         token=API_TOKEN,
@@ -65,33 +76,32 @@ def main() -> None:
 
     with (
         stop_on_signals() as stop,
-        VideoWriter(OUTPUT_DIR / f"{name}.mp4", frames.fps, frames.size, like=frames) as video,
-        FrameAnnotationWriter(OUTPUT_DIR / f"{name}.jsonl", frames.size) as annotations,
+        TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings, with_identity=False) as outputs,
     ):
-        # Step 2: build SAM 2; both predictors share one set of weights
+        images = stop.frames(frames, MAX_FRAMES)
+
+        # Step 2: build SAM 2
         device = choose_device(DEVICE)
         dtype = choose_dtype(device, DTYPE)
-        video_predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
-        image_predictor = SAM2ImagePredictor(video_predictor)
+        predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
 
         # Step 3: find the objects on one frame
-        (detections,) = detector.detect(start_frame, phrases, box_threshold=BOX_THRESHOLD)
-        detections = segment(image_predictor, start_frame, detections)
+        (detections,) = detector.detect(start_frame, prompt, box_threshold=BOX_THRESHOLD)
+        video = as_follower(predictor).open_video(frames)
+        detections = segment_on_frame(video, START_FRAME_IDX, detections)
 
         # Step 4: one object id per detection
-        inference_state = video_predictor.init_state(frames)
-        objects = prompt_objects(video_predictor, inference_state, START_FRAME_IDX, detections, PROMPT_TYPE_FOR_VIDEO)
+        objects = add_objects(video, START_FRAME_IDX, detections, PROMPT_TYPE_FOR_VIDEO)
         write_image(OUTPUT_DIR / f"{name}_start_frame.jpg", annotate(start_frame, objects))
         write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
 
-        # Step 5: propagate; draw and write each frame as it arrives
-        tracked = track_both_ways(video_predictor, inference_state, START_FRAME_IDX, objects, stop.guard, progress=tqdm)
-        for frame_idx, detections in tqdm(stop.guard(tracked), total=frames.num_frames, unit="frame"):
-            video.write(annotate(frames[frame_idx], detections))
-            annotations.write(frame_idx, detections)
+        # Step 5: follow them to both ends; draw and write each frame as it arrives
+        tracked = follow_both_ways(video, START_FRAME_IDX, objects, stop.guard, progress=tqdm)
+        for image, (frame_idx, detections) in zip(tqdm(images, unit="frame"), tracked, strict=False):
+            outputs.write(frame_idx, annotate(image, detections), detections)
 
     print(f"found {len(objects)}: {', '.join(objects.data['class_name']) or 'nothing'}")
-    print(f"wrote {video.path} and {annotations.path}")
+    print(f"wrote {outputs}")
 
 
 if __name__ == "__main__":

@@ -137,8 +137,8 @@ class GrowingFile:
         """Go on behind the first bytes of what an earlier run wrote; what it wrote after them is dropped.
 
         Args:
-            num_bytes: the earlier run's, at a time that is to be gone back to.
-            checksum: likewise.
+            num_bytes: how many of them; the `num_bytes` that the earlier run saved.
+            checksum: CRC-32 of them; the `checksum` that it saved.
 
         Raises:
             ValueError: those bytes are not there any more.

@@ -187,7 +187,9 @@ def _read_threshold(number: str, part: str) -> float:
     except ValueError:
         threshold = -1.0
     if not 0 <= threshold <= 1:
-        raise ValueError(f"expected a number in [0, 1] behind '@', got {part!r}; a phrase with '@' in it goes in a list")
+        raise ValueError(
+            f"expected a number in [0, 1] behind '@', got {part!r}; a phrase with '@' in it goes in a list"
+        )
     return threshold
 
 

@@ -1,7 +1,6 @@
 """How a script runs and ends: between two frames on a signal, and with one clear line when the input is bad."""
 
 import contextlib
-import itertools
 import logging
 import os
 import signal
@@ -10,9 +9,9 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-__all__ = ["StopRequest", "StoppedError", "run", "script_errors", "stop_on_signals"]
+__all__ = ["StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
 
 T = TypeVar("T")
 
@@ -41,26 +40,67 @@ class StopRequest(threading.Event):
 
     signal_number: signal.Signals | None = None
 
-    def guard(self, frames: Iterable[T], is_endless: bool = False) -> Iterator[T]:
-        """The same frames, until the request comes.
+    def frames(
+        self, frames: Iterable[T], max_frames: int | None = None, num_frames: int | None = None
+    ) -> "StoppableFrames[T]":
+        """The same frames until the request comes, and no more than so many; they go into a progress bar as they are.
+
+        Where the number of frames is unknown (a camera, a live stream) only a request ends them, so the run is complete
+        then. Otherwise a request before the last frame raises.
 
         Args:
-            frames: of which none is asked for after that.
-            is_endless: only a request ends them (a camera, a live stream), so that then the run is complete.
+            frames: after the request no further one is read.
+            max_frames: how many at most; None: all.
+            num_frames: how many there are, where `frames` has no `num_frames` to say so.
 
         Raises:
-            StoppedError: in place of the next frame, unless `is_endless`.
+            ValueError: a negative `max_frames`.
         """
-        remaining = iter(frames)
-        for num_frames in itertools.count():
-            if self.signal_number is not None:
-                if is_endless:
-                    return
-                raise StoppedError(self.signal_number, num_frames)
+        known = getattr(frames, "num_frames", None) if num_frames is None else num_frames
+        return StoppableFrames(self, frames, max_frames, known, raises=known is not None)
+
+    def guard(self, items: Iterable[T]) -> "StoppableFrames[T]":
+        """The same items until the request comes; for what is done once for each frame, in whatever order.
+
+        Raises:
+            StoppedError: from the iterator, in place of the next item.
+        """
+        return StoppableFrames(self, items, None, None, raises=True)
+
+
+class StoppableFrames(Generic[T]):
+    """Frames that a `StopRequest` can end; made by its methods. `len` is there where the number of frames is known."""
+
+    def __init__(
+        self, request: StopRequest, frames: Iterable[T], max_frames: int | None, num_frames: int | None, raises: bool
+    ) -> None:
+        if max_frames is not None and max_frames < 0:
+            raise ValueError(f"expected MAX_FRAMES of at least 0, or none for all frames, got {max_frames}")
+        self._request = request
+        self._frames = frames
+        self._max_frames = max_frames
+        self._num_frames = num_frames
+        self._raises = raises
+
+    def __len__(self) -> int:
+        known = [number for number in (self._max_frames, self._num_frames) if number is not None]
+        if not known:
+            raise TypeError("nobody knows how many frames there will be")
+        return min(known)
+
+    def __iter__(self) -> Iterator[T]:
+        remaining = iter(self._frames)
+        num_frames = 0
+        while num_frames != self._max_frames:
+            if self._request.signal_number is not None:
+                if self._raises:
+                    raise StoppedError(self._request.signal_number, num_frames)
+                return
             try:
                 frame = next(remaining)
             except StopIteration:
                 return
+            num_frames += 1
             yield frame
 
 
@@ -69,13 +109,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """Let Ctrl-C (SIGINT) and SIGTERM end a loop between two frames instead of in the middle of one.
 
         with stop_on_signals() as stop, VideoWriter(path, frames.fps) as video:
-            for image in stop.guard(frames):
+            for image in tqdm(stop.frames(frames, MAX_FRAMES)):
                 video.write(image)
 
     The first signal only sets the event that is yielded; a second one raises KeyboardInterrupt at once. A loop over a
-    video is guarded: it raises, the writers keep what there is as partial files, and `script_errors` exits with the
-    status that shells give a signal. A loop over a live stream only ever ends so, and its files are complete. To be
-    entered in the main thread, before the writers.
+    video that is stopped raises: the writers keep what there is as partial files, and `script_errors` exits with the
+    status that shells give a signal. A loop over a live stream has no other end, and its files are complete. Enter it
+    in the main thread, before the writers.
     """
     stop = StopRequest()
 

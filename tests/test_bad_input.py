@@ -126,6 +126,12 @@ def test_start_frame_outside_the_video(ends: Ends, tmp_path: Path) -> None:
     assert "from 0 to 3" in ends(2, TRACKING_SCRIPT, VIDEO_PATH=str(path), START_FRAME_IDX=4)
 
 
+@pytest.mark.parametrize("name", VIDEO_SCRIPTS)
+def test_a_negative_number_of_frames(ends: Ends, name: str) -> None:
+    said = ends(2, name, MAX_FRAMES=-1, SAM2_CHECKPOINT="checkpoints/never_looked_for.pt")
+    assert "expected MAX_FRAMES of at least 0, or none for all frames, got -1" in said
+
+
 # ---- sources that can be read in part or in another form ----
 
 

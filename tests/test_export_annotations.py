@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import supervision as sv
 
-from grounded_sam2.export import FrameAnnotationWriter, read_frame_annotations, read_json, write_json
+from grounded_sam2.export import (
+    FrameAnnotations,
+    FrameAnnotationWriter,
+    VideoHeader,
+    read_frame_annotations,
+    read_header,
+    read_json,
+    write_json,
+)
 
 SIZE = (31, 17)  # width, height
 
@@ -177,3 +186,87 @@ def test_wrong_calls(tmp_path: Path) -> None:
         FrameAnnotationWriter(tmp_path, SIZE)
     with pytest.raises(FileNotFoundError):
         list(read_frame_annotations(tmp_path / "no.jsonl"))
+
+
+# ---- the header of a video ----
+
+HEADERS = [
+    VideoHeader(SIZE, "assets/größe.mp4", Fraction(30000, 1001), ("dog", "red car"), {"BOX": 0.35, "A": None}),
+    VideoHeader(SIZE, "camera 0", Fraction(25)),
+    VideoHeader(SIZE),
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("counts", [[], [0], [1, 0, 3]])
+def test_the_header_is_read_back_and_frames_are_as_without_one(
+    tmp_path: Path, header: VideoHeader, counts: list[int]
+) -> None:
+    paths = {"with": tmp_path / "with.jsonl", "without": tmp_path / "without.jsonl"}
+    for name, video in (("with", header), ("without", SIZE)):
+        with FrameAnnotationWriter(paths[name], video) as writer:
+            for frame_idx, count in enumerate(counts):
+                writer.write(frame_idx, some_detections(count, frame_idx, with_ids=True))
+    lines = {name: path.read_text(encoding="ascii").splitlines() for name, path in paths.items()}
+    assert lines["with"][1:] == lines["without"] and len(lines["without"]) == len(counts)
+    assert read_header(paths["with"]) == header and read_header(paths["without"]) is None
+    with FrameAnnotations(paths["with"]) as indexed, FrameAnnotations(paths["without"]) as old:
+        assert indexed.header == header and old.header is None
+        assert list(indexed) == list(old) == list(range(len(counts)))
+        for frame_idx in indexed:
+            assert_equal(indexed[frame_idx].detections, old[frame_idx].detections)
+            assert indexed.obj_ids(frame_idx) == old.obj_ids(frame_idx)
+    for number, frame in enumerate(read_frame_annotations(paths["with"])):
+        assert frame.frame_idx == number
+        assert_equal(frame.detections, some_detections(counts[number], number, with_ids=True))
+
+
+def test_the_header_is_plain_json(tmp_path: Path) -> None:
+    with FrameAnnotationWriter(tmp_path / "a.jsonl", HEADERS[0]) as writer:
+        with writer.read() as none_yet:
+            assert len(none_yet) == 0 and none_yet.header == HEADERS[0]
+        writer.write(0, sv.Detections.empty(), image_path="frames/a.png")
+    header, frame = (json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines())
+    assert header == {
+        "format_version": 1,
+        "source": "assets/größe.mp4",
+        "fps": 30000 / 1001,
+        "img_width": SIZE[0],
+        "img_height": SIZE[1],
+        "phrases": ["dog", "red car"],
+        "settings": {"BOX": 0.35, "A": None},
+    }
+    assert (frame["frame_idx"], frame["image_path"]) == (0, "frames/a.png")
+    assert next(read_frame_annotations(tmp_path / "a.jsonl")).image_path == "frames/a.png"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"format_version": 2}', "format_version: expected at most 1, got 2"),
+        ('{"format_version": 1, "source": null}', "line 1 holds no header in the expected format: KeyError"),
+        (
+            '{"format_version": 1, "source": null, "fps": "x", "img_width": 1, "img_height": 1}',
+            "line 1 holds no header",
+        ),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_named(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    for read in (read_header, FrameAnnotations, lambda path: list(read_frame_annotations(path))):
+        with pytest.raises(ValueError, match=says):
+            read(path)
+
+
+def test_a_second_header_is_no_frame(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(2 * HEADERS[1].to_line(), encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2"):
+        list(read_frame_annotations(tmp_path / "a.jsonl"))
+    with pytest.raises(ValueError, match="line 2"):
+        FrameAnnotations(tmp_path / "a.jsonl")
+
+
+def test_a_header_that_a_crash_cut_off_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(HEADERS[1].to_line()[:-9], encoding="utf-8")
+    assert read_header(tmp_path / "a.jsonl") is None and list(read_frame_annotations(tmp_path / "a.jsonl")) == []

@@ -1,6 +1,7 @@
 """Annotations in other programs' formats, read back by those programs' readers where there are any."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from grounded_sam2.export import FrameAnnotationWriter
+from grounded_sam2.export import FrameAnnotationWriter, VideoHeader
 from grounded_sam2.export.formats import (
     FORMATS,
     davis_palette,
@@ -191,3 +192,80 @@ def test_the_command_writes_all_formats(
     with pytest.raises(SystemExit) as ending:
         main()
     assert ending.value.code == 2 and "nowhere.jsonl" in capsys.readouterr().err
+
+
+# ---- names that the header knows ----
+
+PHRASES = ("dog", "purple cow", "red car", "unicorn")
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """The same video with a header."""
+    header = VideoHeader(SIZE, "videos/my clip.mp4", Fraction(24), PHRASES)
+    with FrameAnnotationWriter(tmp_path / "named.jsonl", header) as writer:
+        for frame_idx in range(NUM_FRAMES):
+            writer.write(frame_idx, objects_on(frame_idx))
+    return tmp_path / "named.jsonl"
+
+
+def test_classes_are_the_phrases_also_those_never_found(named: Path, tmp_path: Path) -> None:
+    expected = [{"id": class_id + 1, "name": phrase} for class_id, phrase in enumerate(PHRASES)]
+    for write in (write_coco, write_youtube_vis):
+        write(named, tmp_path / "out.json")
+        entry = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+        assert entry["categories"] == expected
+        assert entry["info"] == {"description": "videos/my clip.mp4", "fps": 24.0}
+    write_yolo(named, tmp_path / "yolo")
+    names = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text(encoding="utf-8"))["names"]
+    assert names == dict(enumerate(PHRASES))
+
+
+def test_frames_are_called_after_their_video(named: Path, tmp_path: Path) -> None:
+    names = [f"my clip/{frame_idx:05d}.jpg" for frame_idx in range(NUM_FRAMES)]
+    write_coco(named, tmp_path / "coco.json")
+    assert [image["file_name"] for image in COCO(tmp_path / "coco.json").dataset["images"]] == names
+    write_youtube_vis(named, tmp_path / "vis.json")
+    assert json.loads((tmp_path / "vis.json").read_text(encoding="utf-8"))["videos"][0]["file_names"] == names
+    write_yolo(named, tmp_path / "yolo")
+    labels = sorted(path.relative_to(tmp_path / "yolo/labels") for path in (tmp_path / "yolo/labels").rglob("*.txt"))
+    assert [path.as_posix() for path in labels] == [name.replace(".jpg", ".txt") for name in names]
+    write_davis(named, tmp_path / "davis")
+    assert sorted(path.name for path in (tmp_path / "davis").iterdir()) == [f"{i:05d}.png" for i in range(NUM_FRAMES)]
+
+
+def test_frames_that_are_files_are_called_as_those(tmp_path: Path) -> None:
+    """Two of them differ in their suffix only, and one leads out of the folder."""
+    paths = ["in/a 1.png", "in/a 1.jpg", "in/b.jpg", "../.."]
+    with FrameAnnotationWriter(tmp_path / "images.jsonl", VideoHeader(SIZE, "in", Fraction(24), PHRASES)) as writer:
+        for frame_idx, image_path in enumerate(paths):
+            writer.write(frame_idx, objects_on(frame_idx), image_path)
+    write_coco(tmp_path / "images.jsonl", tmp_path / "coco.json")
+    names = [image["file_name"] for image in COCO(tmp_path / "coco.json").dataset["images"]]
+    assert names == ["a 1.png", "a 1.jpg", "b.jpg", "in/00003.jpg"]
+    for write, suffix, last in ((write_yolo, ".txt", "in/00003.txt"), (write_davis, ".png", "00003.png")):
+        write(tmp_path / "images.jsonl", tmp_path / "out" / suffix)
+        folder = tmp_path / "out" / suffix / ("labels" if suffix == ".txt" else "")
+        written = {path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}") if path.is_file()}
+        assert written == {f"a 1{suffix}", f"a 1.jpg{suffix}", f"b{suffix}", last}
+
+
+@pytest.mark.parametrize("source", ["rtsp://host:554/live?channel=1", "camera 0", "..", "list of frames"])
+def test_any_source_gives_a_name_that_stays_in_the_folder(tmp_path: Path, source: str) -> None:
+    with FrameAnnotationWriter(tmp_path / "a.jsonl", VideoHeader(SIZE, source)) as writer:
+        writer.write(0, objects_on(0))
+    write_yolo(tmp_path / "a.jsonl", tmp_path / "yolo")
+    [label] = (tmp_path / "yolo" / "labels").rglob("*.txt")
+    folder = label.relative_to(tmp_path / "yolo" / "labels").parent.name
+    assert folder == {"rtsp://host:554/live?channel=1": "live_channel=1", "..": "video"}.get(source, source)
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_run_that_ended_before_its_first_frame(tmp_path: Path, name: str) -> None:
+    with FrameAnnotationWriter(tmp_path / "empty.jsonl", VideoHeader(SIZE, "a.mp4", Fraction(24), PHRASES)):
+        pass
+    write, file_name = FORMATS[name]
+    write(tmp_path / "empty.jsonl", tmp_path / file_name)
+    if file_name.endswith(".json"):
+        entry = json.loads((tmp_path / file_name).read_text(encoding="utf-8"))
+        assert [category["name"] for category in entry["categories"]] == list(PHRASES) and entry["annotations"] == []

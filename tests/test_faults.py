@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import supervision as sv
+import torch
 
+from grounded_sam2 import outputs
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.export import read_frame_annotations, read_id_map
+from grounded_sam2.export import read_frame_annotations, read_header, read_id_map
 from grounded_sam2.images import write_image
+from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.script import run
 from grounded_sam2.track.events import read_events
 from grounded_sam2.video import VideoWriter, open_frames
@@ -45,12 +48,13 @@ class StandIn:
         self.boxes_of = boxes_of
         self.num_calls = 0
 
-    def detect(self, images: np.ndarray, text_prompt: list[str], **_: float) -> list[sv.Detections]:
+    def detect(self, images: np.ndarray, text_prompt: TextPrompt, **_: float) -> list[sv.Detections]:
         boxes = self.boxes_of(self.num_calls).reshape(-1, 4)
         self.num_calls += 1
         height, width = images.shape[:2]
         class_id = np.zeros(len(boxes), dtype=np.int64)
-        return [make_detections(boxes, np.full(len(boxes), 0.9), class_id, text_prompt, (width, height))]
+        phrases = parse_prompt(text_prompt)
+        return [make_detections(boxes, np.full(len(boxes), 0.9), class_id, phrases, (width, height))]
 
 
 @pytest.fixture
@@ -193,8 +197,11 @@ class StoppedByItself(VideoWriter):
 
 
 @pytest.mark.parametrize("name", [TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *SCRIPTS])
-def test_a_signal_ends_a_script_after_the_frame_it_is_at(ends: Ends, tmp_path: Path, video: Path, name: str) -> None:
-    said = ends(143, name, nothing, VIDEO_PATH=str(video), VideoWriter=StoppedByItself)
+def test_a_signal_ends_a_script_after_the_frame_it_is_at(
+    ends: Ends, tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(outputs, "VideoWriter", StoppedByItself)
+    said = ends(143, name, nothing, VIDEO_PATH=str(video))
     assert said.endswith("stopped by SIGTERM after 3 frames")
     assert len(open_frames(tmp_path / "out" / "clip.partial.mp4")) == 3
     assert len(list(read_frame_annotations(tmp_path / "out" / "clip.partial.jsonl"))) == 3
@@ -202,12 +209,67 @@ def test_a_signal_ends_a_script_after_the_frame_it_is_at(ends: Ends, tmp_path: P
 
 
 @pytest.mark.parametrize("name", [*CUSTOM_SCRIPTS, CONTINUOUS_SCRIPT])
-def test_a_live_stream_has_no_other_end(ends: Ends, tmp_path: Path, clip: list[Scene], name: str) -> None:
+def test_a_live_stream_has_no_other_end(
+    ends: Ends, tmp_path: Path, clip: list[Scene], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     stream = open_frames(scene.image for scene in clip)
-    ends(0, name, nothing, VIDEO_PATH="live", VideoWriter=StoppedByItself, open_frames=lambda _: stream)
+    monkeypatch.setattr(outputs, "VideoWriter", StoppedByItself)
+    ends(0, name, nothing, VIDEO_PATH="live", open_frames=lambda _: stream)
     assert len(open_frames(tmp_path / "out" / "live.mp4")) == 3
     assert len(list(read_frame_annotations(tmp_path / "out" / "live.jsonl"))) == 3
     assert not list((tmp_path / "out").glob("*.partial.*"))
+
+
+def test_a_stopped_custom_video_script_goes_on_with_resume(
+    ends: Ends, tmp_path: Path, video: Path, clip: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its objects are followed on without being looked for again, and all files are as if it had not been stopped."""
+
+    def on_the_first_frame(_: int) -> np.ndarray:
+        return clip[0].boxes_xyxy
+
+    def never(_: int) -> np.ndarray:
+        raise AssertionError("the objects were looked for again")
+
+    settings = {"VIDEO_PATH": str(video)}
+    ends(0, CUSTOM_SCRIPTS[0], on_the_first_frame, OUTPUT_DIR=tmp_path / "whole", **settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "VideoWriter", StoppedByItself)
+        ends(143, CUSTOM_SCRIPTS[0], on_the_first_frame, **settings)
+    assert (tmp_path / "out" / "clip.resume").exists()
+    ends(0, CUSTOM_SCRIPTS[0], never, RESUME=True, **settings)
+    files = [
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (tmp_path / "out", tmp_path / "whole")
+    ]
+    assert files[0] == files[1] and set(files[0]) == {"clip.mp4", "clip.jsonl"}
+    assert any(len(frame.detections) for frame in read_frame_annotations(tmp_path / "out" / "clip.jsonl"))
+
+
+def stopped_while_loading(device: str) -> torch.device:
+    """In place of `choose_device`."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", [CUSTOM_SCRIPTS[0], CONTINUOUS_SCRIPT])
+def test_a_live_stream_that_is_stopped_while_models_load_is_complete_without_frames(
+    ends: Ends, tmp_path: Path, clip: list[Scene], name: str
+) -> None:
+    stream = open_frames(scene.image for scene in clip)
+    ends(0, name, nothing, VIDEO_PATH="live", choose_device=stopped_while_loading, open_frames=lambda _: stream)
+    out = tmp_path / "out"
+    assert read_header(out / "live.jsonl").phrases == ("thing",)
+    assert list(read_frame_annotations(out / "live.jsonl")) == []
+    assert not (out / "live.mp4").exists() and not list(out.glob("*.partial.*"))
+
+
+@pytest.mark.usefixtures("earlier")
+@pytest.mark.parametrize("name", [TRACKING_SCRIPT, CUSTOM_SCRIPTS[0], *SCRIPTS])
+def test_a_file_that_is_stopped_while_models_load_leaves_earlier_results(
+    ends: Ends, tmp_path: Path, video: Path, name: str
+) -> None:
+    said = ends(143, name, nothing, VIDEO_PATH=str(video), choose_device=stopped_while_loading)
+    assert said.endswith("stopped by SIGTERM after 0 frames")
 
 
 # ---- unusual footage, for the script that goes back ----
@@ -240,7 +302,8 @@ def test_no_object_on_any_frame(ends: Ends, tmp_path: Path, video: Path) -> None
     assert [len(frame.detections) for frame in read_frame_annotations(out / "clip.jsonl")] == [0] * NUM_FRAMES
     assert len(open_frames(out / "clip.mp4")) == NUM_FRAMES
     assert len(read_id_map(out, NUM_FRAMES - 1)) == 0 and read_events(out / "events.jsonl") == []
-    assert (out / "clip_backward.jsonl").read_text() == ""
+    assert read_header(out / "clip_backward.jsonl") == read_header(out / "clip.jsonl") is not None
+    assert list(read_frame_annotations(out / "clip_backward.jsonl")) == []
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """Settings of a script become typed flags; wrong values end with one line and status 2."""
 
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from grounded_sam2.flags import override_from_flags, setting_comments
+from grounded_sam2.flags import override_from_flags, setting_comments, settings_of
 
 SCRIPT = '''
 """Count sheep.
@@ -153,3 +154,130 @@ def test_unsupported_setting_type_is_named(tmp_path: Path) -> None:
     path.write_text("TABLE = {1: 2}\n", encoding="utf-8")
     with pytest.raises(TypeError, match="dict"):
         override_from_flags({"__name__": "odd", "__file__": str(path), "TABLE": {1: 2}}, [])
+
+
+# ---- a file of settings ----
+
+
+def set_by(namespace: dict[str, Any], tmp_path: Path, toml: str, *flags: str) -> dict[str, Any]:
+    """The settings after a file and flags."""
+    (tmp_path / "my.toml").write_text(toml, encoding="utf-8")
+    override_from_flags(namespace, ["--settings", str(tmp_path / "my.toml"), *flags])
+    return namespace
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ('text_prompt = "größe."', "TEXT_PROMPT", "größe."),
+        ('TEXT_PROMPT = "cat."', "TEXT_PROMPT", "cat."),
+        ("threshold = 1", "THRESHOLD", 1.0),
+        ("threshold = 0.25", "THRESHOLD", 0.25),
+        ("count = -4", "COUNT", -4),
+        ('kind = "point"', "KIND", "point"),
+        ("save = false", "SAVE", False),
+        ("size = [640, 360]", "SIZE", (640, 360)),
+        ('size = "640,360"', "SIZE", (640, 360)),
+        ('size = "none"', "SIZE", None),
+        ('names = ["a, b", "c"]', "NAMES", ["a, b", "c"]),
+        ('frame = "none"', "FRAME", None),
+        ('out = "here"', "OUT", Path("here")),
+        ("device = 1", "DEVICE", "1"),
+        ("sam2_checkpoint = 'large.pt'", "COUNT", 3),  # that only other scripts have
+        ("step = 7", "COUNT", 3),  # likewise, by its former name
+    ],
+)
+def test_a_file_sets_typed_values(namespace: dict[str, Any], tmp_path: Path, line: str, name: str, value: Any) -> None:
+    set_by(namespace, tmp_path, line)
+    assert namespace[name] == value and type(namespace[name]) is type(value)
+
+
+def test_flags_win_over_the_table_of_the_script_and_that_over_the_rest(
+    namespace: dict[str, Any], tmp_path: Path
+) -> None:
+    toml = """
+        count = 5
+        threshold = 0.5
+        frame = 6
+        [sheep]
+        count = 7
+        threshold = 0.7
+        ["grounded_sam2_gd1.5_demo"]
+        count = 9
+        max_requests = 9
+    """
+    with pytest.raises(SystemExit):
+        set_by(dict(namespace), tmp_path, toml)  # that script has no COUNT
+    set_by(namespace, tmp_path, toml.replace("count = 9", ""), "--count", "8")
+    assert (namespace["COUNT"], namespace["THRESHOLD"], namespace["FRAME"]) == (8, 0.7, 6)
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("colour = 1\ncount = 2\nshape = 3", "my.toml has colour, shape, which no script has"),
+        ("count = 'two'", "my.toml: COUNT: expected a whole number, got 'two'"),
+        ("count = true", "my.toml: COUNT: expected a whole number, got 'true'"),
+        ("count = [1, 2]", "my.toml: COUNT: expected one value, got 2"),
+        ("kind = 'mask'", "my.toml: KIND: expected one of box, point, got 'mask'"),
+        ("size = [1, 2, 3]", "my.toml: SIZE: expected 2 values, got 3"),
+        ("size = [1, 'b']", "my.toml: SIZE: expected a whole number, got 'b'"),
+        ("count = 1\nCOUNT = 2", "my.toml sets COUNT twice"),
+        ("[sheep]\ncolour = 1", "my.toml, [sheep] has colour, which that script does not have"),
+        ("[goat]\ncount = 1", "my.toml: there is no script goat.py for [goat] (a name with dots is quoted)"),
+        ("[grounded_sam2_gd1.5_demo]\nmax_requests = 1", "there is no script grounded_sam2_gd1.py"),
+        ("count = ", "my.toml is not a TOML file"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_status_2(
+    namespace: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], toml: str, says: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        set_by(namespace, tmp_path, toml)
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err
+    assert says in message and message.startswith("sheep.py: ") and message.count("\n") == 1
+    assert namespace["COUNT"] == 3
+
+
+@pytest.mark.parametrize(("flags", "says"), [(["nowhere.toml"], "nowhere.toml"), ([], "expected one argument")])
+def test_no_file_of_settings(
+    namespace: dict[str, Any], capsys: pytest.CaptureFixture[str], flags: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        override_from_flags(namespace, ["--settings", *flags])
+    assert exit_info.value.code == 2 and says in capsys.readouterr().err
+
+
+def test_python_3_10_is_told_what_to_install(
+    namespace: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.version_info", (3, 10, 4))
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    with pytest.raises(SystemExit):
+        set_by(namespace, tmp_path, "count = 1")
+    assert "pip install tomli" in capsys.readouterr().err
+
+
+def test_help_has_the_headings_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sheep.py"
+    path.write_text("# input\nIMAGE = 'a.jpg'  # a file\n\n# output\nOUT = 'out'  # models\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        override_from_flags({"__name__": "sheep", "__file__": str(path), "IMAGE": "a.jpg", "OUT": "out"}, ["--help"])
+    shown = capsys.readouterr().out
+    places = [shown.rindex(text) for text in ("--settings FILE", "\ninput:", "--image STR", "\noutput:", "--out STR")]
+    assert places == sorted(places) and "\nmodels:" not in shown
+
+
+def test_settings_are_those_that_results_depend_on(tmp_path: Path) -> None:
+    path = tmp_path / "sheep.py"
+    path.write_text(
+        "from pathlib import Path\nfrom string import ascii_letters as LETTERS\n"
+        "DETECT_EVERY = 10\nSIZE = (2, 3)\nMODEL = Path('m')\nOUTPUT_DIR = Path('out')\nRESUME = True\n"
+        "API_TOKEN = 's3cret'\nCAMERA = 'rtsp://me:s3cret@host'\nTEXT_PROMPT = 'dog.'\n",
+        encoding="utf-8",
+    )
+    namespace: dict[str, Any] = {"__file__": str(path)}
+    exec(path.read_text(encoding="utf-8"), namespace)
+    assert settings_of(namespace) == {"DETECT_EVERY": 10, "SIZE": (2, 3), "MODEL": "m", "TEXT_PROMPT": "dog."}
+    assert settings_of(namespace, without=["TEXT_PROMPT", "SIZE"]) == {"DETECT_EVERY": 10, "MODEL": "m"}

@@ -23,8 +23,9 @@ FORBIDDEN = {
 }
 WITHOUT_TORCH = [
     "prompts", "images", "render", "flags", "files", "masks", "script", "video", "export", "export.formats",
-    "export.images", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
+    "export.images", "outputs", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
     "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous", "track.reverse",
+    "track.first_sight",
     "detectors.base", "detectors.tiled", "detectors.dds", "weights.download",
 ]  # fmt: skip
 # what is imported from a shorter or former path → where it is

@@ -1,14 +1,17 @@
 """How a script ends: one line for bad input, and between two frames on a signal."""
 
+import io
 import itertools
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
+from tqdm import tqdm
 
-from grounded_sam2.script import StoppedError, run, script_errors, stop_on_signals
+from grounded_sam2.script import StoppedError, StopRequest, run, script_errors, stop_on_signals
 
 
 @pytest.mark.parametrize(
@@ -103,8 +106,61 @@ def test_no_frame_is_taken_after_a_signal() -> None:
 def test_a_signal_is_the_natural_end_of_an_endless_source() -> None:
     worked_on = []
     with stop_on_signals() as stop:
-        for frame_idx in stop.guard(itertools.count(), is_endless=True):
+        for frame_idx in stop.frames(itertools.count()):
             worked_on.append(frame_idx)
             if frame_idx == 2:
                 os.kill(os.getpid(), signal.SIGINT)
     assert worked_on == [0, 1, 2]
+
+
+class Numbers:
+    """A source of known length, or of one that nobody knows."""
+
+    def __init__(self, num_frames: int | None) -> None:
+        self.num_frames = num_frames
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(5))
+
+
+def test_a_signal_before_the_last_frame_of_a_source_of_known_length_raises() -> None:
+    worked_on = []
+    with pytest.raises(StoppedError, match="after 2 frames"), stop_on_signals() as stop:
+        for frame_idx in stop.frames(Numbers(5)):
+            worked_on.append(frame_idx)
+            if frame_idx == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+    assert worked_on == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "max_frames", "length", "seen"),
+    [
+        (5, None, 5, [0, 1, 2, 3, 4]),
+        (5, 2, 2, [0, 1]),
+        (5, 9, 5, [0, 1, 2, 3, 4]),
+        (5, 0, 0, []),
+        (None, 3, 3, [0, 1, 2]),
+        (None, None, None, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_frames_count_themselves(
+    num_frames: int | None, max_frames: int | None, length: int | None, seen: list[int]
+) -> None:
+    frames = StopRequest().frames(Numbers(num_frames), max_frames)
+    assert tqdm(frames, disable=None, file=io.StringIO()).total == length
+    assert list(frames) == seen and list(frames) == seen  # and once more
+    if length is None:
+        with pytest.raises(TypeError, match="nobody knows"):
+            len(frames)
+
+
+def test_a_signal_does_not_undo_a_run_that_has_all_its_frames() -> None:
+    request = StopRequest()
+    request.signal_number = signal.SIGINT
+    assert list(request.frames(Numbers(5), 0)) == []
+
+
+def test_a_negative_number_of_frames_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="expected MAX_FRAMES of at least 0, or none for all frames, got -1"):
+        StopRequest().frames(Numbers(5), -1)

@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +14,8 @@ import pytest
 import supervision as sv
 from PIL import Image
 
-from grounded_sam2.export import read_frame_annotations, read_id_map, read_json
-from grounded_sam2.flags import override_from_flags
+from grounded_sam2.export import read_frame_annotations, read_header, read_id_map, read_json
+from grounded_sam2.flags import override_from_flags, setting_comments
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.track.events import read_events
@@ -49,6 +50,8 @@ CLOUD_SCRIPTS = [  # what they do is tested in test_dds_scripts.py
     "grounded_sam2_tracking_demo_custom_video_input_dinox.py",
     "grounded_sam2_tracking_demo_with_continuous_id_gd1.5.py",
 ]
+HEADINGS = ("input", "models", "thresholds", "tracking", "output")
+ALL_SCRIPTS = [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]
@@ -189,9 +192,8 @@ def test_tracking_scripts_take_tiles(load_script: Load, tmp_path: Path, clip: Pa
     script = load_script(name)
     override_from_flags(vars(script), ["--slice-wh", "240,180"])
     assert script.SLICE_WH == (240, 180)
-    if name != REVERSE_SCRIPT:  # its tiles overlap by the default
-        override_from_flags(vars(script), ["--overlap-ratio", "0.3", "0.25"])
-        assert script.OVERLAP_RATIO == (0.3, 0.25)
+    override_from_flags(vars(script), ["--overlap-ratio", "0.3", "0.25"])
+    assert script.OVERLAP_RATIO == (0.3, 0.25)
     script.VIDEO_PATH, script.OUTPUT_DIR = str(clip), tmp_path
     script.TEXT_PROMPT = load_script(TRACKING_SCRIPT).TEXT_PROMPT
     script.main()
@@ -251,29 +253,127 @@ def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path
         assert [len(frame.detections) for frame in by_frame] == [0] * NUM_FRAMES
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS])
-def test_scripts_keep_the_house_style(name: str, load_script: Load) -> None:
-    """Under 100 lines, no function but `main`, a comment on every setting, commands in the docstring."""
-    from grounded_sam2.flags import setting_comments
+@pytest.mark.parametrize("name", [TRACKING_SCRIPT, CUSTOM_SCRIPT, *CONTINUOUS_SCRIPTS])
+@pytest.mark.parametrize("max_frames", [0, 2])
+def test_max_frames(load_script: Load, tmp_path: Path, clip: Path, name: str, max_frames: int) -> None:
+    script = load_script(name)
+    override_from_flags(vars(script), ["--max-frames", str(max_frames), "--video-path", str(clip)])
+    script.OUTPUT_DIR, script.TEXT_PROMPT = tmp_path, "owl. green horse. pizza. not a red owl."
+    script.main()
+    header = read_header(tmp_path / "short.jsonl")
+    frames = open_frames(clip)
+    assert header is not None and (header.size, header.source, header.fps) == (frames.size, str(clip), frames.fps)
+    assert header.phrases == ("owl", "green horse", "pizza")
+    assert header.settings["MAX_FRAMES"] == max_frames and header.settings["TEXT_PROMPT"] == script.TEXT_PROMPT
+    assert "OUTPUT_DIR" not in header.settings and "DEVICE" not in header.settings
+    by_frame = list(read_frame_annotations(tmp_path / "short.jsonl"))
+    assert [frame.frame_idx for frame in by_frame] == list(range(max_frames))
+    for frame in by_frame:
+        for class_id, class_name in zip(frame.detections.class_id, frame.detections.data["class_name"], strict=True):
+            assert header.phrases[class_id] == class_name
+    if max_frames:
+        assert written_video(tmp_path / "short.mp4")[2] == max_frames
+    else:
+        assert not (tmp_path / "short.mp4").exists() and not list(tmp_path.glob("*.partial*"))
 
+
+def test_one_file_of_settings_for_all_scripts(load_script: Load, tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(
+        """
+        sam2_checkpoint = "checkpoints/sam2.1_hiera_large.pt"
+        gdino_model_id = "gdino_checkpoints/grounding-dino-tiny"
+        gdino_checkpoint = "gdino_checkpoints/groundingdino_swint_ogc.pth"
+        florence2_model_id = "gdino_checkpoints/Florence-2-large"
+        max_frames = 50
+        slice_wh = [640, 640]
+        step = 5
+
+        [grounded_sam2_tracking_demo]
+        max_frames = "none"
+
+        ["grounded_sam2_tracking_demo_custom_video_input_gd1.0_hf_model"]
+        slice_wh = "none"
+        """,
+        encoding="utf-8",
+    )
+    expected = {
+        "SAM2_CHECKPOINT": "checkpoints/sam2.1_hiera_large.pt",
+        "GDINO_MODEL_ID": "gdino_checkpoints/grounding-dino-tiny",
+        "GDINO_CHECKPOINT": "gdino_checkpoints/groundingdino_swint_ogc.pth",
+        "FLORENCE2_MODEL_ID": "gdino_checkpoints/Florence-2-large",
+        "MAX_FRAMES": 50,
+        "SLICE_WH": (640, 640),
+        "DETECT_EVERY": 5,
+    }
+    own = {TRACKING_SCRIPT: {"MAX_FRAMES": None}, CUSTOM_SCRIPT: {"SLICE_WH": None}}
+    for name in ALL_SCRIPTS:
+        script = load_script(name)
+        override_from_flags(vars(script), ["--settings", str(tmp_path / "my.toml")])
+        for setting, value in {**expected, **own.get(name, {})}.items():
+            assert getattr(script, setting, value) == value, (name, setting)
+        override_from_flags(vars(script), ["--settings", str(tmp_path / "my.toml"), "--sam2-checkpoint", "a.pt"])
+        assert script.SAM2_CHECKPOINT == "a.pt"
+
+
+# ---- what all scripts have in common ----
+
+
+@pytest.mark.parametrize("name", ALL_SCRIPTS)
+def test_scripts_keep_the_house_style(name: str) -> None:
+    """No function but `main`, settings under headings and with a comment each, commands in the docstring."""
     source = (REPOSITORY / name).read_text(encoding="utf-8")
-    assert source.count("\n") < 100
     tree = ast.parse(source)
     assert [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] == ["main"]
     comments = setting_comments(source)
     assert comments and all(comments.values())
+    assert not [comment for comment in comments.values() if " none " in comment.lower()]  # "none: off"
     assert f"python {name}" in (ast.get_docstring(tree) or "")
     steps = [line.strip() for line in source.splitlines() if line.strip().startswith("# Step ")]
     assert [int(step.split()[2].rstrip(":")) for step in steps] == list(range(1, len(steps) + 1))
+    headings = [line[2:] for line in source.splitlines() if re.fullmatch("# [a-z]+", line)]
+    assert headings == [heading for heading in HEADINGS if heading in headings] and headings[0] == "input"
 
 
-def test_the_same_setting_has_the_same_default_everywhere(load_script: Load) -> None:
-    from grounded_sam2.flags import setting_comments
+# Settings that differ from script to script: in the value, and in what it may be.
+OWN_VALUES = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE"}
+OWN_COMMENTS = {"VIDEO_PATH", "PIPELINE"}
 
-    own = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE"}
-    seen: dict[str, object] = {}
-    for name in [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]:
+
+def test_the_same_setting_has_the_same_default_wording_and_heading_everywhere(load_script: Load) -> None:
+    seen: dict[str, tuple[object, ...]] = {}
+    for name in ALL_SCRIPTS:
         script = load_script(name)
-        for setting in setting_comments((REPOSITORY / name).read_text(encoding="utf-8")):
-            if setting not in own:
-                assert seen.setdefault(setting, getattr(script, setting)) == getattr(script, setting)
+        source = (REPOSITORY / name).read_text(encoding="utf-8")
+        for setting, comment in setting_comments(source).items():
+            before = source[: re.search(rf"^{setting}(?: =|:)", source, re.MULTILINE).start()]
+            facts = (
+                None if setting in OWN_VALUES else getattr(script, setting),
+                None if setting in OWN_COMMENTS else comment,
+                None if setting in OWN_COMMENTS else script.__annotations__.get(setting),
+                re.findall(r"^# ([a-z]+)$", before, re.MULTILINE)[-1],
+            )
+            assert seen.setdefault(setting, facts) == facts, (name, setting)
+
+
+CONTINUOUS = [name for name in ALL_SCRIPTS if "continuous" in name or name.endswith("_with_florence2.py")]
+IN_ORDER = [name for name in ALL_SCRIPTS if "custom_video" in name or (name in CONTINUOUS and name != CAMERA_SCRIPT)]
+TWO_WAYS = [TRACKING_SCRIPT, "grounded_sam2_tracking_demo_with_gd1.5.py"]
+
+
+def settings_in(name: str) -> set[str]:
+    return set(setting_comments((REPOSITORY / name).read_text(encoding="utf-8")))
+
+
+def test_scripts_of_a_kind_have_the_same_settings() -> None:
+    assert len(CONTINUOUS) == 5 and len(IN_ORDER) == 8
+    for name in CONTINUOUS:
+        common = {"DETECT_EVERY", "SCENE_CUT", "SURE_CONFIDENCE", "LOST_AFTER", "MAX_OBJECTS", "MAX_FRAMES"}
+        assert settings_in(name) >= common | {"NMS_THRESHOLD", "SLICE_WH", "OVERLAP_RATIO", "DTYPE"}, name
+    for name in IN_ORDER:
+        assert settings_in(name) >= {"MAX_FRAMES", "RESUME", "SAVE_EVERY"}, name
+    for name in TWO_WAYS:
+        assert "MAX_FRAMES" in settings_in(name), name
+    of_camera = {"CAMERA", "LATENCY", "TARGET_FPS", "MAX_SECONDS", "MAX_DETECT_EVERY", "SHOW"}
+    of_files = {"VIDEO_PATH", "RESUME", "SAVE_EVERY"}
+    assert settings_in(CAMERA_SCRIPT) - of_camera == settings_in(CONTINUOUS_SCRIPT) - of_files
+    assert settings_in(REVERSE_SCRIPT) == settings_in(CONTINUOUS_SCRIPT)

@@ -9,14 +9,20 @@ One annotation is the same in both:
 detector's confidence, `mask_score` SAM 2's predicted IoU. Where objects are tracked, `tracker_id` and `object_score`,
 SAM 2's presence logit, are added. Lines of a video also carry `class_id`. Numbers are written in full, so that what is
 read back is equal to what was written.
+
+The first line of a video is its header, which says what the other lines are about; files without one are read too:
+
+    {"format_version": 1, "source": "assets/parade.mp4", "fps": 25, "img_width": 640, "img_height": 360,
+     "phrases": ["owl", "motorcycle"], "settings": {"BOX_THRESHOLD": 0.35}}
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -32,11 +38,15 @@ __all__ = [
     "FrameAnnotationWriter",
     "FrameAnnotations",
     "ImageAnnotations",
+    "VideoHeader",
     "read_caption",
     "read_frame_annotations",
+    "read_header",
     "read_json",
     "write_json",
 ]
+
+FORMAT_VERSION = 1  # of a video's lines; the highest that is read
 
 
 # ---- annotations ----
@@ -50,7 +60,7 @@ class ImageAnnotations:
         detections: N ≥ 0 boxes, with masks, confidence, ids and `data["class_name"]` as far as they were written.
         width: of the image, in pixels.
         height: of the image, in pixels.
-        image_path: of an image; None for a frame.
+        image_path: of an image, or of a frame that is one; None for other frames.
         frame_idx: 0-based, of a frame; None for an image.
     """
 
@@ -181,7 +191,7 @@ def write_json(
         image_path: of the image, written into the file as it is.
         detections: N ≥ 0; `data["class_name"]` names the classes, `data["mask_score"]` is written where it is there.
         size: (width, height) of the image in pixels, also the size of the masks.
-        caption: what the image shows, in words, written as "caption" before the rest; None writes none.
+        caption: what the image shows, in words, written as "caption" before the rest; None: no caption.
 
     Raises:
         ValueError: masks of another size.
@@ -226,8 +236,89 @@ def read_caption(path: str | os.PathLike[str]) -> str | None:
 # ---- a video ----
 
 
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a video's annotations are about: the first line of the file.
+
+    Attributes:
+        size: (width, height) of the frames in pixels.
+        source: what the frames came from, as `FrameSource.name`; None where that is unknown.
+        fps: frames per second, exact; None where that is unknown.
+        phrases: what was looked for; an annotation's `class_id` is an index in it.
+        settings: of the script, name → value; see `grounded_sam2.flags.settings_of`.
+    """
+
+    size: tuple[int, int]
+    source: str | None = None
+    fps: Fraction | None = None
+    phrases: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_line(self) -> str:
+        """The header as a line of JSON; inverse of `from_entry`."""
+        entry = {
+            "format_version": FORMAT_VERSION,
+            "source": self.source,
+            "fps": None if self.fps is None else _plain_fps(self.fps),
+            "img_width": int(self.size[0]),
+            "img_height": int(self.size[1]),
+            "phrases": list(self.phrases),
+            "settings": dict(self.settings),
+        }
+        return json.dumps(entry, default=str) + "\n"
+
+    @classmethod
+    def from_entry(cls, entry: Any, origin: str) -> VideoHeader:
+        """Read the header from its JSON; inverse of `to_line`.
+
+        Args:
+            origin: file and line, with which an error begins.
+
+        Raises:
+            ValueError: it is of a newer version, or not of this format.
+        """
+        try:
+            if int(entry["format_version"]) > FORMAT_VERSION:
+                raise ValueError(f"format_version: expected at most {FORMAT_VERSION}, got {entry['format_version']}")
+            fps = entry["fps"]
+            return cls(
+                size=(int(entry["img_width"]), int(entry["img_height"])),
+                source=None if entry["source"] is None else str(entry["source"]),
+                fps=None if fps is None else Fraction(fps).limit_denominator(65535),
+                phrases=tuple(str(phrase) for phrase in entry["phrases"]),
+                settings=dict(entry["settings"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{origin} holds no header in the expected format: {error!r}") from error
+
+
+def _plain_fps(fps: Fraction) -> float:
+    """As JSON: 25, or 29.97002997002997, of which `Fraction.limit_denominator` makes 30000/1001 again."""
+    return fps.numerator if fps.denominator == 1 else float(fps)
+
+
+def _is_header(entry: Any) -> bool:
+    return isinstance(entry, dict) and "format_version" in entry
+
+
+def read_header(path: str | os.PathLike[str]) -> VideoHeader | None:
+    """The header of a video's annotations; None where the file has none, as those of older versions.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the first line is not JSON, or a header of a newer version.
+    """
+    with Path(path).open(encoding="utf-8") as lines:
+        line = lines.readline()
+    try:
+        entry = json.loads(line) if line.endswith("\n") else None
+    except ValueError as error:
+        raise ValueError(f"{path}, line 1 is not JSON: {error}") from error
+    return VideoHeader.from_entry(entry, f"{path}, line 1") if _is_header(entry) else None
+
+
 class FrameAnnotationWriter:
-    """Write what was found in a video, one line of JSON a frame, each on disk before the next frame is worked on.
+    """Write what was found in a video: a header, and one line of JSON a frame, on disk before the next one is begun.
 
     Lines go to `<stem>.partial<suffix>`, which takes the place of `path` when the `with` block ends well. After an
     error, Ctrl-C or a crash the partial file stays and can be read with `read_frame_annotations`; an older `path` is
@@ -235,43 +326,59 @@ class FrameAnnotationWriter:
 
     Args:
         path: of the file, usually `*.jsonl`; missing folders are made.
-        size: (width, height) of the frames in pixels, also the size of the masks.
+        video: what the first line says, or only (width, height) of the frames in pixels, and there is no such line.
 
     Attributes:
+        size: (width, height) of the frames in pixels, also the size of the masks.
         file: what the lines go to; an interrupted run goes on in it, see `grounded_sam2.track.resume`.
 
     Raises:
         OSError: `path` cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], size: tuple[int, int]) -> None:
+    def __init__(self, path: str | os.PathLike[str], video: VideoHeader | tuple[int, int]) -> None:
         self.file = GrowingFile(path)
         self.path = self.file.path
-        self.size = size
+        self.size = video.size if isinstance(video, VideoHeader) else video
+        self._header_line = video.to_line() if isinstance(video, VideoHeader) else ""
 
     @property
     def partial_path(self) -> Path:
         """Where the lines are until the video is complete."""
         return self.file.partial_path
 
-    def write(self, frame_idx: int, detections: sv.Detections) -> None:
+    def write(self, frame_idx: int, detections: sv.Detections, image_path: str | None = None) -> None:
         """Append a frame; N = 0 writes a line with no annotations.
+
+        Args:
+            frame_idx: 0-based.
+            detections: N ≥ 0.
+            image_path: of a frame that is an image in a file; None for others.
 
         Raises:
             ValueError: masks of another size.
             OSError: a full disk.
             RuntimeError: after `close`.
         """
-        entry = {"frame_idx": int(frame_idx), **_image_entries(detections, self.size, with_class_id=True)}
+        named = {} if image_path is None else {"image_path": image_path}
+        entry = {"frame_idx": int(frame_idx), **named, **_image_entries(detections, self.size, with_class_id=True)}
+        self._begin()
         self.file.append(json.dumps(entry) + "\n")
 
+    def _begin(self) -> None:
+        """Write the header, unless there are lines already: those of an interrupted run have it."""
+        if self.file.num_bytes == 0:
+            self.file.append(self._header_line)
+
     def read(self) -> FrameAnnotations:
-        """What has been written so far, before the file takes its place; to be closed before that."""
-        self.file.append("")
+        """What has been written so far. Close it before this writer is closed, which moves the file."""
+        self._begin()
         return FrameAnnotations(self.partial_path)
 
     def close(self) -> None:
         """Move the finished file to `path`. Closing twice is harmless."""
+        if not self.file.is_closed:
+            self._begin()
         self.file.finish()
 
     def __enter__(self) -> FrameAnnotationWriter:
@@ -289,7 +396,7 @@ class FrameAnnotationWriter:
 def read_frame_annotations(path: str | os.PathLike[str]) -> Iterator[ImageAnnotations]:
     """Read back a video's annotations frame by frame; one line is held at a time.
 
-    A last line that was cut off by a crash is left out.
+    The header is passed over, see `read_header`, and so is a last line that was cut off by a crash.
 
     Raises:
         FileNotFoundError: no such file.
@@ -303,6 +410,9 @@ def read_frame_annotations(path: str | os.PathLike[str]) -> Iterator[ImageAnnota
                 if not line.endswith("\n"):
                     return
                 raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+            if number == 1 and _is_header(entry):
+                VideoHeader.from_entry(entry, f"{path}, line 1")
+                continue
             yield _parsed(entry, f"{path}, line {number}")
 
 
@@ -314,6 +424,9 @@ class FrameAnnotations:
     Args:
         path: lines that `FrameAnnotationWriter` wrote, in any order of frames.
 
+    Attributes:
+        header: what the first line says of the video; None where there is no header.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: a line is not of this format; the message names it.
@@ -321,6 +434,7 @@ class FrameAnnotations:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.header: VideoHeader | None = None
         self._lines: BinaryIO = self.path.open("rb")
         self._offsets: dict[int, int] = {}
         self._obj_ids: dict[int, tuple[int, ...]] = {}
@@ -334,15 +448,23 @@ class FrameAnnotations:
         offset = 0
         for number, line in enumerate(self._lines, start=1):
             if line.endswith(b"\n"):  # a crash may have cut off the last one
-                try:
-                    entry = json.loads(line)
-                    frame_idx = int(entry["frame_idx"])
-                    obj_ids = [annotation.get("tracker_id") for annotation in entry["annotations"]]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise ValueError(f"{self.path}, line {number} is no frame's annotations: {error!r}") from error
-                self._offsets[frame_idx] = offset
-                self._obj_ids[frame_idx] = tuple(obj_id for obj_id in obj_ids if obj_id is not None)
+                self._note(line, number, offset)
             offset += len(line)
+
+    def _note(self, line: bytes, number: int, offset: int) -> None:
+        """Note what is on a line, counted from 1, and where it is."""
+        try:
+            entry = json.loads(line)
+            is_header = number == 1 and _is_header(entry)
+            frame_idx = -1 if is_header else int(entry["frame_idx"])
+            obj_ids = [] if is_header else [annotation.get("tracker_id") for annotation in entry["annotations"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path}, line {number} is no frame's annotations: {error!r}") from error
+        if is_header:
+            self.header = VideoHeader.from_entry(entry, f"{self.path}, line 1")
+            return
+        self._offsets[frame_idx] = offset
+        self._obj_ids[frame_idx] = tuple(obj_id for obj_id in obj_ids if obj_id is not None)
 
     def __len__(self) -> int:
         return len(self._offsets)

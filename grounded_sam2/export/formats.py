@@ -12,6 +12,10 @@
 | `yolo` | `yolo/`: one text file of polygons per frame, and `data.yaml` |
 | `davis` | `davis/`: one palette PNG per frame, whose pixels are ids |
 
+Classes are the phrases of the run in their order, also those that were never found. A frame is called as its image file
+is, or after the video that it is of: `parade/00012.jpg`. Files without a header (of older versions) say neither: then
+classes are those that were found, and a frame is called by its number.
+
 The annotations are read frame by frame and never held together, but for `youtube_vis`, whose format needs all of an
 object's masks at once; it keeps them run-length encoded.
 """
@@ -21,9 +25,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -31,7 +36,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.export.annotations import ImageAnnotations, read_frame_annotations
+from grounded_sam2.export.annotations import ImageAnnotations, read_frame_annotations, read_header
 from grounded_sam2.export.coco_yolo import (
     FIRST_CATEGORY,
     box_xywh,
@@ -41,7 +46,7 @@ from grounded_sam2.export.coco_yolo import (
     yolo_lines,
 )
 from grounded_sam2.export.id_maps import id_map
-from grounded_sam2.files import check_writable, replacing
+from grounded_sam2.files import replacing
 from grounded_sam2.masks import encode_rle
 from grounded_sam2.script import script_errors
 
@@ -50,11 +55,6 @@ __all__ = ["FORMATS", "write_coco", "write_davis", "write_mot", "write_mots", "w
 StrPath = str | os.PathLike[str]
 
 _LARGEST_PALETTE_ID = 255
-
-
-def _frames(annotations_path: StrPath) -> Iterator[tuple[int, ImageAnnotations]]:
-    for position, frame in enumerate(read_frame_annotations(annotations_path)):
-        yield position if frame.frame_idx is None else frame.frame_idx, frame
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,63 @@ class _Object:
     xyxy: npt.NDArray[np.floating]  # (4,) pixels
     mask: npt.NDArray[np.bool_]  # (H, W)
     confidence: float | None
+
+
+class _Video:
+    """A file of annotations: its frames, one after another, and what things are called.
+
+    Attributes:
+        class_names: class id → name; the phrases of the header, and what was found beside them so far.
+        size: (width, height) in pixels as the header has it; (0, 0) without one.
+        about: "description" and "fps", as far as the header has them.
+    """
+
+    def __init__(self, annotations_path: StrPath) -> None:
+        self._path = annotations_path
+        header = read_header(annotations_path)
+        source = None if header is None else header.source
+        self.class_names: dict[int, str] = {} if header is None else dict(enumerate(header.phrases))
+        self.size = (0, 0) if header is None else header.size
+        self.about: dict[str, Any] = {} if source is None else {"description": source}
+        if header is not None and header.fps is not None:
+            self.about["fps"] = float(header.fps)
+        self._folder = "" if source is None else f"{PurePath(_plain_name(source)).stem or 'video'}/"
+        self._used_stems: set[str] = set()
+
+    def frames(self) -> Iterator[tuple[int, ImageAnnotations]]:
+        """Frame index and frame."""
+        for position, frame in enumerate(read_frame_annotations(self._path)):
+            yield position if frame.frame_idx is None else frame.frame_idx, frame
+
+    def objects(self, frame: ImageAnnotations) -> list[_Object]:
+        """The objects of a frame, whose classes are noted.
+
+        Raises:
+            ValueError: objects without ids, classes or masks.
+        """
+        objects = _objects(frame)
+        for obj in objects:
+            self.class_names.setdefault(obj.class_id, obj.class_name)
+        return objects
+
+    def image_name(self, frame_idx: int, frame: ImageAnnotations | None) -> str:
+        """What a frame is called as an image, with "/"; None stands for a frame that is not in the file."""
+        name = "" if frame is None or frame.image_path is None else _plain_name(frame.image_path)
+        return name or f"{self._folder}{frame_idx:05d}.jpg"
+
+    def stem(self, frame_idx: int, frame: ImageAnnotations) -> str:
+        """What a file about the frame is called: the image without its suffix, or with it where that is taken."""
+        name = self.image_name(frame_idx, frame)
+        stem = name.removesuffix(PurePath(name).suffix)
+        stem = name if stem in self._used_stems else stem
+        self._used_stems.add(stem)
+        return stem
+
+
+def _plain_name(path: str) -> str:
+    """The last part of a path, as a name that every system takes and that leads nowhere else; "" for none."""
+    name = re.sub(r'[<>:"|?*\\]', "_", PurePath(path).name)
+    return "" if name == ".." else name
 
 
 def _objects(frame: ImageAnnotations) -> list[_Object]:
@@ -98,10 +155,6 @@ def _objects(frame: ImageAnnotations) -> list[_Object]:
     ]
 
 
-def _image_name(frame_idx: int) -> str:
-    return f"{frame_idx:05d}.jpg"
-
-
 def write_coco(annotations_path: StrPath, path: StrPath) -> None:
     """COCO instances: an image per frame, boxes xywh, masks run-length encoded, `track_id` and `score` added.
 
@@ -113,16 +166,16 @@ def write_coco(annotations_path: StrPath, path: StrPath) -> None:
         FileNotFoundError: there are no annotations.
         ValueError: they are in another format, or objects have no id, class or mask.
     """
-    names: dict[int, str] = {}
+    video = _Video(annotations_path)
     images: list[dict[str, Any]] = []
     num_annotations = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('{"annotations": [')
-        for frame_idx, frame in _frames(annotations_path):
+        for frame_idx, frame in video.frames():
             size = {"width": frame.width, "height": frame.height}
-            images.append({"id": frame_idx + 1, "file_name": _image_name(frame_idx), **size, "frame_id": frame_idx})
-            for obj in _objects(frame):
-                names[obj.class_id] = obj.class_name
+            name = video.image_name(frame_idx, frame)
+            images.append({"id": frame_idx + 1, "file_name": name, **size, "frame_id": frame_idx})
+            for obj in video.objects(frame):
                 [segmentation] = encode_rle(obj.mask[None])
                 annotation = coco_annotation(
                     num_annotations + 1, frame_idx + 1, obj.class_id, obj.xyxy, segmentation, obj.confidence
@@ -130,20 +183,21 @@ def write_coco(annotations_path: StrPath, path: StrPath) -> None:
                 annotation["track_id"] = obj.obj_id
                 file.write((", " if num_annotations else "") + json.dumps(annotation))
                 num_annotations += 1
-        file.write(f'], "images": {json.dumps(images)}, "categories": {json.dumps(coco_categories(names))}}}\n')
+        rest = {"info": video.about, "images": images, "categories": coco_categories(video.class_names)}
+        file.write("], " + json.dumps(rest)[1:] + "\n")
 
 
 def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
     """YouTube-VIS: one video, one annotation per object; arguments and errors as in `write_coco`."""
-    names: dict[int, str] = {}
+    video = _Video(annotations_path)
     tracks: dict[int, dict[str, Any]] = {}
     class_of: dict[int, int] = {}
     scores: dict[int, list[float]] = {}
-    num_frames, size = 0, (0, 0)
-    for frame_idx, frame in _frames(annotations_path):
-        num_frames, size = frame_idx + 1, (frame.width, frame.height)
-        for obj in _objects(frame):
-            names[obj.class_id] = obj.class_name
+    names: dict[int, str] = {}
+    size = video.size
+    for frame_idx, frame in video.frames():
+        names[frame_idx], size = video.image_name(frame_idx, frame), (frame.width, frame.height)
+        for obj in video.objects(frame):
             class_of[obj.obj_id] = obj.class_id  # what it was taken for last
             if obj.confidence is not None:
                 scores.setdefault(obj.obj_id, []).append(obj.confidence)
@@ -152,24 +206,25 @@ def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
             track["segmentations"][frame_idx] = segmentation
             track["bboxes"][frame_idx] = box_xywh(obj.xyxy)
             track["areas"][frame_idx] = float(coco_mask.area(segmentation))
-    video = {"id": 1, "width": size[0], "height": size[1], "length": num_frames}
+    num_frames = max(names, default=-1) + 1
+    file_names = [names.get(frame_idx) or video.image_name(frame_idx, None) for frame_idx in range(num_frames)]
+    length = {"width": size[0], "height": size[1], "length": num_frames}
     entry = {
-        "videos": [{**video, "file_names": [_image_name(frame_idx) for frame_idx in range(num_frames)]}],
+        "info": video.about,
+        "videos": [{"id": 1, **length, "file_names": file_names}],
         "annotations": [
             {
                 "id": obj_id,
                 "video_id": 1,
                 "category_id": class_of[obj_id] + FIRST_CATEGORY,
                 "iscrowd": 0,
-                "width": size[0],
-                "height": size[1],
-                "length": num_frames,
+                **length,
                 "score": float(np.mean(scores[obj_id])) if obj_id in scores else None,
                 **{key: [by_frame.get(t) for t in range(num_frames)] for key, by_frame in track.items()},
             }
             for obj_id, track in sorted(tracks.items())
         ],
-        "categories": coco_categories(names),
+        "categories": coco_categories(video.class_names),
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(entry) + "\n", encoding="utf-8")
@@ -177,9 +232,10 @@ def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
 
 def write_mot(annotations_path: StrPath, path: StrPath) -> None:
     """MOTChallenge boxes: frame (from 1), id, left, top, width, height, confidence, -1, -1, -1; see `write_coco`."""
+    video = _Video(annotations_path)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for frame_idx, frame in _frames(annotations_path):
-            for obj in _objects(frame):
+        for frame_idx, frame in video.frames():
+            for obj in video.objects(frame):
                 box = ",".join(f"{side:.2f}" for side in box_xywh(obj.xyxy))
                 confidence = 1.0 if obj.confidence is None else obj.confidence
                 file.write(f"{frame_idx + 1},{obj.obj_id},{box},{confidence:.4f},-1,-1,-1\n")
@@ -190,9 +246,10 @@ def write_mots(annotations_path: StrPath, path: StrPath) -> None:
 
     The format forbids overlaps: where masks meet, the smaller object has the pixel.
     """
+    video = _Video(annotations_path)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for frame_idx, frame in _frames(annotations_path):
-            objects = _objects(frame)
+        for frame_idx, frame in video.frames():
+            objects = video.objects(frame)
             ids = id_map(frame.detections, (frame.width, frame.height))
             for obj in objects:
                 [segmentation] = encode_rle((ids == obj.obj_id)[None])
@@ -201,38 +258,34 @@ def write_mots(annotations_path: StrPath, path: StrPath) -> None:
 
 
 def write_yolo(annotations_path: StrPath, folder: StrPath) -> None:
-    """YOLO segmentation: `labels/00000.txt` with "class x y x y …" in 0..1, one line per part; see `write_coco`.
+    """YOLO segmentation: a label file per image with "class x y x y …" in 0..1, one line per part; see `write_coco`.
 
     Args:
-        folder: gets `labels/` and `data.yaml`.
+        folder: gets `data.yaml` and `labels/`, in which files are called as images are.
     """
-    names: dict[int, str] = {}
-    labels = Path(folder) / "labels"
-    for frame_idx, frame in _frames(annotations_path):
-        lines = []
-        for obj in _objects(frame):
-            names[obj.class_id] = obj.class_name
-            lines.append(yolo_lines(obj.class_id, obj.mask))
-        with replacing(labels / f"{frame_idx:05d}.txt") as temporary:
+    video = _Video(annotations_path)
+    for frame_idx, frame in video.frames():
+        lines = [yolo_lines(obj.class_id, obj.mask) for obj in video.objects(frame)]
+        with replacing(Path(folder) / "labels" / f"{video.stem(frame_idx, frame)}.txt") as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
-    write_yolo_names(folder, names)
+    write_yolo_names(folder, video.class_names)
 
 
 def write_davis(annotations_path: StrPath, folder: StrPath) -> None:
-    """DAVIS: `00000.png`, palette images whose pixels are object ids, 0 for none; see `write_coco`.
+    """DAVIS: palette images whose pixels are object ids, 0 for none, called as the frames are; see `write_coco`.
 
     Raises:
         ValueError: also for an id above 255, which a palette image cannot hold.
     """
     palette = davis_palette()
-    for frame_idx, frame in _frames(annotations_path):
-        largest = max((obj.obj_id for obj in _objects(frame)), default=0)
+    video = _Video(annotations_path)
+    for frame_idx, frame in video.frames():
+        largest = max((obj.obj_id for obj in video.objects(frame)), default=0)
         if largest > _LARGEST_PALETTE_ID:
             raise ValueError(f"a DAVIS image holds ids up to {_LARGEST_PALETTE_ID}, frame {frame_idx} has {largest}")
         picture = PILImage.fromarray(id_map(frame.detections, (frame.width, frame.height)).astype(np.uint8), mode="P")
         picture.putpalette(palette)
-        target = check_writable(Path(folder) / f"{frame_idx:05d}.png")
-        with replacing(target) as temporary:
+        with replacing(Path(folder) / f"{PurePath(video.stem(frame_idx, frame)).name}.png") as temporary:
             picture.save(temporary, format="PNG")
 
 
@@ -260,7 +313,7 @@ def main() -> None:
     """Convert a file of annotations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", type=Path, help="*.jsonl that a tracking script wrote")
-    parser.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS))
+    parser.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), help="default: all")
     parser.add_argument("--output-dir", type=Path, help="default: a folder named like the annotations, beside them")
     options = parser.parse_args()
     with script_errors("grounded_sam2.export_formats"):

@@ -21,22 +21,19 @@ from grounded_sam2.export.annotations import FrameAnnotationWriter, read_frame_a
 from grounded_sam2.files import GrowingFile, check_writable, partial_of, replacing
 from grounded_sam2.images import RGBImage
 from grounded_sam2.script import StoppedError
-from grounded_sam2.track.continuous import ContinuousTracker
-from grounded_sam2.track.events import EventLogWriter
+from grounded_sam2.track.events import EventLogWriter, IdentityEvent
 from grounded_sam2.track.reverse import ReverseTracker
 from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
 
-__all__ = ["SavedRun", "settings_of"]
+__all__ = ["SavedRun"]
 
 logger = logging.getLogger(__name__)
 
 DIGEST_BYTES = hashlib.sha256().digest_size
-# Settings with which the same run gives the same result.
-INCIDENTAL = frozenset({"DEVICE", "OUTPUT_DIR", "RESUME", "SAVE_EVERY", "VIDEO_PATH"})  # the video itself is looked at
 
 
 class Resumable(Protocol):
-    """What `ContinuousTracker` and `ReverseTracker` offer."""
+    """What every tracker offers."""
 
     def save(self) -> dict[str, Any]:
         """Everything that the next frame builds on, as tensors and plain values."""
@@ -45,15 +42,26 @@ class Resumable(Protocol):
         """Become what `save` saw."""
 
 
+class StreamTracker(Resumable, Protocol):
+    """What `ContinuousTracker` and `FirstSightTracker` offer: they take frames as they come.
+
+    Attributes:
+        frame_idx: 0-based, of the last frame; -1 before the first.
+    """
+
+    frame_idx: int
+
+    def step(self, image: RGBImage) -> sv.Detections:
+        """Take in the next frame; gives its objects."""
+
+    def take_events(self) -> list[IdentityEvent]:
+        """What happened to the objects since the last call."""
+
+
 class HasFile(Protocol):
     """A writer of lines."""
 
     file: GrowingFile
-
-
-def settings_of(namespace: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of a script on which its results depend, as text: the UPPER_CASE names of its `globals()`."""
-    return {name: str(value) for name, value in namespace.items() if name.isupper() and name not in INCIDENTAL}
 
 
 class SavedRun:
@@ -69,7 +77,7 @@ class SavedRun:
 
     Args:
         path: of the file.
-        settings: those on which the results depend; see `settings_of`.
+        settings: those on which the results depend; see `grounded_sam2.flags.settings_of`.
         frames: what is followed.
         resume: go on with the run that `path` is of; when there is none, the run starts anew and says so.
         every: seconds from one save to the next.
@@ -82,7 +90,7 @@ class SavedRun:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        settings: Mapping[str, str],
+        settings: Mapping[str, Any],
         frames: FrameSource,
         resume: bool = False,
         every: float = 30.0,
@@ -90,7 +98,8 @@ class SavedRun:
         self.path = Path(path)
         self.every = every
         self._frames = frames if isinstance(frames, IndexedFrameSource) else None
-        self._run = {"settings": dict(settings), "source": _description(self._frames) if self._frames else {}}
+        as_text = {name: str(value) for name, value in settings.items()}
+        self._run = {"settings": as_text, "source": _description(self._frames) if self._frames else {}}
         self._stages: dict[str, dict[str, Any]] = {}
         self._last_save = time.monotonic()
         check_writable(path)
@@ -150,10 +159,10 @@ class SavedRun:
 
     def follow(
         self,
-        tracker: ContinuousTracker,
+        tracker: StreamTracker,
         images: Iterable[RGBImage],
         annotations: FrameAnnotationWriter,
-        event_log: EventLogWriter,
+        event_log: EventLogWriter | None = None,
     ) -> Iterator[tuple[int, RGBImage, sv.Detections]]:
         """Follow objects through a video from its first frame; what an interrupted run has found is read back.
 
@@ -161,12 +170,12 @@ class SavedRun:
             tracker: newly made.
             images: all frames from the first one on.
             annotations: newly opened; gets each frame's objects.
-            event_log: newly opened; gets what happened to them.
+            event_log: newly opened; gets what happened to them. None: nobody wants to know.
 
         Yields:
             Frame index, frame and objects.
         """
-        with self.stage("forwards", tracker, annotations, event_log) as stage:
+        with self.stage("forwards", tracker, annotations, *([] if event_log is None else [event_log])) as stage:
             num_found = tracker.frame_idx + 1
             found = read_frame_annotations(annotations.partial_path) if num_found else iter(())
             for frame_idx, image in enumerate(images):
@@ -174,8 +183,10 @@ class SavedRun:
                     yield frame_idx, image, next(found).detections
                     continue
                 objects = tracker.step(image)
-                annotations.write(frame_idx, objects)
-                event_log.write(tracker.take_events())
+                image_path = None if self._frames is None else self._frames.image_path(frame_idx)
+                annotations.write(frame_idx, objects, image_path)
+                if event_log is not None:
+                    event_log.write(tracker.take_events())
                 yield frame_idx, image, objects
                 stage.save_when_due()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,6 @@ import supervision as sv
 from grounded_sam2.masks import Masks, boxes_around, decode_rle, encode_rle, points_in_mask
 from grounded_sam2.track.follower import Followed, FollowedStream, FollowedVideo, Scores, Seen
 from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
-
-if TYPE_CHECKING:
-    from sam2.sam2_video_predictor import SAM2VideoPredictor
-    from sam2.video_state import InferenceState
 
 PromptType = Literal["box", "point", "mask"]
 
@@ -253,43 +249,3 @@ def no_objects(size: tuple[int, int]) -> sv.Detections:
             "object_score": np.zeros(0, dtype=np.float32),
         },
     )
-
-
-# ---- for scripts that hold a SAM 2 predictor and its state ----
-
-
-def prompt_objects(
-    predictor: SAM2VideoPredictor,
-    inference_state: InferenceState,
-    frame_idx: int,
-    detections: sv.Detections,
-    prompt_type: PromptType = "box",
-    num_points: int = 10,
-) -> sv.Detections:
-    """`add_objects` in a state of `init_state` or `init_stream`."""
-    from grounded_sam2.track.sam2_follower import Sam2Video
-
-    return add_objects(Sam2Video(predictor, inference_state), frame_idx, detections, prompt_type, num_points)
-
-
-def track_both_ways(
-    predictor: SAM2VideoPredictor,
-    inference_state: InferenceState,
-    frame_idx: int,
-    objects: sv.Detections,
-    guard: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    progress: Callable[..., Iterable[Any]] | None = None,
-) -> Iterator[tuple[int, sv.Detections]]:
-    """`follow_both_ways` in a state of `init_state`."""
-    from grounded_sam2.track.sam2_follower import Sam2Video
-
-    return follow_both_ways(Sam2Video(predictor, inference_state), frame_idx, objects, guard, progress)
-
-
-def track_newest_frame(
-    predictor: SAM2VideoPredictor, inference_state: InferenceState, frame_idx: int, objects: sv.Detections
-) -> sv.Detections:
-    """`follow_newest_frame` in a state of `init_stream`, whose newest frame is `frame_idx`."""
-    from grounded_sam2.track.sam2_follower import Sam2Stream
-
-    return follow_newest_frame(Sam2Stream(predictor, inference_state), objects)

@@ -53,6 +53,10 @@ class FrameSource(ABC):
         """How many frames there are; None where that is unknown (camera, live stream, generator)."""
         return None
 
+    def image_path(self, frame_idx: int) -> str | None:
+        """The file that a frame is, where each frame is an image in a file; None for others."""
+        return None
+
     @abstractmethod
     def __iter__(self) -> Iterator[RGBImage]:
         """Yield the frames in order; each array belongs to the caller."""
@@ -111,6 +115,10 @@ class ImageSequence(IndexedFrameSource):
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def image_path(self, frame_idx: int) -> str | None:
+        image = self._images[self._checked_index(frame_idx)]
+        return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
     def __getitem__(self, frame_idx: int) -> RGBImage:
         position = self._checked_index(frame_idx)

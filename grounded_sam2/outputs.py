@@ -1,0 +1,127 @@
+"""What a tracking script writes about a video: all its files, opened together, complete or marked partial together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import supervision as sv
+
+from grounded_sam2.export.annotations import FrameAnnotationWriter, VideoHeader
+from grounded_sam2.export.id_maps import IdMapWriter
+from grounded_sam2.images import RGBImage
+from grounded_sam2.track.events import EventLogWriter, IdentityEvent
+from grounded_sam2.video.frame_source import FrameSource
+from grounded_sam2.video.video_writer import VideoWriter
+
+__all__ = ["TrackingOutputs"]
+
+
+class TrackingOutputs:
+    """The annotated video, the annotations, the maps of ids and the event log of one run.
+
+        with TrackingOutputs(OUTPUT_DIR, "clip", frames, phrases, settings_of(globals())) as outputs:
+            for frame_idx, image in enumerate(frames):
+                objects = tracker.step(image)
+                outputs.write(frame_idx, annotate(image, objects), objects, tracker.take_events())
+        print(f"wrote {outputs}")
+
+    They are `<name>.mp4`, `<name>.jsonl`, `mask_data/` with `json_data/`, and `events.jsonl`, and as long as the run
+    goes on `….partial.…` beside them: see each writer. A run that ends well without any frame writes no video, and one
+    that an earlier run left there goes.
+
+    Args:
+        folder: where everything goes; it is made if it is not there.
+        name: of the video and the annotations, without suffix.
+        frames: what the video is made from, one for one and from the first.
+        phrases: what is looked for; a `class_id` is an index in it.
+        settings: of the script, see `grounded_sam2.flags.settings_of`.
+        with_identity: also write the maps of ids and the event log, for objects that come and go.
+
+    Attributes:
+        header: first line of the annotations.
+        annotations: writer of them.
+        event_log: writer of events; None without identity.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        name: str,
+        frames: FrameSource,
+        phrases: Sequence[str],
+        settings: Mapping[str, Any],
+        with_identity: bool = True,
+    ) -> None:
+        folder = Path(folder)
+        self.header = VideoHeader(frames.size, frames.name, frames.fps, tuple(phrases), settings)
+        self.annotations = FrameAnnotationWriter(folder / f"{name}.jsonl", self.header)
+        self.event_log = EventLogWriter(folder / "events.jsonl") if with_identity else None
+        self._id_maps = IdMapWriter(folder, frames.size) if with_identity else None
+        self._video = VideoWriter(folder / f"{name}.mp4", frames.fps, frames.size, like=frames)
+        self._frames = frames
+        self._stack = ExitStack()
+
+    def write(
+        self, frame_idx: int, annotated: RGBImage, objects: sv.Detections, events: Iterable[IdentityEvent] = ()
+    ) -> None:
+        """Write all there is about a frame; frames come in order, from the first one.
+
+        Args:
+            frame_idx: 0-based.
+            annotated: (H, W, 3) uint8 RGB, the frame with the objects drawn in.
+            objects: N ≥ 0 objects of the frame.
+            events: what happened to objects since the frame before.
+
+        Raises:
+            ValueError: an image or masks of another size, or objects without ids or masks.
+            OSError: a full disk.
+        """
+        self.annotations.write(frame_idx, objects, self._frames.image_path(frame_idx))
+        if self.event_log is not None:
+            self.event_log.write(events)
+        self.write_picture(frame_idx, annotated, objects)
+
+    def write_picture(self, frame_idx: int, annotated: RGBImage, objects: sv.Detections) -> None:
+        """Write what `write` does but for the lines, which `SavedRun.follow` writes by itself."""
+        self._video.write(annotated)
+        if self._id_maps is not None:
+            self._id_maps.write(frame_idx, objects)
+
+    def __str__(self) -> str:
+        """What was written, for people: the paths with commas between them."""
+        paths = [self.annotations.path]
+        if self._video.num_frames > 0:
+            paths.insert(0, self._video.path)
+        if self.event_log is not None and self._id_maps is not None:
+            paths += [self.event_log.path, self._id_maps.mask_folder, self._id_maps.json_folder]
+        return ", ".join(map(str, paths))
+
+    def __enter__(self) -> TrackingOutputs:
+        for writer in (self.annotations, self.event_log, self._id_maps):
+            if writer is not None:
+                self._stack.enter_context(writer)
+        self._stack.push(self._end_video)
+        return self
+
+    def _end_video(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._video.num_frames == 0:
+            self._video.leave()
+            for earlier in (self._video.path, self._video.partial_path):
+                earlier.unlink(missing_ok=True)
+        else:
+            self._video.__exit__(kind, error, trace)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
