@@ -10,9 +10,9 @@ The notation of a prompt that is one text:
 | `e-scooter@0.3=kick scooter.` | both; the threshold holds for all names |
 | `car. not a toy car.` | cars, but no box that is more surely a toy car; "toy car" is never a label |
 
-A dot between two digits belongs to its phrase ("3.5 inch disk"). In a list of phrases, each entry is one phrase and "@",
-"=" and all marks within it are plain characters (`["a@b.com", "E=mc2"]`); only "not " at its start means what it does
-in a text. A `Prompt` made by hand is taken as it is: `Prompt(("not for sale sign",))`.
+A dot between two digits belongs to its phrase ("3.5 inch disk"). In a list of phrases, each entry is one phrase, and
+"@", "=" and all marks within it are plain characters (`["a@b.com", "E=mc2"]`); only "not " at its start means what it
+does in a text. A `Prompt` made by hand is taken as it is: `Prompt(("not for sale sign",))`.
 
 The wanted phrases are what a user gets back as labels. A phrase's position among them is its `class_id`.
 """
@@ -187,7 +187,8 @@ def _read_threshold(number: str, part: str) -> float:
     except ValueError:
         threshold = -1.0
     if not 0 <= threshold <= 1:
-        raise ValueError(f"expected a number in [0, 1] behind '@', got {part!r}; a phrase with '@' in it goes in a list")
+        cure = "a phrase with '@' in it goes in a list"
+        raise ValueError(f"expected a number in [0, 1] behind '@', got {part!r}; {cure}")
     return threshold
 
 

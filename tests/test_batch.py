@@ -29,7 +29,7 @@ from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import write_json
 from grounded_sam2.export.images import ExportedImage, write_image_coco, write_image_yolo
 from grounded_sam2.images import read_image, write_image
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import Prompt, parse_prompt
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = "grounded_sam2_batch_images_demo.py"
@@ -44,7 +44,7 @@ def write_images(folder: Path, *names: str) -> list[Path]:
 
 
 def listed_as(*names: str, folder: Path = Path()) -> list[ListedImage]:
-    return [ListedImage(folder / name, name, name.rpartition(".")[0], PHRASES) for name in names]
+    return [ListedImage(folder / name, name, name.rpartition(".")[0], Prompt(PHRASES)) for name in names]
 
 
 # ---- which images ----
@@ -263,7 +263,9 @@ class GreyDetector:
 def test_each_image_is_looked_at_for_its_own_prompt() -> None:
     prompts = [("dog", "tree"), ("car",), ("dog", "tree"), ("tree", "dog")]
     greys = [1, 0, 5, 1]
-    listed = [ListedImage(Path(f"{row}.jpg"), f"{row}.jpg", f"{row}", phrases) for row, phrases in enumerate(prompts)]
+    listed = [
+        ListedImage(Path(f"{row}.jpg"), f"{row}.jpg", f"{row}", Prompt(phrases)) for row, phrases in enumerate(prompts)
+    ]
     detector = GreyDetector()
     batch = ImageBatch(listed, [np.full((20, 20, 3), grey, np.uint8) for grey in greys])
     found = detect_batch(detector, batch, 0.4, 0.3)

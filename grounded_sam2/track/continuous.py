@@ -1,7 +1,6 @@
 """Find and follow everything a prompt names while objects come and go: one id per object for its whole life."""
 
-import re
-from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 import cv2
@@ -11,7 +10,7 @@ import supervision as sv
 import torch
 
 from grounded_sam2.detectors.base import Detector, Image
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import Prompt, TextPrompt, read_prompt
 from grounded_sam2.track.events import IdentityEvent
 from grounded_sam2.track.keeper import IdentityKeeper
 from grounded_sam2.track.object_track import Track, TrackState
@@ -19,8 +18,6 @@ from grounded_sam2.track.rules import IdentityRules
 from grounded_sam2.track.tracking import make_tracked_detections, masks_of, no_objects
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-_NEGATION = re.compile(r"^not (?:an? |the )?")
-_UNWANTED_IOU = 0.7  # of a box and a more confident one of an unwanted phrase, from which it is taken for that
 _THUMBNAIL = (32, 32)  # pixels, on which two frames are compared
 
 
@@ -45,7 +42,7 @@ class ContinuousTracker:
         self,
         detector: Detector,
         predictor: SAM2VideoPredictor,
-        text_prompt: str | Sequence[str],
+        text_prompt: TextPrompt,
         *,
         detect_every: int = 10,
         box_threshold: float = 0.35,
@@ -57,8 +54,7 @@ class ContinuousTracker:
         Args:
             detector: finds the prompt's phrases in an image.
             predictor: follows the objects.
-            text_prompt: phrases; one that begins with "not" names what is not wanted: a box that is more surely that is
-                dropped.
+            text_prompt: see `grounded_sam2.prompts`.
             detect_every: frames from one round of detection to the next, at least 1; may be changed between steps.
             box_threshold: see `Detector.detect`.
             text_threshold: see `Detector.detect`.
@@ -85,19 +81,14 @@ class ContinuousTracker:
         self._thumbnail: npt.NDArray[np.float32] | None = None
         self.set_prompt(text_prompt)
 
-    def set_prompt(self, text_prompt: str | Sequence[str]) -> None:
+    def set_prompt(self, text_prompt: TextPrompt) -> None:
         """Look for other phrases from the next frame on; objects that are followed live on.
 
         Raises:
-            ValueError: the prompt names nothing that is wanted.
+            ValueError: the prompt names nothing that is wanted, or cannot be read.
         """
-        asked = parse_prompt(text_prompt)
-        wanted = [phrase for phrase in asked if not _NEGATION.match(phrase)]
-        if not wanted:
-            raise ValueError(f"expected at least one phrase that does not begin with 'not', got {text_prompt!r}")
-        self._wanted = wanted
-        self._unwanted = [_NEGATION.sub("", phrase) for phrase in asked if phrase not in wanted]
-        self.phrases += [phrase for phrase in wanted if phrase not in self.phrases]
+        self._prompt = read_prompt(text_prompt)
+        self.phrases += [phrase for phrase in self._prompt.phrases if phrase not in self.phrases]
         self._prompt_is_new = True
 
     def take_events(self) -> list[IdentityEvent]:
@@ -114,7 +105,8 @@ class ContinuousTracker:
             "stream": self.predictor.save_stream(self._state),
             "keeper": self.keeper.to_dict(),
             "thumbnail": None if self._thumbnail is None else torch.from_numpy(self._thumbnail),
-            "prompt": [self._wanted, self._unwanted, self._prompt_is_new],
+            "prompt": asdict(self._prompt),
+            "prompt_is_new": self._prompt_is_new,
             "phrases": self.phrases,
             "detect_every": self.detect_every,
             "frame_idx": self.frame_idx,
@@ -126,7 +118,8 @@ class ContinuousTracker:
         self._state = self.predictor.load_stream(saved["stream"])
         self.keeper.restore(saved["keeper"])
         self._thumbnail = None if saved["thumbnail"] is None else saved["thumbnail"].cpu().numpy()
-        self._wanted, self._unwanted, self._prompt_is_new = saved["prompt"]
+        self._prompt = Prompt(**saved["prompt"])
+        self._prompt_is_new = saved["prompt_is_new"]
         self.phrases = saved["phrases"]
         self.detect_every = saved["detect_every"]
         self.frame_idx = saved["frame_idx"]
@@ -199,22 +192,14 @@ class ContinuousTracker:
                 self.predictor.add_new_points_or_box(self._state, self.frame_idx, obj_id, box=box)
 
     def _wanted_detections(self, image: Image) -> sv.Detections:
-        thresholds = {"box_threshold": self.box_threshold, "text_threshold": self.text_threshold}
-        [detections] = self.detector.detect(image, [*self._wanted, *self._unwanted], **thresholds)
-        assert detections.class_id is not None and detections.confidence is not None
-        is_wanted = detections.class_id < len(self._wanted)
-        wanted = cast(sv.Detections, detections[is_wanted])
-        unwanted = cast(sv.Detections, detections[~is_wanted])
-        assert wanted.class_id is not None and wanted.confidence is not None and unwanted.confidence is not None
-        if len(wanted) and len(unwanted):
-            overlap = sv.box_iou_batch(wanted.xyxy, unwanted.xyxy) >= _UNWANTED_IOU  # (N, M)
-            surer = unwanted.confidence[None] > wanted.confidence[:, None]
-            wanted = cast(sv.Detections, wanted[np.flatnonzero(~(overlap & surer).any(axis=1))])
-        registered = [
-            self.phrases.index(self._wanted[class_id]) for class_id in cast(npt.NDArray[np.int64], wanted.class_id)
-        ]
-        wanted.class_id = np.array(registered, dtype=np.int64)
-        return wanted
+        """What the detector finds, with indices in `phrases` as `class_id`."""
+        [detections] = self.detector.detect(
+            image, self._prompt, box_threshold=self.box_threshold, text_threshold=self.text_threshold
+        )
+        class_id = cast(npt.NDArray[np.int64], detections.class_id)
+        registered = [self.phrases.index(self._prompt.phrases[index]) for index in class_id]
+        detections.class_id = np.array(registered, dtype=np.int64)
+        return detections
 
     def _objects_on(self, size: tuple[int, int]) -> sv.Detections:
         """The objects to show on the newest frame, of (height, width) pixels."""
