@@ -106,6 +106,20 @@ def test_a_list(tmp_path: Path, file_name: str, text: str, expected: list[tuple[
     assert [image.path for image in listed] == [tmp_path / name for name, _ in expected]
 
 
+def test_prompts_of_a_list_say_all_that_a_prompt_can(tmp_path: Path) -> None:
+    text = "a.jpg\tdog@0.3. not a wolf\na.jpg\tcat=kitten. not a toy wolf@0.5\nb.jpg"
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    first, second = list_images(tmp_path / "list.txt", PROMPT)
+    assert first.prompt == Prompt(
+        ("dog", "cat"), ("wolf", "toy wolf"), {"cat": ("kitten",)}, {"dog": 0.3, "toy wolf": 0.5}
+    )
+    assert first.phrases == ("dog", "cat") and second.prompt == Prompt(PHRASES)
+    assert all_phrases([first, second]) == ["dog", "cat", *(phrase for phrase in PHRASES if phrase != "dog")]
+    (tmp_path / "list.txt").write_text("a.jpg\tdog\na.jpg\tcat. not a dog", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"prompt of .*a.jpg: the prompt both wants 'dog' and does not"):
+        list_images(tmp_path / "list.txt", PROMPT)
+
+
 def test_files_about_images_that_differ_in_their_suffix_have_different_names(tmp_path: Path) -> None:
     write_images(tmp_path, "a.jpg", "a.png", "b.jpg", "B.webp", "c.jpg")
     stems = [image.stem for image in list_images(tmp_path, PROMPT)]
@@ -277,6 +291,9 @@ def test_each_image_is_looked_at_for_its_own_prompt() -> None:
     ]
     assert all(options == {"box_threshold": 0.4, "text_threshold": 0.3} for _, _, options in detector.calls)
     assert detect_batch(detector, ImageBatch()) == []
+    detect_batch(detector, ImageBatch(listed[1:2], batch.images[1:2]), aliases={"car": "auto"}, top_k=2)
+    options = detector.calls[-1][2]
+    assert options == {"box_threshold": 0.35, "text_threshold": 0.25, "aliases": {"car": "auto"}, "top_k": 2}
 
 
 # ---- what is finished ----

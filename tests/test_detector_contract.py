@@ -9,8 +9,8 @@ import pytest
 import supervision as sv
 from dds_stand_in import TOKEN, Truth, running
 
-from grounded_sam2.detectors import Detector, build_detector
-from grounded_sam2.detectors.base import UNWANTED_IOU, make_detections
+from grounded_sam2.detectors import Detector, base, build_detector
+from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.prompts import Prompt, read_prompt
 
 WANTED = ("red apple", "dog")
@@ -61,19 +61,22 @@ def find(detector: Detector, image: np.ndarray, text_prompt: Any, **options: Any
     return detections
 
 
-def test_what_is_more_surely_unwanted_is_dropped(detector: Detector, image: np.ndarray) -> None:
-    everything = find(detector, image, [*WANTED, UNWANTED])
-    overlap = sv.box_iou_batch(everything.xyxy, everything.xyxy)
-    expected = []
-    for index, class_id in enumerate(everything.class_id):
-        surer = (everything.class_id == 2) & (everything.confidence > everything.confidence[index])
-        if class_id < 2 and not (surer & (overlap[index] >= UNWANTED_IOU)).any():
-            expected.append(index)
-    assert 0 < len(expected) < (everything.class_id < 2).sum()  # some are dropped for it
-    found = find(detector, image, f"{WANTED[0]}. {WANTED[1]}. not a {UNWANTED}.")
-    assert_same(found, everything[np.array(expected)])
-    assert set(found.data["class_name"]) <= set(WANTED)
-    assert_same(find(detector, image, [WANTED[0], f"not the {UNWANTED}", WANTED[1]]), found)
+def test_what_is_more_surely_unwanted_is_dropped(
+    detector: Detector, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the boxes lie does not count here, since those of random models lie apart; how sure they are does."""
+    monkeypatch.setattr(base, "UNWANTED_IOU", 0.0)
+    names, num_dropped = (*WANTED, UNWANTED), []
+    for index, unwanted in enumerate(names):
+        wanted = names[:index] + names[index + 1 :]
+        everything = find(detector, image, [*wanted, unwanted])
+        surest = max(everything.confidence[everything.class_id == 2], default=0.0)
+        is_left = (everything.class_id < 2) & (everything.confidence >= surest)
+        found = find(detector, image, f"{wanted[0]}. {wanted[1]}. not a {unwanted}.")
+        assert_same(found, everything[is_left])
+        assert_same(find(detector, image, [wanted[0], f"not the {unwanted}", wanted[1]]), found)
+        num_dropped.append(int((everything.class_id < 2).sum()) - len(found))
+    assert max(num_dropped) > 0
 
 
 def test_a_threshold_in_the_text_is_one_of_the_phrase(detector: Detector, image: np.ndarray) -> None:
@@ -148,11 +151,11 @@ def test_the_rule_of_unwanted_boxes(unwanted: tuple[float, int], kept: list[int]
     confidence, shift = unwanted
     xyxy = np.array([[0, 0, 10, 10], [30, 30, 40, 40], [shift, 0, 10 + shift, 10]], np.float32)
     masks = np.arange(3)[:, None, None] * np.ones((1, 50, 50), int) == 1
-    for scores in (np.array([0.8, 0.7, confidence]),):
-        detections = make_detections(xyxy, scores, np.array([0, 0, 1]), ["car"], (50, 50), masks=masks)
-        assert sorted(detections.xyxy[:, 0].tolist()) == [xyxy[row, 0] for row in kept]
-        assert detections.data["class_name"].tolist() == ["car"] * len(kept)
-        assert [mask.any() for mask in detections.mask] == [bool(box[0] == 30) for box in detections.xyxy]
+    scores = np.array([0.8, 0.7, confidence])
+    detections = make_detections(xyxy, scores, np.array([0, 0, 1]), ["car"], (50, 50), masks=masks)
+    assert sorted(detections.xyxy[:, 0].tolist()) == [xyxy[row, 0] for row in kept]
+    assert detections.data["class_name"].tolist() == ["car"] * len(kept)
+    assert [mask.any() for mask in detections.mask] == [bool(box[0] == 30) for box in detections.xyxy]
     only_unwanted = make_detections(xyxy[2:], np.ones(1), np.array([1]), ["car"], (50, 50), masks=masks[2:])
     assert len(only_unwanted) == 0 and only_unwanted.mask.shape == (0, 50, 50)
     assert only_unwanted.data["class_name"].shape == (0,)
