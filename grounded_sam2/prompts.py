@@ -21,7 +21,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,10 @@ _NEGATION = re.compile(r"not(?: (?:an?|the)(?= ))?(?: |$)")
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What a prompt asks for. All phrases are trimmed and in lower case; none appears twice.
+class Prompt(Sequence[str]):
+    """What a prompt asks for; as a sequence, its wanted phrases, and so no more than a list for who wants no more.
+
+    All phrases are trimmed and in lower case; none appears twice.
 
     Attributes:
         phrases: what is wanted, at least one; they become labels, and `class_id` is the index here.
@@ -65,6 +67,18 @@ class Prompt:
             if not 0 <= threshold <= 1:
                 raise ValueError(f"expected a threshold in [0, 1] for {name!r}, got {threshold}")
 
+    def __len__(self) -> int:
+        return len(self.phrases)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.phrases[index]
+
     @property
     def looked_for(self) -> list[str]:
         """The wanted phrases, then the unwanted ones."""
@@ -84,8 +98,8 @@ class Prompt:
         return join_phrases(terms)
 
 
-# A text, a list of phrases, or what one of them was read as.
-TextPrompt: TypeAlias = str | Sequence[str] | Prompt
+# A text, a list of phrases, or the `Prompt` that one of them was read as.
+TextPrompt: TypeAlias = str | Sequence[str]
 
 
 def read_prompt(text_prompt: TextPrompt) -> Prompt:

@@ -332,6 +332,17 @@ def test_a_later_run_goes_on(tmp_path: Path, images: list[ListedImage]) -> None:
         assert unfinished(folder, images) == "abc"
 
 
+@pytest.mark.parametrize("other", ["dog. tree@0.5", "dog=puppy. tree", "dog. tree. not a bush", "tree. dog"])
+def test_another_prompt_is_done_again(tmp_path: Path, images: list[ListedImage], other: str) -> None:
+    with BatchFolder(tmp_path / "out", {}) as folder:
+        finish(folder, *images)
+        assert unfinished(folder, list_images(tmp_path / "in", other)) == "abc"
+        finish(folder, *list_images(tmp_path / "in", other))
+    with BatchFolder(tmp_path / "out", {}) as folder:
+        assert unfinished(folder, list_images(tmp_path / "in", other)) == ""
+        assert unfinished(folder, images) == "abc"
+
+
 def test_what_has_changed_is_done_again(tmp_path: Path, images: list[ListedImage]) -> None:
     with BatchFolder(tmp_path / "out", {}) as folder:
         finish(folder, *images)

@@ -16,7 +16,6 @@ import supervision as sv
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import read_frame_annotations, read_id_map
 from grounded_sam2.images import write_image
-from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.script import run
 from grounded_sam2.track.events import read_events
 from grounded_sam2.video import VideoWriter, open_frames
@@ -46,12 +45,12 @@ class StandIn:
         self.boxes_of = boxes_of
         self.num_calls = 0
 
-    def detect(self, images: np.ndarray, text_prompt: TextPrompt, **_: float) -> list[sv.Detections]:
+    def detect(self, images: np.ndarray, text_prompt: list[str], **_: float) -> list[sv.Detections]:
         boxes = self.boxes_of(self.num_calls).reshape(-1, 4)
         self.num_calls += 1
         height, width = images.shape[:2]
-        class_id, phrases = np.zeros(len(boxes), dtype=np.int64), parse_prompt(text_prompt)
-        return [make_detections(boxes, np.full(len(boxes), 0.9), class_id, phrases, (width, height))]
+        class_id = np.zeros(len(boxes), dtype=np.int64)
+        return [make_detections(boxes, np.full(len(boxes), 0.9), class_id, text_prompt, (width, height))]
 
 
 @pytest.fixture

@@ -154,6 +154,13 @@ def test_merged_prompts_ask_for_all() -> None:
         merge_prompts([read_prompt("dog"), read_prompt("cat. not a dog")])
 
 
+def test_as_a_sequence_a_prompt_is_its_wanted_phrases() -> None:
+    prompt = read_prompt("car@0.2=auto. not a toy car. truck")
+    assert list(prompt) == ["car", "truck"] and len(prompt) == 2
+    assert (prompt[1], prompt[-2], prompt[:1], prompt.index("truck")) == ("truck", "car", ("car",), 1)
+    assert "car" in prompt and "toy car" not in prompt and "auto" not in prompt
+
+
 def test_unwanted_phrases_are_found_behind_the_wanted() -> None:
     prompt = read_prompt("car@0.2=auto. not a toy car@0.5. truck")
     found = prompt.with_unwanted_found()
