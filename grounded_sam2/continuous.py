@@ -1,4 +1,4 @@
-"""A short path to `grounded_sam2.track.continuous`."""
+"""The former place of `grounded_sam2.track.continuous`, for code that imports it from here."""
 
 from grounded_sam2.track.continuous import ContinuousTracker
 

@@ -1,4 +1,4 @@
-"""Boxes become masks, and masks points."""
+"""Boxes become masks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,6 @@ from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.images import read_image
-from grounded_sam2.masks import points_in_mask
 from grounded_sam2.segment import SAM2BoxSegmenter, refine, segment, segment_batch, segment_missing
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -216,24 +215,3 @@ def test_a_mask_without_pixels_counts_as_its_box(predictor: SAM2ImagePredictor) 
     masks[0, 4:31, 4:41] = True
     filled = refine(predictor, image, replace(detections, mask=masks))
     assert (refined.mask[0] ^ filled.mask[0]).sum() <= 0.02 * filled.mask[0].size  # the boxes differ by a pixel
-
-
-def test_points_lie_inside_and_apart() -> None:
-    mask = np.zeros((40, 60), dtype=bool)
-    mask[10:30, 5:55] = True
-    points = points_in_mask(mask, 4)
-    assert points.shape == (4, 2) and points.dtype == np.float32
-    assert all(mask[int(y), int(x)] for x, y in points)
-    distances = np.linalg.norm(points[:, None] - points[None], axis=2)[~np.eye(4, dtype=bool)]
-    assert distances.min() > 5
-    np.testing.assert_array_equal(points, points_in_mask(mask, 4))
-
-
-@pytest.mark.parametrize(("pixels", "expected"), [([], 0), ([(0, 0)], 1), ([(0, 0), (0, 1)], 2), ([(3, 3)] * 2, 1)])
-def test_small_masks_give_fewer_points(pixels: list[tuple[int, int]], expected: int) -> None:
-    mask = np.zeros((4, 4), dtype=bool)
-    for row, column in pixels:
-        mask[row, column] = True
-    points = points_in_mask(mask, 10)
-    assert points.shape == (expected, 2)
-    assert {(int(y), int(x)) for x, y in points} == set(pixels)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,13 +65,13 @@ class Association:
 
     def same_class(self, tracks: Sequence[Track]) -> npt.NDArray[np.bool_]:
         """(N, K) whether each detection and each of K objects have the same phrase."""
-        class_ids = np.array([track.class_id for track in tracks], dtype=np.int64)
-        return cast(npt.NDArray[np.bool_], self.class_ids[:, None] == class_ids[None])
+        return self.class_ids[:, None] == np.array([track.class_id for track in tracks], dtype=np.int64)[None]
 
     def parts(self, rules: IdentityRules) -> npt.NDArray[np.bool_]:
         """(N,) whether a detection is a part of an object of its phrase that is in sight, or holds it as a part."""
         in_sight = np.array([track.in_sight for track in self.seen], dtype=bool)
-        return (in_sight & self.same_class(self.seen) & (self.inside >= rules.covered_fraction)).any(axis=1)
+        is_part = in_sight & self.same_class(self.seen) & (self.inside >= rules.covered_fraction)
+        return np.any(is_part, axis=1)
 
     def free(self, is_part: npt.NDArray[np.bool_], rules: IdentityRules) -> list[int]:
         """Detections, by position, that are open, no part of a seen object, and no double of one that is settled."""

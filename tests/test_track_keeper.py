@@ -1,27 +1,15 @@
 """Identity: matching, states, ids that last. Discs on a small frame; no model."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import supervision as sv
+from discs import LEFT, LOW, RIGHT, SIZE, Place, disc
 
-from grounded_sam2.masks import mask_overlaps
-from grounded_sam2.track.association import assign
 from grounded_sam2.track.keeper import IdentityKeeper
 from grounded_sam2.track.object_track import TrackState, unit
 from grounded_sam2.track.rules import IdentityRules
 
-SIZE = 64
-Place = tuple[float, float, float]  # x, y, radius in pixels
 LOOKS = np.eye(4, 8)  # four appearances that have nothing in common
-
-
-def disc(place: Place | None) -> npt.NDArray[np.bool_]:
-    if place is None:
-        return np.zeros((SIZE, SIZE), bool)
-    x, y, radius = place
-    rows, columns = np.mgrid[:SIZE, :SIZE]
-    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
 
 
 def detections(*found: tuple[Place, int, float]) -> sv.Detections:
@@ -48,9 +36,6 @@ def see(keeper: IdentityKeeper, frame_idx: int, places: dict[int, Place | None],
 
 def kinds(keeper: IdentityKeeper, obj_id: int) -> list[str]:
     return [event.kind for event in keeper.events if event.obj_id == obj_id]
-
-
-LEFT, RIGHT, LOW = (15.0, 15.0, 8.0), (45.0, 15.0, 8.0), (30.0, 48.0, 8.0)
 
 
 @pytest.mark.parametrize("found", [[], [LEFT], [LEFT, RIGHT, LOW]])
@@ -430,22 +415,6 @@ def test_memory_stays_bounded_while_objects_come_and_go() -> None:
     assert len(keeper.take_events()) >= 600 and keeper.events == []
 
 
-@pytest.mark.parametrize(
-    "rules",
-    [
-        {"iou_threshold": 1.5},
-        {"merge_iou": -0.1},
-        {"confirm_hits": 4, "confirm_window": 3},
-        {"lost_after": 0},
-        {"max_area_ratio": 1.0},
-        {"max_objects": -1},
-    ],
-)
-def test_bad_rules_are_refused(rules: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"expected .* got"):
-        IdentityRules(**rules)  # type: ignore[arg-type]
-
-
 def test_bad_input_is_refused() -> None:
     keeper = IdentityKeeper()
     with pytest.raises(ValueError, match="object 7 is not followed"):
@@ -458,20 +427,3 @@ def test_bad_input_is_refused() -> None:
         keeper.match(0, without_masks)
     with pytest.raises(ValueError, match="expected descriptors for 1 objects, got 2"):
         keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[:2])
-
-
-def test_overlaps_of_discs_and_nothing() -> None:
-    masks = [disc(place) for place in (LEFT, RIGHT, (18.0, 15.0, 8.0), None)]
-    ious, inside = mask_overlaps(masks, masks)
-    for row, one in enumerate(masks):
-        for column, other in enumerate(masks):
-            union = (one | other).sum()
-            assert ious[row, column] == pytest.approx((one & other).sum() / union if union else 0.0)
-            smaller = min(one.sum(), other.sum())
-            assert inside[row, column] == pytest.approx((one & other).sum() / smaller if smaller else 0.0)
-    assert mask_overlaps([], masks)[0].shape == (0, 4) and mask_overlaps(masks, [])[1].shape == (4, 0)
-
-
-def test_assign_leaves_forbidden_pairs_alone() -> None:
-    assert assign(np.array([[0.5, -1.0], [0.9, -1.0]])) == [(1, 0)]
-    assert assign(np.zeros((0, 3))) == assign(np.zeros((3, 0))) == []

@@ -1,4 +1,4 @@
-"""Export: what is written reads back equal, in the format of the field, and survives a crash."""
+"""Annotations: what is written reads back equal, in the format of the field, and survives a crash."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import supervision as sv
-from pycocotools import mask as coco_mask
 
 from grounded_sam2.export import FrameAnnotationWriter, read_frame_annotations, read_json, write_json
-from grounded_sam2.masks import decode_rle, encode_rle
 
 SIZE = (31, 17)  # width, height
 
@@ -46,31 +44,6 @@ def assert_equal(actual: sv.Detections, expected: sv.Detections, with_class_id: 
         assert (read is None) == (written is None)
         if written is not None:
             np.testing.assert_array_equal(read, written)
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-@pytest.mark.parametrize("fill", ["random", "empty", "full"])
-def test_rle_round_trip(count: int, fill: str) -> None:
-    masks = np.random.default_rng(1).random((count, 9, 14)) > 0.6
-    if fill != "random":
-        masks[:] = fill == "full"
-    segmentations = encode_rle(masks)
-    assert json.loads(json.dumps(segmentations)) == segmentations
-    assert all(segmentation["size"] == [9, 14] for segmentation in segmentations)
-    if count:
-        np.testing.assert_array_equal(decode_rle(segmentations), masks)
-        assert [int(coco_mask.area(segmentation)) for segmentation in segmentations] == masks.sum((1, 2)).tolist()
-    else:
-        assert decode_rle(segmentations).shape == (0, 0, 0)
-
-
-def test_rle_refuses_what_is_none() -> None:
-    with pytest.raises(ValueError, match=r"expected \(N, H, W\), got \(9, 14\)"):
-        encode_rle(np.zeros((9, 14), bool))
-    with pytest.raises(ValueError, match="expected"):
-        decode_rle([{"size": [3, 3]}])
-    with pytest.raises(ValueError, match="expected"):
-        decode_rle([{"size": [3, 3], "counts": [9]}])
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -8,7 +8,6 @@ import pytest
 import supervision as sv
 
 from grounded_sam2.export import IdMapWriter, id_map, read_id_map
-from grounded_sam2.track.events import EventLogWriter, IdentityEvent, read_events
 
 SIZE = (12, 8)  # width, height
 
@@ -110,15 +109,3 @@ def test_bad_objects_are_refused(change: dict[str, object], message: str) -> Non
         setattr(detections, name, value)
     with pytest.raises(ValueError, match=message):
         id_map(detections, SIZE)
-
-
-def test_events_are_read_back_even_after_a_crash(tmp_path: Path) -> None:
-    events = [IdentityEvent(3, 1, "born", "detected"), IdentityEvent(9, 1, "lost", "unseen for 6 frames")]
-    with EventLogWriter(tmp_path / "events.jsonl") as log:
-        log.write(events[:1])
-        log.write(events[1:])
-        assert read_events(log.file.partial_path) == events  # on disk before the log is closed
-    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
-    assert read_events(log.path) == events
-    log.path.write_text(log.path.read_text(encoding="utf-8")[:-4], encoding="utf-8")
-    assert read_events(log.path) == events[:1]

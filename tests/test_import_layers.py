@@ -1,0 +1,136 @@
+"""Who may import whom: scripts the library, the library the model packages, nobody sideways or up."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LIBRARY = "grounded_sam2"
+MODEL_PACKAGES = ("sam2", "grounding_dino")
+# what the packages may not import, of what lies in this repository
+FORBIDDEN = {
+    LIBRARY: {"training", "benchmarks", "tests"},
+    "sam2": {LIBRARY, "grounding_dino", "training", "benchmarks", "tests"},
+    "grounding_dino": {LIBRARY, "sam2", "training", "benchmarks", "tests"},
+}
+WITHOUT_TORCH = [
+    "prompts", "images", "render", "flags", "files", "masks", "script", "video", "export", "export.formats",
+    "export.images", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
+    "track.events", "detectors.base", "detectors.tiled", "detectors.dds", "weights.download",
+]  # fmt: skip
+# what is imported from a shorter or former path → where it is
+SHORT_PATHS = {
+    "grounded_sam2.continuous:ContinuousTracker": "grounded_sam2.track.continuous",
+    "grounded_sam2.florence2:Florence2": "grounded_sam2.detectors.florence2.model",
+    "grounded_sam2.detectors.florence2:Florence2Detector": "grounded_sam2.detectors.florence2.detector",
+    "grounded_sam2.video:open_frames": "grounded_sam2.video",
+    "grounded_sam2.export:read_json": "grounded_sam2.export.annotations",
+    "grounded_sam2.export:read_frame_annotations": "grounded_sam2.export.annotations",
+}
+
+
+@cache
+def modules_of(package: str) -> dict[str, Path]:
+    """The modules of a package by name, the package itself among them."""
+    found = {}
+    for path in sorted((REPOSITORY / package).rglob("*.py")):
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(name: str, path: Path) -> Iterator[tuple[str, str | None]]:
+    """What a module imports, anywhere in it: the module, and the name taken from it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from ((origin, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("package", [LIBRARY, *MODEL_PACKAGES])
+def test_no_package_imports_sideways_or_up(package: str) -> None:
+    for name, path in modules_of(package).items():
+        for imported, _ in imports_of(name, path):
+            top = imported.partition(".")[0]
+            assert top not in FORBIDDEN[package] and not top.startswith("grounded_sam2_"), f"{name} imports {imported}"
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    modules = modules_of(LIBRARY)
+    imported = {
+        name: {
+            full if taken is not None and (full := f"{origin}.{taken}") in modules else origin
+            for origin, taken in imports_of(name, path)
+            if origin in modules
+        }
+        for name, path in modules.items()
+    }
+    list(TopologicalSorter(imported).static_order())  # raises CycleError
+
+
+def test_no_private_name_crosses_modules() -> None:
+    for name, path in modules_of(LIBRARY).items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        aliases = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in node.names
+        }
+        for imported, taken in imports_of(name, path):
+            is_private = (taken or "").startswith("_") and not (taken or "").startswith("__")
+            assert not (imported.startswith(LIBRARY) and is_private), f"{name} takes {taken} from {imported}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
+                is_private = node.attr.startswith("_") and not node.attr.startswith("__")
+                assert not is_private, f"{name} reaches for {ast.unparse(node)}"
+
+
+def test_rooms_load_without_torch() -> None:
+    names = [f"{LIBRARY}.{name}" for name in WITHOUT_TORCH]
+    code = f"""
+        import importlib, sys
+        sys.modules["torch"] = None  # an import of it fails
+        for name in {names}:
+            importlib.import_module(name)
+        assert "transformers" not in sys.modules
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_importing_the_library_loads_nothing_heavy() -> None:
+    code = f"import sys; before = set(sys.modules); import {LIBRARY}; print(*sorted(set(sys.modules) - before))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert ended.stdout.split() == [LIBRARY]
+
+
+@pytest.mark.parametrize("package", [name for name, path in modules_of(LIBRARY).items() if path.name == "__init__.py"])
+def test_what_a_package_offers_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert all(hasattr(module, name) for name in getattr(module, "__all__", []))
+
+
+@pytest.mark.parametrize(("short_path", "place"), SHORT_PATHS.items())
+def test_short_paths_lead_to_the_same_thing(short_path: str, place: str) -> None:
+    module, _, name = short_path.partition(":")
+    assert getattr(importlib.import_module(module), name) is getattr(importlib.import_module(place), name)
+
+
+@pytest.mark.parametrize("module", ["grounded_sam2.download", "grounded_sam2.export_formats"])
+def test_commands_of_the_readme_run(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert ended.returncode == 0 and "usage:" in ended.stdout and ended.stderr == ""

@@ -1,0 +1,70 @@
+"""Masks: encoded, compared, boxed, and points inside them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from discs import LEFT, RIGHT, disc
+from pycocotools import mask as coco_mask
+
+from grounded_sam2.masks import decode_rle, encode_rle, mask_overlaps, points_in_mask
+
+
+def test_overlaps_of_discs_and_nothing() -> None:
+    masks = [disc(place) for place in (LEFT, RIGHT, (18.0, 15.0, 8.0), None)]
+    ious, inside = mask_overlaps(masks, masks)
+    for row, one in enumerate(masks):
+        for column, other in enumerate(masks):
+            union = (one | other).sum()
+            assert ious[row, column] == pytest.approx((one & other).sum() / union if union else 0.0)
+            smaller = min(one.sum(), other.sum())
+            assert inside[row, column] == pytest.approx((one & other).sum() / smaller if smaller else 0.0)
+    assert mask_overlaps([], masks)[0].shape == (0, 4) and mask_overlaps(masks, [])[1].shape == (4, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("fill", ["random", "empty", "full"])
+def test_rle_round_trip(count: int, fill: str) -> None:
+    masks = np.random.default_rng(1).random((count, 9, 14)) > 0.6
+    if fill != "random":
+        masks[:] = fill == "full"
+    segmentations = encode_rle(masks)
+    assert json.loads(json.dumps(segmentations)) == segmentations
+    assert all(segmentation["size"] == [9, 14] for segmentation in segmentations)
+    if count:
+        np.testing.assert_array_equal(decode_rle(segmentations), masks)
+        assert [int(coco_mask.area(segmentation)) for segmentation in segmentations] == masks.sum((1, 2)).tolist()
+    else:
+        assert decode_rle(segmentations).shape == (0, 0, 0)
+
+
+def test_rle_refuses_what_is_none() -> None:
+    with pytest.raises(ValueError, match=r"expected \(N, H, W\), got \(9, 14\)"):
+        encode_rle(np.zeros((9, 14), bool))
+    with pytest.raises(ValueError, match="expected"):
+        decode_rle([{"size": [3, 3]}])
+    with pytest.raises(ValueError, match="expected"):
+        decode_rle([{"size": [3, 3], "counts": [9]}])
+
+
+def test_points_lie_inside_and_apart() -> None:
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[10:30, 5:55] = True
+    points = points_in_mask(mask, 4)
+    assert points.shape == (4, 2) and points.dtype == np.float32
+    assert all(mask[int(y), int(x)] for x, y in points)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)[~np.eye(4, dtype=bool)]
+    assert distances.min() > 5
+    np.testing.assert_array_equal(points, points_in_mask(mask, 4))
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [([], 0), ([(0, 0)], 1), ([(0, 0), (0, 1)], 2), ([(3, 3)] * 2, 1)])
+def test_small_masks_give_fewer_points(pixels: list[tuple[int, int]], expected: int) -> None:
+    mask = np.zeros((4, 4), dtype=bool)
+    for row, column in pixels:
+        mask[row, column] = True
+    points = points_in_mask(mask, 10)
+    assert points.shape == (expected, 2)
+    assert {(int(y), int(x)) for x, y in points} == set(pixels)

@@ -1,0 +1,110 @@
+"""How a script ends: one line for bad input, and between two frames on a signal."""
+
+import itertools
+import os
+import signal
+import sys
+
+import pytest
+import torch
+
+from grounded_sam2.script import StoppedError, run, script_errors, stop_on_signals
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "line"),
+    [
+        (ValueError("expected 3, got 4"), 2, "demo.py: expected 3, got 4\n"),
+        (ValueError("two\n  lines"), 2, "demo.py: two lines\n"),
+        (ValueError("word " * 140), 2, f"demo.py: {'word ' * 111}… (GROUNDED_SAM2_TRACEBACK=1 shows all of it)\n"),
+        (FileNotFoundError("no such file: x"), 2, "demo.py: no such file: x\n"),
+        (PermissionError(13, "Permission denied", "out"), 2, "demo.py: [Errno 13] Permission denied: 'out'\n"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), 2, "demo.py: out of GPU memory"),
+        (KeyboardInterrupt(), 130, "demo.py: stopped\n"),
+    ],
+)
+def test_bad_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], problem: BaseException, status: int, line: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_info, script_errors("demo.py"):
+        raise problem
+    assert exit_info.value.code == status
+    shown = capsys.readouterr().err
+    assert shown.startswith(line) and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("bug"), TypeError("bug"), IndexError("bug")])
+def test_bugs_keep_their_traceback(problem: Exception) -> None:
+    with pytest.raises(type(problem)), script_errors("demo.py"):
+        raise problem
+
+
+def test_traceback_of_bad_input_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDED_SAM2_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="bad"), script_errors("demo.py"):
+        raise ValueError("bad")
+
+
+def test_run_names_the_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(sys, "argv", ["some/folder/demo.py"])
+    with pytest.raises(SystemExit):
+        run(main)
+    assert capsys.readouterr().err == "demo.py: no\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_guarded_loop_between_two_frames(
+    capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
+) -> None:
+    before = signal.getsignal(number)
+    worked_on = []
+    with pytest.raises(SystemExit) as exit_info, script_errors("demo.py"), stop_on_signals() as stop:
+        for frame_idx in stop.guard(range(5)):
+            if frame_idx == 2:
+                os.kill(os.getpid(), number)
+            worked_on.append(frame_idx)
+    assert exit_info.value.code == status
+    assert worked_on == [0, 1, 2] and stop.is_set()
+    assert capsys.readouterr().err == f"demo.py: stopped by {number.name} after 3 frames\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_only_sets_the_event_of_a_loop_that_looks_itself() -> None:
+    worked_on = []
+    with stop_on_signals() as stop:
+        for frame_idx in range(5):
+            if stop.is_set():
+                break
+            worked_on.append(frame_idx)
+            if frame_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert worked_on == [0, 1]
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_no_frame_is_taken_after_a_signal() -> None:
+    """A source of frames may be at work itself, and what it had done would be lost."""
+    frames = iter(range(5))
+    with pytest.raises(StoppedError, match="stopped by SIGTERM after 2 frames"), stop_on_signals() as stop:
+        for frame_idx in stop.guard(frames):
+            if frame_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert list(frames) == [2, 3, 4]
+
+
+def test_a_signal_is_the_natural_end_of_an_endless_source() -> None:
+    worked_on = []
+    with stop_on_signals() as stop:
+        for frame_idx in stop.guard(itertools.count(), is_endless=True):
+            worked_on.append(frame_idx)
+            if frame_idx == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+    assert worked_on == [0, 1, 2]
