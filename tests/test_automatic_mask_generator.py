@@ -1,23 +1,18 @@
 """The automatic mask generator: records, filters, crops and errors; and the records of the reference package."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from reference import everything
+from reference.cache import REFERENCES, answers_of
 from tiny_sam2 import make_image, make_tiny_model
 
 from sam2 import build_sam
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator, crop_boxes, ends_at_crop_edge
 from sam2.modeling.sam2_base import SAM2Base
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-REFERENCE = REPOSITORY / ".references" / "sam2"
 HEIGHT, WIDTH = 60, 90
 # random weights put nearly the same box around every mask, so suppression is off
 LENIENT = {"points_per_side": 4, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0}
@@ -170,19 +165,16 @@ def test_from_pretrained_shares_its_options_out(model: SAM2Base, monkeypatch: py
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the reference package is not installed; run: make references")
-def test_records_are_those_of_the_reference(tmp_path: Path) -> None:
-    for package, sources in (("reference", REFERENCE), ("ours", REPOSITORY)):
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(sources), str(REPOSITORY / "tests")))}
-        command = [sys.executable, "-m", "reference.everything", "--package", package, "--work", str(tmp_path)]
-        subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
-    with np.load(tmp_path / "ours.npz") as ours, np.load(tmp_path / "reference.npz") as reference:
-        assert sorted(ours.files) == sorted(reference.files)
-        assert len(reference["plain.area"]) > 20
-        assert len(np.unique(reference["crops.crop_box"], axis=0)) > 1
-        for name in reference.files:
-            assert ours[name].shape == reference[name].shape, name
-            if name.endswith(".segmentation"):
-                assert (ours[name] != reference[name]).mean() < 1e-5, name
-            else:
-                np.testing.assert_allclose(ours[name], reference[name], rtol=1e-3, atol=1e-4, err_msg=name)
+@pytest.mark.skipif(not (REFERENCES / "sam2").is_dir(), reason="needs the reference package: make references")
+def test_records_are_those_of_the_reference() -> None:
+    work = answers_of("sam2", "everything", ["--work", "."])
+    ours, reference = everything.records_of("ours", work), dict(np.load(work / "records.npz"))
+    assert ours.keys() == reference.keys()
+    assert len(reference["plain.area"]) > 20
+    assert len(np.unique(reference["crops.crop_box"], axis=0)) > 1
+    for name, expected in reference.items():
+        assert ours[name].shape == expected.shape, name
+        if name.endswith(".segmentation"):
+            assert (ours[name] != expected).mean() < 1e-5, name
+        else:
+            np.testing.assert_allclose(ours[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
