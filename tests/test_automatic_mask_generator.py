@@ -53,6 +53,7 @@ def test_output_modes_hold_the_same_masks(model: SAM2Base, image: np.ndarray) ->
     for output_mode in ("binary_mask", "uncompressed_rle", "coco_rle"):
         generator = SAM2AutomaticMaskGenerator(model, output_mode=output_mode, **LENIENT)
         masks[output_mode] = [record["segmentation"] for record in generator.generate(image)]
+    assert len(masks["binary_mask"]) == 4 * 4 * 3
     for binary, runs, string in zip(*masks.values(), strict=True):
         np.testing.assert_array_equal(coco_mask.decode(string).astype(bool), binary)
         np.testing.assert_array_equal(coco_mask.decode(coco_mask.frPyObjects(runs, HEIGHT, WIDTH)).astype(bool), binary)
@@ -61,7 +62,7 @@ def test_output_modes_hold_the_same_masks(model: SAM2Base, image: np.ndarray) ->
 
 def test_batches_do_not_matter(model: SAM2Base, image: np.ndarray) -> None:
     whole, parts = (SAM2AutomaticMaskGenerator(model, points_per_batch=n, **LENIENT).generate(image) for n in (64, 3))
-    assert [record["point_coords"] for record in whole] == [record["point_coords"] for record in parts]
+    assert [record["point_coords"] for record in whole] == [record["point_coords"] for record in parts] != []
     for one, other in zip(whole, parts, strict=True):
         assert (one["segmentation"] != other["segmentation"]).mean() < 1e-3
 
@@ -88,9 +89,17 @@ def test_nothing_good_enough_is_no_record(model: SAM2Base, image: np.ndarray) ->
         assert SAM2AutomaticMaskGenerator(model, crop_n_layers=crop_n_layers, **settings).generate(image) == []
 
 
-@pytest.mark.parametrize("options", [{"use_m2m": True}, {"multimask_output": False}, {"min_mask_region_area": 20}])
-def test_options(model: SAM2Base, image: np.ndarray, options: dict[str, object]) -> None:
-    assert SAM2AutomaticMaskGenerator(model, **LENIENT, **options).generate(image)
+@pytest.mark.parametrize(
+    ("options", "num_masks"),
+    [({"use_m2m": True}, 48), ({"multimask_output": False}, 16), ({"min_mask_region_area": 20}, 48)],
+)
+def test_options(model: SAM2Base, image: np.ndarray, options: dict[str, object], num_masks: int) -> None:
+    plain, changed = (
+        SAM2AutomaticMaskGenerator(model, **LENIENT, **given).generate(image)  # type: ignore[arg-type]
+        for given in ({}, options)
+    )
+    assert len(changed) == num_masks
+    assert [record["area"] for record in changed] != [record["area"] for record in plain][:num_masks]
 
 
 def test_crops_are_searched_too(model: SAM2Base) -> None:
@@ -110,7 +119,8 @@ def test_crops_are_searched_too(model: SAM2Base) -> None:
 @pytest.mark.parametrize("crop_n_layers", [0, 2])
 def test_image_sizes(model: SAM2Base, size: tuple[int, int], crop_n_layers: int) -> None:
     generator = SAM2AutomaticMaskGenerator(model, crop_n_layers=crop_n_layers, **(LENIENT | {"points_per_side": 1}))
-    assert all(record["segmentation"].shape == size for record in generator.generate(make_image(*size)))
+    shapes = [record["segmentation"].shape for record in generator.generate(make_image(*size))]
+    assert set(shapes) == {size}
 
 
 def test_pil_images(model: SAM2Base, image: np.ndarray) -> None:

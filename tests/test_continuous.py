@@ -201,6 +201,7 @@ def test_state_stays_small_on_a_long_stream(predictor: SAM2VideoPredictor, clip:
     tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=1, rules=rules)
     for _ in range(4):
         run(tracker, detector, clip)
+        assert tracker._state.objects
         for obj in tracker._state.objects.values():
             assert len(obj.cond) <= 2 and len(obj.non_cond) <= 17 and len(obj.masks) + len(obj.points) <= 2
         assert len(tracker._state.objects) <= 12

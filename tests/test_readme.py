@@ -180,5 +180,5 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_script_is_in_the_table() -> None:
-    for path in REPOSITORY.glob("grounded_sam2_*.py"):
-        assert f"| [{path.name}]({path.name}) |" in README
+    scripts = sorted(path.name for path in REPOSITORY.glob("grounded_sam2_*.py"))
+    assert scripts == sorted(re.findall(r"^\| \[(\S+)\]\(\1\) \|", README, flags=re.MULTILINE))

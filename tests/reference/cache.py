@@ -21,6 +21,7 @@ from filelock import FileLock
 
 HARNESS = Path(__file__).resolve().parent
 REFERENCES = HARNESS.parents[1] / ".references"
+CACHE = REFERENCES / "cache"
 PRINTED = "printed.txt"
 KEPT_SECONDS = 7 * 24 * 3600.0  # for which answers that nobody asks for are kept; another checkout may use them
 
@@ -30,7 +31,7 @@ def answers_of(
     module: str,
     arguments: Sequence[str] = (),
     files: Mapping[str, bytes] | None = None,
-    cache: Path = REFERENCES / "cache",
+    cache: Path = CACHE,
 ) -> Path:
     """Run a module of the harness with a reference package importable, or find what the same run left earlier.
 
@@ -63,6 +64,15 @@ def answers_of(
     return folder
 
 
+def kept_folder(name: str, *sources: Path, cache: Path = CACHE) -> Path:
+    """A folder of the cache, for what is made from these files by the packages that are installed."""
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
+    folder = cache / f"{name}-{_fingerprint([*digests, *_installed()])}"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    return folder
+
+
 def environment(*folders: Path) -> dict[str, str]:
     """Variables of a process that imports from these folders first, and this harness as `reference`."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*folders, HARNESS.parent)))}
@@ -79,12 +89,19 @@ def _run(command: Sequence[str], packages: Path, files: Mapping[str, bytes], wor
 
 
 def _key(package: str, command: Sequence[str], files: Mapping[str, bytes]) -> str:
+    parts = [*command, *_installed(), "reference", *_versions(str(REFERENCES / package))]
     sources = {path.name: path.read_bytes() for path in HARNESS.glob("*.py")}
-    machine = [platform.python_version(), platform.system(), platform.machine()]
-    parts = [*command, *machine, "installed", *_versions(*sys.path), "reference", *_versions(str(REFERENCES / package))]
     for name, content in sorted((sources | dict(files)).items()):
         parts += [name, hashlib.sha256(content).hexdigest()]
+    return _fingerprint(parts)
+
+
+def _fingerprint(parts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _installed() -> list[str]:
+    return [platform.python_version(), platform.system(), platform.machine(), *_versions(*sys.path)]
 
 
 def _versions(*folders: str) -> list[str]:
