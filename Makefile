@@ -10,6 +10,9 @@ ARGS ?=
 GPU_FLAGS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo --gpus all)
 
 REFERENCES := .references
+# test processes beside each other, one thread each; a worker that is done takes over tests of another
+JOBS ?= logical
+PYTEST := $(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
 
 .PHONY: help install demo test test-all slow lint format references build-image run clean
 .DEFAULT_GOAL := help
@@ -67,13 +70,13 @@ $(REFERENCES)/groundingdino/.installed: | install
 	@touch $@
 
 test: lint references
-	$(PY) -m pytest -m "not slow and not network"
+	$(PYTEST) -m "not slow and not network"
 
 test-all: lint references
-	$(PY) -m pytest -m "not network"
+	$(PYTEST) -m "not network"
 
 slow: references
-	$(PY) -m pytest -m "slow and not network"
+	$(PYTEST) -m "slow and not network"
 
 build-image:
 	docker build --tag $(IMAGE) .

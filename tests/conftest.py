@@ -1,11 +1,16 @@
-"""Tiny random detectors in the real file formats, and the scripts of the repository as modules."""
+"""Tiny random detectors in the real file formats, the scripts of the repository as modules; one thread per process."""
 
+import copy
+import functools
 import importlib.util
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +18,15 @@ import torch
 # No test may reach a model hub by accident; read by huggingface_hub when it is first imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Test processes run beside each other, one per core; the variables are for the processes that they start.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+torch.set_num_threads(1)
+cv2.setNumThreads(1)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+BUNDLED_WEIGHTS = (REPOSITORY / "checkpoints/sam2.1_hiera_nano.pt", REPOSITORY / "gdino_checkpoints/nano")
+# What scripts build models with; each is called with the path of its weights, or with "kind:path".
+BUILDERS = ("build_sam2", "build_sam2_video_predictor", "HuggingFaceDetector", "LocalDetector", "build_detector")
 _WORDS = ("a", "red", "green", "apple", "dog", "car", "tire", "the", "cat", "st", "bernard", "straße", "3", "5")
 
 
@@ -88,15 +101,45 @@ def tiny_florence2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def built_once(build: Callable[..., Any], built: dict[object, Any]) -> Callable[..., Any]:
+    """`build`, but of the bundled weights it makes each model only once.
+
+    What a caller sets on a model is forgotten: every call gets a shallow copy. Weights are shared.
+
+    Args:
+        build: makes a model from its arguments.
+        built: the models so far, by what they were built from.
+    """
+
+    @functools.wraps(build, updated=())
+    def build_or_copy(*args: Any, **kwargs: Any) -> Any:
+        paths = [Path(str(value).rpartition(":")[2]).resolve() for value in (*args, *kwargs.values())]
+        if not any(path in BUNDLED_WEIGHTS and path.exists() for path in paths):
+            return build(*args, **kwargs)
+        key = (build, repr(args), repr(sorted(kwargs.items())))
+        if key not in built:
+            built[key] = build(*args, **kwargs)
+        return copy.copy(built[key])
+
+    return build_or_copy
+
+
 @pytest.fixture(scope="session")
-def load_script() -> object:
-    """A function that imports a script of the repository by its file name, whatever dots that has."""
+def load_script() -> Callable[[str], ModuleType]:
+    """A function that imports a script of the repository by its file name, whatever dots that has.
+
+    Scripts that are loaded with it share the bundled models, see `built_once`.
+    """
+    built: dict[object, Any] = {}
 
     def load(file_name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(Path(file_name).stem.replace(".", "_"), REPOSITORY / file_name)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        for name in BUILDERS:
+            if hasattr(module, name):
+                setattr(module, name, built_once(getattr(module, name), built))
         return module
 
     return load

@@ -106,7 +106,7 @@ def test_each_image_is_looked_at_for_its_own_prompt() -> None:
         (1, ["car"]),
         (1, ["tree", "dog"]),
     ]
-    assert all(options == {"box_threshold": 0.4, "text_threshold": 0.3} for _, _, options in detector.calls)
+    assert [options for _, _, options in detector.calls] == [{"box_threshold": 0.4, "text_threshold": 0.3}] * 3
     assert detect_batch(detector, ImageBatch()) == []
     detect_batch(detector, ImageBatch(listed[1:2], batch.images[1:2]), aliases={"car": "auto"}, top_k=2)
     options = detector.calls[-1][2]

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference.cache import kept_folder
 from torch import Tensor
 
 from grounding_dino.groundingdino.ops import MSDeformAttn, deformable_attention, extension, functional
@@ -60,11 +61,12 @@ def by_loops(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) 
 
 
 @pytest.fixture(scope="session")
-def cpu_kernel(tmp_path_factory: pytest.TempPathFactory) -> Kernel:
+def cpu_kernel() -> Kernel:
+    """Compiled when the sources or what compiles them changed, and kept with the references' answers."""
     if shutil.which(os.environ.get("CXX", "c++")) is None or shutil.which("ninja") is None:
         pytest.skip("no C++ compiler or no ninja")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(kept_folder("extensions", Path(extension.__file__))))
         return extension.build("cpu")
 
 

@@ -231,6 +231,7 @@ def test_settings_reach_the_detector_unchanged() -> None:
 def test_options_that_are_not_given_are_not_asked_of_the_detector() -> None:
     detector = ColourDetector()
     TiledDetector(detector, TILE).detect(draw(SIZE), PROMPT)
+    assert len(detector.options) > 2
     assert all(given == {"box_threshold": 0.35, "text_threshold": 0.25} for given in detector.options)
 
 

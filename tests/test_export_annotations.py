@@ -74,6 +74,7 @@ def test_json_is_the_format_of_the_field(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert list(content) == ["image_path", "annotations", "box_format", "img_width", "img_height"]
     assert (content["box_format"], content["img_width"], content["img_height"]) == ("xyxy", *SIZE)
+    assert len(content["annotations"]) == 2
     for annotation in content["annotations"]:
         assert list(annotation) == ["class_name", "bbox", "segmentation", "score", "mask_score"]
         assert isinstance(annotation["segmentation"]["counts"], str)

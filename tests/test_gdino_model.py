@@ -95,7 +95,9 @@ def test_full_size_models_equal_the_reference(backbone, load_script, tmp_path):
     reference = parity.random_reference(backbone, seed=0)
     ours = build_model(save(reference, tmp_path), device="cpu")
     prompts = [parity.random_prompt(num_phrases, seed=0) for num_phrases in (1, 20)]
-    for comparison in parity.compare(reference, ours, random_images((224, 320))[0], prompts):
+    comparisons = list(parity.compare(reference, ours, random_images((224, 320))[0], prompts))
+    assert len(comparisons) == len(prompts)
+    for comparison in comparisons:
         assert max(comparison.cells, comparison.logits, comparison.boxes) < 1e-4
 
 

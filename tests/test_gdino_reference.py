@@ -1,13 +1,11 @@
 """This repository's Grounding DINO against the published package, with the same random weights in its own file format.
 
-`make references` installs that package; without it these tests are skipped. It runs once, in a process of its own (see
-`reference/official_grounding_dino.py`), on a model with a full-size Swin-T and a short transformer.
+`make references` installs that package; without it these tests are skipped. It runs in a process of its own (see
+`reference/official_grounding_dino.py`), on a model with a full-size Swin-T and a short transformer, and again only when
+something changed (see `reference/cache.py`).
 """
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_tokenizer
+from reference.cache import PRINTED, REFERENCES, answers_of
 from reference.clip import make_frame
 from reference.compare import relative_error
 from reference.official_grounding_dino import BERT, CASES, OFFICIAL_CONFIGS, PREDICTED, PREDICTED_SIZE
@@ -27,25 +26,21 @@ from grounding_dino.groundingdino.text import load_tokenizer, text_inputs
 from grounding_dino.groundingdino.util.inference import load_image, load_model, predict
 from grounding_dino.groundingdino.weights import build_model
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-REFERENCE = REPOSITORY / ".references" / "groundingdino"
 TOLERANCE = 1e-4
 # of the reference's tensors: made anew from the window size, or read by nothing
 CLEAR_MARGIN = 3e-5  # between the scores of cells, relative to the best: ten times what the order of additions changes
 NOT_IN_OURS = ("relative_position_index", "pooler.dense.weight", "pooler.dense.bias", "position_ids")
 
-pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference package: make references")
+pytestmark = pytest.mark.skipif(
+    not (REFERENCES / "groundingdino").is_dir(), reason="needs the reference package: make references"
+)
 
 
-def run_reference(what: str, work: Path) -> str:
-    """Run the harness with the reference importable and a tokenizer in its work folder; returns what it prints."""
-    (work / "text_encoder").mkdir()
-    write_tokenizer(work / "text_encoder")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REFERENCE), str(REPOSITORY / "tests")))}
-    command = [sys.executable, "-m", "reference.official_grounding_dino", what, "--work", str(work)]
-    run = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return run.stdout
+def run_reference(what: str, folder: Path) -> Path:
+    """What the harness wrote and printed in its work folder, beside a tokenizer that `folder` serves to write."""
+    write_tokenizer(folder)
+    files = {f"text_encoder/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    return answers_of("groundingdino", "official_grounding_dino", [what, "--work", "."], files)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,9 +54,7 @@ def _plain_attention():
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with weights, config, tokenizer and what the reference made of them."""
-    folder = tmp_path_factory.mktemp("official-grounding-dino")
-    run_reference("run", folder)
-    return folder
+    return run_reference("run", tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +140,8 @@ def test_image_files_are_read_alike(work: Path, answers: dict[str, np.ndarray]) 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[int]]]:
     """Shapes of what the reference builds from each published config, with a small BERT of 12 layers."""
-    return json.loads(run_reference("describe", tmp_path_factory.mktemp("official-configs")))
+    folder = run_reference("describe", tmp_path_factory.mktemp("tokenizer"))
+    return json.loads((folder / PRINTED).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", OFFICIAL_CONFIGS)

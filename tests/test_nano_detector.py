@@ -329,6 +329,7 @@ def test_tokens_that_do_not_count_add_nothing_to_the_loss():
 def test_crops_keep_boxes_on_their_objects(num_objects):
     scene = make_scene(3, size=(96, 128), num_objects=(num_objects, num_objects))
     nouns = np.arange(len(scene.phrases))
+    num_boxes = 0
     for seed in range(20):
         image = np.zeros((96, 128, 3), np.uint8)
         for x1, y1, x2, y2 in scene.boxes_xyxy.astype(int):
@@ -336,8 +337,10 @@ def test_crops_keep_boxes_on_their_objects(num_objects):
         sample = Sample(image, scene.boxes_xyxy, nouns, np.zeros(len(NAMES), bool), None)
         crop = crop_and_mirror(np.random.default_rng(seed), sample)
         assert crop.image.shape == image.shape and len(crop.boxes_xyxy) == len(crop.nouns) <= len(nouns)
+        num_boxes += len(crop.boxes_xyxy)
         for x1, y1, x2, y2 in crop.boxes_xyxy.round().astype(int):
             assert crop.image[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].mean() > 240
+    assert num_boxes > 10 * len(nouns) or num_objects == 0
 
 
 @pytest.mark.parametrize("dense", [True, False])
@@ -433,7 +436,7 @@ def test_bundled_folder_loads_completely():
 def test_bundled_detector_on_an_empty_scene_and_an_unknown_word(nano_detector):
     scene = make_scene(FIRST_TEST_SEED + 1, size=(160, 240), split="heldout", num_objects=(0, 0))
     (detections,) = nano_detector.detect(scene.image, "xylophone quartet. dog.")
-    assert detections.xyxy.shape[1] == 4 and set(detections.data["class_name"]) <= {"xylophone quartet", "dog"}
+    assert detections.xyxy.shape == (0, 4)
 
 
 @pytest.mark.slow

@@ -1,19 +1,18 @@
 """This repository's SAM 2 against the reference package, on the two tiny configs at a reduced image size.
 
-`make references` installs the reference; without it these tests are skipped. It runs once per config in a process of
-its own (see `reference/run.py`). All eight official configs at full size: `python benchmarks/sam2_parity.py`.
+`make references` installs the reference; without it these tests are skipped. It runs in a process of its own (see
+`reference/run.py`), and again only when something changed (see `reference/cache.py`). All eight official configs at
+full size: `python benchmarks/sam2_parity.py`.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from reference.cache import PRINTED, REFERENCES, answers_of
 from reference.compare import compare_arrays, positive_shares, share_of_absent
 from reference.run import FLOAT32_SUFFIX, OFFICIAL_CONFIGS, OTHER_SCENARIOS, PLAIN_SUFFIX, config_path, run_scenario
 from reference.scenarios import VIDEO_SCENARIOS
@@ -21,8 +20,6 @@ from reference.scenarios import VIDEO_SCENARIOS
 from sam2.config import load_config
 from sam2.modeling.sam2_base import SAM2Base
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-REFERENCE = REPOSITORY / ".references" / "sam2"
 TOLERANCE = 1e-4
 IMAGE_SIZE = 128
 NUM_FRAMES = 18  # more than the 16 pointers that memory attention reads
@@ -34,35 +31,29 @@ SCENARIOS = {
 }
 CASES = [(config, scenario) for config, scenarios in SCENARIOS.items() for scenario in scenarios]
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join((str(REFERENCE), str(REPOSITORY / "tests")))}
-
-pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference package: make references")
+pytestmark = pytest.mark.skipif(
+    not (REFERENCES / "sam2").is_dir(), reason="needs the reference package: make references"
+)
 
 
 @pytest.fixture(scope="session")
-def work_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def work_folders() -> dict[str, Path]:
     """For each config, a folder with weights, a clip and what the reference made of them."""
-    folders = {}
-    for config, scenarios in SCENARIOS.items():
-        folders[config] = tmp_path_factory.mktemp(config)
-        command = [sys.executable, "-m", "reference.run", "--package", "reference", "--config", config]
-        command += ["--image-size", str(IMAGE_SIZE), "--num-frames", str(NUM_FRAMES), "--work", str(folders[config])]
-        run_reference([*command, "--scenarios", *scenarios], folders[config])
-    return folders
+    size = ["--image-size", str(IMAGE_SIZE), "--num-frames", str(NUM_FRAMES)]
+    return {
+        config: answers_of(
+            "sam2",
+            "run",
+            ["--package", "reference", "--config", config, *size, "--work", ".", "--scenarios", *scenarios],
+        )
+        for config, scenarios in SCENARIOS.items()
+    }
 
 
 @pytest.fixture(scope="session")
-def described_configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def described_configs() -> dict[str, Any]:
     """What the reference builds from each official config, see `reference/describe.py`."""
-    command = [sys.executable, "-W", "ignore", "-m", "reference.describe", *OFFICIAL_CONFIGS]
-    return json.loads(run_reference(command, tmp_path_factory.mktemp("configs")))
-
-
-def run_reference(command: list[str], folder: Path) -> str:
-    """Run a command with the reference importable as `sam2`; returns what it prints."""
-    run = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return run.stdout
+    return json.loads((answers_of("sam2", "describe", OFFICIAL_CONFIGS) / PRINTED).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", OFFICIAL_CONFIGS)

@@ -114,8 +114,9 @@ def test_clip(models: tuple[SAM2VideoPredictor, Any], clip: Path, kinds: list[st
         inputs = {"point_coords": coords[None, None], "point_labels": torch.from_numpy(point_labels).int()[None, None]}
         session.add_point_inputs(session.obj_id_to_idx(shape_idx + 1), start, inputs)
         session.obj_with_new_inputs.append(shape_idx + 1)
-    propagate = ours.propagate_in_video(state, start_frame_idx=start, reverse=reverse)
-    for frame_idx, obj_ids, masks in propagate:
+    tracked = list(ours.propagate_in_video(state, start_frame_idx=start, reverse=reverse))
+    assert len(tracked) == NUM_FRAMES
+    for frame_idx, obj_ids, masks in tracked:
         low_res = hf_model(session, frame_idx=frame_idx, reverse=reverse).pred_masks
         expected = F.interpolate(low_res.float(), size=(height, width), mode="bilinear", align_corners=False)
         assert obj_ids == session.obj_ids

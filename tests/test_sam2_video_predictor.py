@@ -127,6 +127,7 @@ def test_batched_objects_equal_one_at_a_time(exact_predictor: SAM2VideoPredictor
     together = track(exact_predictor, clip, 1, 2, 3)
     for position, obj_id in enumerate((1, 2, 3)):
         alone = track(exact_predictor, clip, obj_id)
+        assert list(alone) == list(together) == list(range(len(clip)))
         for t, masks in alone.items():
             assert relative_difference(together[t][position], masks[0]) < 1e-7
 
@@ -143,6 +144,7 @@ def test_adding_an_object_changes_no_other(
         assert relative_difference(masks[0], without[t][0]) < 1e-7
         if t == 7:
             prompt(exact_predictor, state, 7, 2)
+    assert t == len(clip) - 1
 
 
 def test_removing_an_object_changes_no_other(exact_predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
@@ -155,6 +157,7 @@ def test_removing_an_object_changes_no_other(exact_predictor: SAM2VideoPredictor
             obj_ids, updated = exact_predictor.remove_object(state, 1)
             assert obj_ids == [2] and [frame_idx for frame_idx, _ in updated] == [0]
             assert updated[0][1].shape == (1, 1, HEIGHT, WIDTH)
+    assert t == len(clip) - 1
     with pytest.raises(RuntimeError, match="cannot remove object 9"):
         exact_predictor.remove_object(state, 9, strict=True)
 
@@ -190,7 +193,9 @@ def test_reverse_mirrors_forward(predictor: SAM2VideoPredictor, clip: list[np.nd
     forward = track(predictor, clip, 1)
     state = predictor.init_state(clip[::-1])
     prompt(predictor, state, 23, 1)
-    for t, _, masks in predictor.propagate_in_video(state, start_frame_idx=23, reverse=True):
+    backward = list(predictor.propagate_in_video(state, start_frame_idx=23, reverse=True))
+    assert [t for t, _, _ in backward] == list(range(23, -1, -1))
+    for t, _, masks in backward:
         assert relative_difference(masks, forward[23 - t]) < 1e-5
 
 

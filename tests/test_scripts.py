@@ -136,9 +136,8 @@ def test_tracking_script(load_script: Load, tmp_path: Path, clip: Path, prompt_t
     assert len(objects) > 0
     by_frame = list(read_frame_annotations(tmp_path / "short.jsonl"))
     assert [frame.frame_idx for frame in by_frame] == list(range(NUM_FRAMES))
-    for frame in by_frame:
-        assert len(frame.detections) > 0
-        assert set(frame.detections.tracker_id) <= set(objects.tracker_id)
+    assert all(len(frame.detections) > 0 for frame in by_frame)
+    assert {obj_id for frame in by_frame for obj_id in frame.detections.tracker_id} == set(objects.tracker_id)
     assert {path.name for path in tmp_path.iterdir()} == {
         "short.mp4", "short.jsonl", "short_start_frame.jpg", "short_start_frame.json",
     }  # fmt: skip

@@ -207,6 +207,7 @@ def test_state_stays_small_on_a_long_stream(predictor: SAM2VideoPredictor, clip:
     for _ in range(4):
         run(tracker, detector, clip)
         objects = tracker._stream._state.objects
+        assert objects
         for obj in objects.values():
             assert len(obj.cond) <= 2 and len(obj.non_cond) <= 17 and len(obj.masks) + len(obj.points) <= 2
         assert len(objects) <= 12

@@ -62,11 +62,10 @@ def test_every_frame_is_followed_in_order(follower: Follower, prompt_type: Promp
     assert objects.tracker_id.tolist() == [1, 2]
     tracked = list(follow_both_ways(video, start, objects))
     assert [frame_idx for frame_idx, _ in tracked] == list(range(6))
+    assert {obj_id for _, detections in tracked for obj_id in detections.tracker_id.tolist()} == {1, 2}
     for _, detections in tracked:
         assert detections.mask.shape == (len(detections), 60, 80)
-        assert set(detections.tracker_id) <= {1, 2}
-        names = dict(zip(detections.tracker_id.tolist(), detections.data["class_name"], strict=True))
-        assert names.items() <= {1: "b", 2: "a"}.items()
+        assert detections.data["class_name"].tolist() == [{1: "b", 2: "a"}[obj_id] for obj_id in detections.tracker_id]
         assert len(detections.data["mask_score"]) == len(detections.data["object_score"]) == len(detections)
 
 
@@ -92,7 +91,9 @@ def test_backward_masks_are_those_of_propagation(follower: Follower, predictor: 
     state = predictor.init_state(open_frames(FRAMES))
     for obj_id, mask in enumerate(found(2).mask, start=1):
         predictor.add_new_mask(state, 3, obj_id, mask)
-    for frame_idx, obj_ids, mask_logits in predictor.propagate_in_video(state, start_frame_idx=3, reverse=True):
+    propagated = list(predictor.propagate_in_video(state, start_frame_idx=3, reverse=True))
+    assert [frame_idx for frame_idx, _, _ in propagated] == [3, 2, 1, 0] and any(map(len, tracked.values()))
+    for frame_idx, obj_ids, mask_logits in propagated:
         masks = dict(zip(obj_ids, masks_of(mask_logits), strict=True))
         for obj_id, mask in zip(tracked[frame_idx].tracker_id, tracked[frame_idx].mask, strict=True):
             np.testing.assert_array_equal(mask, masks.pop(int(obj_id)))

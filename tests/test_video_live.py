@@ -136,6 +136,7 @@ def test_a_queue_of_large_frames_is_shorter(captures: Serve, monkeypatch: pytest
     monkeypatch.setattr(live, "QUEUE_BYTES", 2 * picture(0).nbytes)
     captures(FakeCapture([picture(frame_idx) for frame_idx in range(9)]))
     with LiveStream("camera", latency="queue", queue_frames=4) as frames:
+        wait_until(lambda: len(frames._buffer) >= 2)
         time.sleep(0.1)
         assert len(frames._buffer) == 2
 
@@ -632,14 +633,14 @@ def test_a_file_plays_at_its_own_rate_from_when_it_is_asked_for(tmp_path: Path) 
 
 
 def test_a_slow_consumer_of_a_file_misses_frames(tmp_path: Path) -> None:
-    frames = LiveStream(write_clip(tmp_path / "a.mp4", 21, fps=50))
+    frames = LiveStream(write_clip(tmp_path / "a.mp4", 61, fps=50))
     seen = []
     for image in frames:
         seen.append(index_of(image))
         time.sleep(0.1)
-    assert seen[0] == 0 and seen[-1] == 20 and seen == sorted(set(seen))
-    assert len(seen) + frames.num_dropped == frames.num_captured == 21
-    assert 2 < len(seen) < 15
+    assert seen[0] == 0 and seen[-1] == 60 and seen == sorted(set(seen))
+    assert len(seen) + frames.num_dropped == frames.num_captured == 61
+    assert 2 < len(seen) < 30
 
 
 def test_a_truncated_file_ends_early(tmp_path: Path) -> None:
@@ -655,18 +656,22 @@ def test_a_truncated_file_ends_early(tmp_path: Path) -> None:
 def test_a_recording_plays_as_its_frames_came(tmp_path: Path, captures: Serve) -> None:
     capture = FakeCapture([picture(frame_idx) for frame_idx in range(4)], let=1)
     captures(capture)
-    came_at = []
+    came_at, let_at, seen_at = [], [time.monotonic()], []
     frames = LiveStream("camera", latency="queue", reconnect_tries=0)
     with VideoWriter(tmp_path / "a.mp4", frames.fps, like=frames) as writer:
         for image, pause in zip(frames, (0.3, 0.0, 0.7, 0.0), strict=False):
+            seen_at.append(time.monotonic())
             writer.write(image)
             came_at.append(frames.seconds)
             time.sleep(pause)
+            let_at.append(time.monotonic())
             capture.let()
     with av.open(str(tmp_path / "a.mp4")) as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx(came_at, abs=0.001) and times[0] == 0
-    assert times[1] >= 0.3 and times[2] - times[1] < 0.3 and times[3] - times[2] >= 0.7
+    assert times[1] >= 0.3 and times[3] - times[2] >= 0.7
+    for index in (1, 2, 3):  # it came after it was let and before it was seen, however busy the machine is
+        assert let_at[index] - seen_at[0] - 0.001 <= times[index] <= seen_at[index] - let_at[0] + 0.001
 
 
 def test_a_recording_of_a_file_that_waited_keeps_the_file_s_times(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Run the automatic mask generator of whichever `sam2` is importable and write its records; see `reference.run`.
+"""Run the automatic mask generator of whichever `sam2` is importable; see `reference.run`.
 
-    python -m reference.everything --package reference --work W
+    python -m reference.everything --work W     writes the reference's records to W/records.npz
 
 Random weights put nearly the same box around every mask, so non-maximum suppression is off where records are to
 be compared in number; `suppressed` has it on. They also reach the edges of every crop, where masks are dropped but
@@ -8,7 +8,6 @@ near the image's edges: `crops` is run on a small image.
 """
 
 import argparse
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,34 +45,34 @@ def components_on_cpu(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return labels, areas
 
 
-def main() -> None:
-    """Parse the command line, make weights if there are none, run every case."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--package", choices=("reference", "ours"), required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    work: Path = arguments.work
-    clip, weights = work / "clip", work / "weights.pt"
-    write_clip(clip, 10, CLIP_SIZE)
-    if not weights.exists():
-        calibrated_checkpoint(CONFIG, IMAGE_SIZE, clip, weights)
-    model = build(CONFIG, IMAGE_SIZE, weights, video=False, postprocessing=True)
+def records_of(package: str, work: Path) -> dict[str, np.ndarray]:
+    """CASE.KEY → what the generator of `package` ("reference" or "ours") makes of the clip and weights in `work`."""
+    model = build(CONFIG, IMAGE_SIZE, work / "weights.pt", video=False, postprocessing=True)
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     arrays: dict[str, np.ndarray] = {}
     for name, settings in CASES.items():
         generator = SAM2AutomaticMaskGenerator(model, **settings)
-        if arguments.package == "reference":
+        if package == "reference":
             from sam2.utils import misc
 
             misc.get_connected_components = components_on_cpu
             generator.predictor._bb_feat_sizes = [(IMAGE_SIZE // stride,) * 2 for stride in (4, 8, 16)]
-        image = read_frame(clip, 0)
+        image = read_frame(work / "clip", 0)
         records = generator.generate(image[SMALL_IMAGE] if name == "crops" else image)
         for key in records[0]:
             arrays[f"{name}.{key}"] = np.array([record[key] for record in records])
-    np.savez_compressed(work / f"{arguments.package}.npz", **arrays)
+    return arrays
+
+
+def main() -> None:
+    """Make a clip and weights, run every case with the reference."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True)
+    work: Path = parser.parse_args().work
+    write_clip(work / "clip", 10, CLIP_SIZE)
+    calibrated_checkpoint(CONFIG, IMAGE_SIZE, work / "clip", work / "weights.pt")
+    np.savez_compressed(work / "records.npz", **records_of("reference", work))
 
 
 if __name__ == "__main__":

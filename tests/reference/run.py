@@ -9,6 +9,7 @@ are `W/PACKAGE/SCENARIO.npz` and `W/PACKAGE/seconds.json`; scenarios whose outpu
 """
 
 import argparse
+import functools
 import json
 import time
 import warnings
@@ -61,6 +62,9 @@ def build(name: str, image_size: int, weights: Path | None, video: bool, postpro
     )
 
 
+_build_once = functools.lru_cache(maxsize=2)(build)  # scenarios change nothing about a model
+
+
 def random_checkpoint(name: str, file: Path) -> None:
     """Write random weights in the official format, heads not calibrated. Works with either package."""
     model = build(name, 1024, None, video=False, postprocessing=False)
@@ -98,10 +102,10 @@ def run_scenario(scenario: str, package: str, config: str, image_size: int, work
     memories = memories_in_float32() if scenario.endswith(FLOAT32_SUFFIX) else nullcontext()
     scenario = scenario.removesuffix(PLAIN_SUFFIX).removesuffix(FLOAT32_SUFFIX)
     if scenario in VIDEO_SCENARIOS:
-        predictor = build(config, image_size, weights, video=True, postprocessing=postprocessing)
+        predictor = _build_once(config, image_size, weights, video=True, postprocessing=postprocessing)
         with memories:
             return run_video_scenario(predictor, scenario, clip, CLIP_SIZE)
-    model = build(config, image_size, weights, video=scenario == "stages", postprocessing=postprocessing)
+    model = _build_once(config, image_size, weights, video=scenario == "stages", postprocessing=postprocessing)
     if scenario == "image":
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 
