@@ -38,7 +38,7 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
 
 def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(ValueError, match=r"holds no images.*found 1 other files"):
+    with pytest.raises(ValueError, match=r"no images in .*found 1 other files"):
         open_frames(tmp_path)
 
 

@@ -110,7 +110,9 @@ def test_an_abandoned_iteration_leaves_no_thread(tmp_path: Path) -> None:
     next(iterator)
     del iterator
     gc.collect()
-    time.sleep(0.05)
+    deadline = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.005)
     assert threading.active_count() == before
 
 

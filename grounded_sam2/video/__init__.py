@@ -7,7 +7,6 @@ time, whatever its length.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grounded_sam2.images import IMAGE_SUFFIXES
 from grounded_sam2.video.capture import is_realsense
 from grounded_sam2.video.frame_source import FrameSource, FrameStream, ImageSequence, IndexedFrameSource
 from grounded_sam2.video.live import LiveStream
-from grounded_sam2.video.video_file import DEFAULT_FPS, VideoFile
 from grounded_sam2.video.video_writer import VideoWriter, exact_fps
 from grounded_sam2.video.window import Window
+from sam2.frames import VideoFile, open_path
+from sam2.frames.decoding import DEFAULT_FPS
 
 __all__ = [
     "FrameSource",
@@ -104,31 +103,6 @@ def _open_location(location: str, fps: Fraction) -> FrameSource:
             return stream
         stream.close()
         return VideoFile(location)
-    path = Path(location)
-    if path.is_dir():
-        return ImageSequence(_images_in(path), str(path), fps)
-    if not path.exists():
-        if location.isdecimal() or is_realsense(location):
-            return LiveStream(location, default_fps=fps)
-        raise FileNotFoundError(f"no such video, image or folder: {location!r}")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageSequence([path], str(path), fps)
-    return VideoFile(path)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    """The images of a folder in natural order of their names."""
-    names = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    images = [path for path in names if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
-        raise ValueError(
-            f"the folder {folder} holds no images: expected {', '.join(sorted(IMAGE_SUFFIXES))}, "
-            f"found {len(names)} other files"
-        )
-    return sorted(images, key=_natural_key)
-
-
-def _natural_key(path: Path) -> list[str | int]:
-    """Sort key by which frame2 comes before frame10."""
-    parts = re.split(r"([0-9]+)", path.name.lower())
-    return [int(part) if position % 2 else part for position, part in enumerate(parts)]
+    if not Path(location).exists() and (location.isdecimal() or is_realsense(location)):
+        return LiveStream(location, default_fps=fps)
+    return open_path(location, fps)

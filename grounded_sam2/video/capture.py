@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from grounded_sam2.images import RGBImage
-from grounded_sam2.video.video_file import stream_fps, upright_rgb
 from grounded_sam2.video.video_writer import exact_fps
+from sam2.frames.decoding import ffmpeg_location, orientation_of, stream_fps, upright_rgb
 
 __all__ = [
     "CameraCapture",
@@ -115,6 +115,8 @@ class CameraCapture:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below says it in one line
         try:
             self._capture = cv2.VideoCapture(index)
+        except (cv2.error, OverflowError) as error:
+            raise ValueError(f"there is no camera {index}") from error
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
@@ -198,7 +200,9 @@ class StreamCapture:
         # over UDP, the default, lost packets smear the picture
         options = {"rtsp_transport": "tcp"} if location.startswith("rtsp") else {}
         try:
-            self._container = av.open(location, options=options, timeout=timeout_seconds)
+            self._container = av.open(
+                ffmpeg_location(location), options=options, timeout=timeout_seconds, metadata_errors="replace"
+            )
         except (av.FFmpegError, OSError) as error:
             reason = f"no answer in {timeout_seconds:g} s" if isinstance(error, av.ExitError) else error.strerror
             raise ValueError(f"{name} is not a video that can be read: {reason}") from error
@@ -228,7 +232,7 @@ class StreamCapture:
         seconds = self._num_frames / self._nominal_fps
         if frame.pts is not None and self._stream.time_base is not None:
             seconds = frame.pts * self._stream.time_base  # frame.time is not a number for a decoder's last frames
-        return CapturedFrame(upright_rgb(frame, (frame.width, frame.height), frame.rotation), float(seconds))
+        return CapturedFrame(upright_rgb(frame, (frame.width, frame.height), orientation_of(frame)), float(seconds))
 
     def _decode_next_packet(self) -> None:
         try:

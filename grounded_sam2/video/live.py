@@ -15,8 +15,8 @@ from typing import Literal, get_args
 from grounded_sam2.images import RGBImage, letterboxed
 from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, open_capture, source_name
 from grounded_sam2.video.frame_source import FrameSource
-from grounded_sam2.video.video_file import DEFAULT_FPS
 from grounded_sam2.video.video_writer import exact_fps
+from sam2.frames.decoding import DEFAULT_FPS
 
 __all__ = ["LatencyPolicy", "LiveStream"]
 

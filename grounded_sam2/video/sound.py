@@ -9,6 +9,8 @@ from fractions import Fraction
 
 import av
 
+from sam2.frames.decoding import ffmpeg_location
+
 __all__ = ["SoundTrack", "open_sound"]
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ def open_sound(location: str, start: Fraction) -> SoundTrack | None:
         start: time in seconds, on the video's clock, at which its first frame is shown.
     """
     try:
-        container = av.open(location)
+        container = av.open(ffmpeg_location(location), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         logger.debug("%s: no sound is read: %s", location, error)
         return None

@@ -21,7 +21,8 @@ from grounded_sam2.files import check_writable, partial_of, replace_file, replac
 from grounded_sam2.images import RGBImage, check_image
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.sound import SoundTrack, open_sound
-from grounded_sam2.video.video_file import VideoFile
+from sam2.frames import VideoFile
+from sam2.frames.decoding import ffmpeg_location
 
 __all__ = ["VideoWriter", "exact_fps"]
 
@@ -260,8 +261,8 @@ def _index_first(source: Path, target: Path, kind: str) -> None:
         OSError: not all of it could be written.
     """
     with (
-        av.open(str(source)) as pieces,
-        av.open(str(target), "w", format=kind, options={"movflags": "+faststart"}) as whole,
+        av.open(ffmpeg_location(str(source))) as pieces,
+        av.open(ffmpeg_location(str(target)), "w", format=kind, options={"movflags": "+faststart"}) as whole,
     ):
         streams = {stream.index: whole.add_stream_from_template(stream) for stream in pieces.streams}
         num_bytes = 0
@@ -270,7 +271,7 @@ def _index_first(source: Path, target: Path, kind: str) -> None:
                 num_bytes += packet.size
                 packet.stream = streams[packet.stream_index]
                 whole.mux(packet)
-    with av.open(str(target)) as whole:  # FFmpeg does not tell when the disk gets full at the end
+    with av.open(ffmpeg_location(str(target))) as whole:  # FFmpeg does not tell when the disk gets full at the end
         if sum(packet.size for packet in whole.demux()) != num_bytes:
             raise OSError(errno.ENOSPC, "the disk is full, or a limit to the size of files is reached")
 

@@ -8,105 +8,37 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import av
-import numpy as np
 
-from grounded_sam2.images import RGBImage
-from grounded_sam2.video.frame_source import IndexedFrameSource, prefetched
+from sam2.frames.decoding import (
+    DamagedVideoError,
+    decoded,
+    open_container,
+    orientation_of,
+    packets_of,
+    stream_fps,
+    upright_rgb,
+    video_stream,
+)
+from sam2.frames.frame_source import IndexedFrameSource, prefetched
+from sam2.frames.still_image import RGBImage
 
-__all__ = ["VideoFile", "decoded", "open_container", "stream_fps", "upright_rgb"]
+__all__ = ["VideoFile"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_FPS = 30
 CACHE_BYTES = 64 * 2**20
 MAX_CACHED_FRAMES = 32
+HEAD_FRAMES = 16  # decoded to see whether packets tell the times of frames; no codec reorders over more
 
 # One packet shows exactly one frame in these codecs, so that listing the packets counts the frames.
 ONE_FRAME_PER_PACKET = frozenset({"av1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg4", "png", "prores", "vp9"})
-
-
-def open_container(location: str) -> av.container.InputContainer:
-    """Open a video for reading; ValueError when it is none."""
-    try:
-        container = av.open(location)
-    except av.PermissionError:
-        raise PermissionError(f"cannot read {location}: no read permission") from None
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{location} is not a video that can be read: {error}") from error
-    if not container.streams.video:
-        kinds = sorted({stream.type for stream in container.streams})
-        container.close()
-        raise ValueError(f"{location} holds no video stream, found: {', '.join(kinds) or 'nothing'}")
-    container.streams.video[0].thread_type = "AUTO"
-    return container
-
-
-def decoded(container: av.container.InputContainer, from_pts: int | None = None) -> Iterator[av.VideoFrame]:
-    """Every frame that decodes, in order of presentation; damaged packets are passed over.
-
-    Args:
-        container: opened, and positioned at or before the packet of `from_pts`.
-        from_pts: presentation time of the key frame to start at; None starts with the next packet. When no such
-            key frame comes, there are no frames.
-    """
-    stream = container.streams.video[0]
-    packets = _packets(container)
-    packet: av.Packet | None
-    while True:
-        try:
-            packet = next(packets, None)
-        except _EndedEarlyError as error:
-            logger.debug("reading stopped early: %s", error)
-            packet = None
-        if from_pts is not None:
-            if packet is None:
-                return
-            if not packet.is_keyframe or packet.pts != from_pts:
-                continue
-            from_pts = None
-        try:
-            frames = stream.decode(packet)  # None asks for the frames that the decoder still holds
-        except av.FFmpegError as error:
-            logger.debug("a packet does not decode: %s", error)
-            frames = []
-        yield from frames
-        if packet is None:
-            return
-
-
-class _EndedEarlyError(Exception):
-    """A file cannot be read to its end."""
-
-
-def _packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
-    """The packets of the video stream; empty ones, which mean end of stream to a decoder, are left out."""
-    try:
-        for packet in container.demux(container.streams.video[0]):
-            if packet.size:
-                yield packet
-    except (av.FFmpegError, IndexError) as error:  # IndexError: PyAV, when a damaged file shows another stream late
-        raise _EndedEarlyError(str(error)) from error
-
-
-def stream_fps(stream: av.VideoStream) -> Fraction:
-    """The mean frame rate that a stream states, or a sane default where it states none."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and 0 < rate <= 1000:
-            return Fraction(rate)
-    return Fraction(DEFAULT_FPS)
-
-
-def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], rotation: int) -> RGBImage:
-    """Pixels of a decoded frame, scaled to `size` (as coded) and turned `rotation` degrees counter-clockwise."""
-    image = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-    quarter_turns = round(rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
 @dataclass(frozen=True)
@@ -118,11 +50,13 @@ class _FrameIndex:
         times: presentation time of each frame in units of the stream, strictly increasing; None where the file
             does not give usable times, and frames can only be counted from its start.
         keyframes: (presentation time, time to seek to) of each packet that decoding can start at, in order.
+        is_damaged: whether the file was found to be damaged when the frames were listed.
     """
 
     count: int
     times: list[int] | None
     keyframes: list[tuple[int, int]]
+    is_damaged: bool = False
 
     def keyframe_before(self, frame_idx: int) -> tuple[int, int] | None:
         """The last key frame shown at or before a frame; None when decoding must start at the beginning."""
@@ -164,10 +98,11 @@ class VideoFile(IndexedFrameSource):
             first = next(decoded(container), None)
             if first is None:
                 raise ValueError(f"{self.name} holds no frame that decodes: expected at least one, got 0")
-            self.fps = stream_fps(container.streams.video[0])
-            self.time_base = Fraction(container.streams.video[0].time_base or 1 / self.fps)
+            stream = video_stream(container)
+            self.fps = stream_fps(stream)
+            self.time_base = Fraction(stream.time_base or 1 / self.fps)
         self._coded_size = (first.width, first.height)
-        self._rotation = first.rotation
+        self._orientation = orientation_of(first)
         self.height, self.width = self._to_rgb(first).shape[:2]
 
         self._lock = threading.Lock()
@@ -207,7 +142,7 @@ class VideoFile(IndexedFrameSource):
             self._cache.clear()
 
     def _to_rgb(self, frame: av.VideoFrame) -> RGBImage:
-        return upright_rgb(frame, self._coded_size, self._rotation)
+        return upright_rgb(frame, self._coded_size, self._orientation)
 
     # -- random access --
 
@@ -253,57 +188,81 @@ class VideoFile(IndexedFrameSource):
 
     def _frames_from(self, start: int) -> Iterator[av.VideoFrame]:
         """Exactly the frames `start`, `start + 1`, ... of the index; a missing one repeats the frame before it."""
-        times = self._index.times
-        if times is None:
-            yield from self._counted_frames(start)
-            return
-        position = start
-        previous: av.VideoFrame | None = None
-        for frame in self._frames_up_to_and_after(start, times[start]):
-            while position < len(times) and frame.pts is not None and frame.pts >= times[position]:
-                is_missing = frame.pts > times[position]
-                if is_missing:
-                    self._warn_of_gap(position)
-                yield previous if is_missing and previous is not None else frame
-                position += 1
-            if position == len(times):
-                return
-            previous = frame
-        while position < len(times) and previous is not None:
-            self._warn_of_gap(position)
-            yield previous
-            position += 1
-
-    def _frames_up_to_and_after(self, frame_idx: int, time: int) -> Iterator[av.VideoFrame]:
-        """Decode from the key frame before a frame; from the beginning where that does not lead to the frame."""
-        keyframe = self._index.keyframe_before(frame_idx)
-        if keyframe is not None:
-            frames = self._frames_since(keyframe)
-            first = next(frames, None)
-            if first is not None and first.pts is not None and first.pts <= time:
-                yield first
-                yield from frames
-                return
-        yield from self._frames_since(None)
-
-    def _counted_frames(self, start: int) -> Iterator[av.VideoFrame]:
-        with open_container(self.name) as container:
-            for position, frame in enumerate(decoded(container)):
-                if position >= start:
+        index, position = self._index, start
+        # Without times a frame that is silently lost could not be told.
+        if index.times is not None or not index.is_damaged:
+            try:
+                for frame in self._intact_frames(start):
                     yield frame
+                    position += 1
+            except DamagedVideoError as error:
+                logger.debug("%s: %s", self.name, error)
+        if position < index.count:
+            yield from self._concealed_frames(position)
 
-    def _frames_since(self, keyframe: tuple[int, int] | None) -> Iterator[av.VideoFrame]:
-        """Frames decoded from a key frame on, with a decoder of their own."""
-        with open_container(self.name) as container:
+    def _intact_frames(self, start: int) -> Iterator[av.VideoFrame]:
+        """Frames from `start` on, decoded fast from the key frame before it, up to the first damage.
+
+        Raises:
+            DamagedVideoError: damage, or another frame came than the one the index promises.
+        """
+        times = self._index.times
+        keyframe = self._index.keyframe_before(start)
+        with closing(self._frames_since(keyframe, strict=True, num_threads=0)) as frames:
+            if times is None:
+                yield from islice(frames, start, self._index.count)
+                return
+            position = start
+            for frame in frames:
+                if frame.pts is not None and frame.pts < times[start]:
+                    continue
+                if frame.pts != times[position]:
+                    raise DamagedVideoError(f"frame {position} is missing")
+                yield frame
+                position += 1
+                if position == len(times):
+                    return
+
+    def _concealed_frames(self, start: int) -> Iterator[av.VideoFrame]:
+        """Frames from `start` on, decoded from the beginning as far as they decode."""
+        times = self._index.times
+        with closing(self._frames_since(None)) as frames:
+            if times is None:
+                yield from islice(frames, start, None)
+                return
+            position = 0
+            previous: av.VideoFrame | None = None
+            for frame in frames:
+                while position < len(times) and frame.pts is not None and frame.pts >= times[position]:
+                    is_missing = frame.pts > times[position]
+                    if position >= start:
+                        if is_missing:
+                            self._warn_of_gap(position)
+                        yield previous if is_missing and previous is not None else frame
+                    position += 1
+                if position == len(times):
+                    return
+                previous = frame
+            while position < len(times) and previous is not None:
+                if position >= start:
+                    self._warn_of_gap(position)
+                    yield previous
+                position += 1
+
+    def _frames_since(
+        self, keyframe: tuple[int, int] | None, strict: bool = False, num_threads: int = 1
+    ) -> Iterator[av.VideoFrame]:
+        """Frames from a key frame, or from the beginning on, by a decoder of their own; see `decoded`."""
+        with open_container(self.name, strict, num_threads) as container:
             if keyframe is None:
-                yield from decoded(container)
+                yield from decoded(container, strict)
                 return
             pts, seek_time = keyframe
             try:
-                container.seek(seek_time, stream=container.streams.video[0])
+                container.seek(seek_time, stream=video_stream(container))
             except av.FFmpegError as error:
                 logger.debug("%s cannot seek: %s", self.name, error)
-            yield from decoded(container, from_pts=pts)
+            yield from decoded(container, strict, from_pts=pts)
 
     def _warn_of_gap(self, frame_idx: int) -> None:
         level = logging.DEBUG if self._has_warned else logging.WARNING
@@ -323,12 +282,12 @@ class VideoFile(IndexedFrameSource):
         keyframes: list[tuple[int, int]] = []
         num_packets = 0
         with open_container(self.name) as container:
-            stream = container.streams.video[0]
+            stream = video_stream(container)
             num_stated = stream.frames
             if stream.codec_context.name not in ONE_FRAME_PER_PACKET:
                 return None
             try:
-                for packet in _packets(container):
+                for packet in packets_of(container):
                     if packet.pts is None or packet.is_corrupt or (num_packets == 0 and not packet.is_keyframe):
                         return None
                     num_packets += 1
@@ -336,7 +295,7 @@ class VideoFile(IndexedFrameSource):
                         keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
                     if not packet.is_discard:
                         times.append(packet.pts)
-            except _EndedEarlyError:
+            except DamagedVideoError:
                 return None
         times.sort()
         keyframes.sort()
@@ -344,7 +303,19 @@ class VideoFile(IndexedFrameSource):
         if not times or not is_strict or num_stated not in (0, num_packets):
             return None
         index = _FrameIndex(len(times), times, keyframes)
-        return index if num_stated == num_packets or self._tail_decodes(index) else None
+        is_complete = num_stated == num_packets or self._tail_decodes(index)
+        return index if is_complete and self._head_agrees(times) else None
+
+    def _head_agrees(self, times: list[int]) -> bool:
+        """Whether the first frames have the times that their packets promise, as far as they are not damaged.
+
+        AVI with B-frames has no times of frames; those that FFmpeg makes up are wrong.
+        """
+        with closing(self._frames_since(None, strict=True)) as frames:
+            try:
+                return all(frame.pts == time for time, frame in zip(times[:HEAD_FRAMES], frames, strict=False))
+            except DamagedVideoError:
+                return True
 
     def _tail_decodes(self, index: _FrameIndex) -> bool:
         """Whether decoding from the last key frame gives the frames that the packets promise."""
@@ -355,26 +326,31 @@ class VideoFile(IndexedFrameSource):
         return [frame.pts for frame in self._frames_since(keyframe) if (frame.pts or 0) >= pts] == expected
 
     def _index_by_decoding(self) -> _FrameIndex:
-        """Find the frames by decoding the whole file once."""
+        """Find the frames by decoding the whole file, a damaged one twice."""
         with open_container(self.name) as container:
-            num_stated = container.streams.video[0].frames
-            shown = [frame.pts for frame in decoded(container)]
-        if len(shown) < num_stated:
+            num_stated = video_stream(container).frames
+        is_damaged = False
+        try:  # on one thread: with several, damage near the end is not always reported
+            shown = [frame.pts for frame in self._frames_since(None, strict=True)]
+        except DamagedVideoError:
+            is_damaged = True
+            shown = [frame.pts for frame in self._frames_since(None)]
+        if is_damaged and len(shown) < num_stated:
             logger.warning("%s is damaged: %d of %d frames decode", self.name, len(shown), num_stated)
         times = [time for time in shown if time is not None]
         has_times = len(times) == len(shown) and all(a < b for a, b in pairwise(times))
         if not has_times:
-            return _FrameIndex(len(shown), None, [])
-        return _FrameIndex(len(shown), times, self._keyframes_among(set(times)))
+            return _FrameIndex(len(shown), None, [], is_damaged)
+        return _FrameIndex(len(shown), times, self._keyframes_among(set(times)), is_damaged)
 
     def _keyframes_among(self, times: set[int]) -> list[tuple[int, int]]:
         """Key frames that are themselves shown."""
         keyframes = []
         with open_container(self.name) as container:
             try:
-                for packet in _packets(container):
+                for packet in packets_of(container):
                     if packet.is_keyframe and packet.pts in times:
                         keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-            except _EndedEarlyError as error:
-                logger.debug("%s: reading stopped early: %s", self.name, error)
+            except DamagedVideoError as error:
+                logger.debug("%s: %s", self.name, error)
         return sorted(keyframes)
