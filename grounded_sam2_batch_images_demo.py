@@ -1,4 +1,4 @@
-"""Find and mask what text prompts name in many images: a JSON file for each, COCO and YOLO files for all.
+r"""Find and mask what text prompts name in many images: a JSON file for each, COCO and YOLO files for all.
 
     python grounded_sam2_batch_images_demo.py
     python grounded_sam2_batch_images_demo.py --images "photos/**/*.jpg" --text-prompt "dog. tree." --batch-size 16 \

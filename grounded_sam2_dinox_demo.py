@@ -1,4 +1,4 @@
-"""Find and mask what a text prompt names in one image, with DINO-X of the DDS cloud.
+r"""Find and mask what a text prompt names in one image, with DINO-X of the DDS cloud.
 
     export DDS_API_TOKEN=…   # from https://cloud.deepdataspace.com
     python grounded_sam2_dinox_demo.py

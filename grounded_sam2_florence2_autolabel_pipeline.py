@@ -1,4 +1,4 @@
-"""Label an image with no prompt: Florence-2 writes a caption, finds what it names, and SAM 2 masks each thing.
+r"""Label an image with no prompt: Florence-2 writes a caption, finds what it names, and SAM 2 masks each thing.
 
     python grounded_sam2_florence2_autolabel_pipeline.py
     python grounded_sam2_florence2_autolabel_pipeline.py --image-path my.jpg --caption-type more_detailed_caption \

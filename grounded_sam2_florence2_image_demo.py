@@ -1,4 +1,4 @@
-"""Ask Florence-2 what is where in one image, and mask every answer with SAM 2.
+r"""Ask Florence-2 what is where in one image, and mask every answer with SAM 2.
 
     python grounded_sam2_florence2_image_demo.py
     python grounded_sam2_florence2_image_demo.py --pipeline open_vocabulary_detection_segmentation \

@@ -1,4 +1,4 @@
-"""Find and mask what a text prompt names in one image.
+r"""Find and mask what a text prompt names in one image.
 
     python grounded_sam2_hf_model_demo.py
     python grounded_sam2_hf_model_demo.py --text-prompt "dog. tree." --image-path my.jpg \

@@ -1,4 +1,4 @@
-"""Find and mask what a text prompt names in one image, with this repository's Grounding DINO.
+r"""Find and mask what a text prompt names in one image, with this repository's Grounding DINO.
 
     python grounded_sam2_local_demo.py
     python grounded_sam2_local_demo.py --text-prompt "dog. tree." --image-path my.jpg \

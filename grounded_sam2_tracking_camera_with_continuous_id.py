@@ -1,4 +1,4 @@
-"""Track what a text prompt names on a camera or a live stream, every object under one id, until Ctrl-C.
+r"""Track what a text prompt names on a camera or a live stream, every object under one id, until Ctrl-C.
 
 Slower than the camera? Then frames are passed over, the newest is always next, and the detector looks less often.
 

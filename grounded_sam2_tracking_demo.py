@@ -1,4 +1,4 @@
-"""Track what a text prompt names through a video: found on one frame, followed from there to both ends.
+r"""Track what a text prompt names through a video: found on one frame, followed from there to both ends.
 
     python grounded_sam2_tracking_demo.py
     python grounded_sam2_tracking_demo.py --text-prompt "dog." --video-path my.mp4 --start-frame-idx 40 \

@@ -1,4 +1,4 @@
-"""Track what a text prompt names through your own video, camera or stream, frame by frame as it comes.
+r"""Track what a text prompt names through your own video, camera or stream, frame by frame as it comes.
 
 Objects are looked for on each frame until some are found, and followed from there on. Nothing is read ahead or kept, so
 the video may be of any length.

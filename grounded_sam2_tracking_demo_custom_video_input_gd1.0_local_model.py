@@ -1,4 +1,4 @@
-"""Track what a text prompt names through your own video, camera or stream, with this repository's Grounding DINO.
+r"""Track what a text prompt names through your own video, camera or stream, with this repository's Grounding DINO.
 
 Frames are taken as they come. Objects are looked for on each until some are found, and followed from there on. Nothing
 is read ahead or kept, so the video may be of any length.

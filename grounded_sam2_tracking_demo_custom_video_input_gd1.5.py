@@ -1,4 +1,4 @@
-"""Track what a text prompt names through your own video, camera or stream, with Grounding DINO 1.5 of the DDS cloud.
+r"""Track what a text prompt names through your own video, camera or stream, with Grounding DINO 1.5 of the DDS cloud.
 
     export DDS_API_TOKEN=…   # from https://cloud.deepdataspace.com
     python grounded_sam2_tracking_demo_custom_video_input_gd1.5.py

@@ -1,4 +1,4 @@
-"""Track what a text prompt names while objects come and go: every object keeps its id for its whole life.
+r"""Track what a text prompt names while objects come and go: every object keeps its id for its whole life.
 
 The detector looks again every few frames; what is new joins, what comes back gets its old id, and nothing is reset.
 

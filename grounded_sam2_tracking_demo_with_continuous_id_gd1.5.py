@@ -1,4 +1,4 @@
-"""Track with continuous ids what a text prompt names, found by the DDS cloud: objects come, go and keep their ids.
+r"""Track with continuous ids what a text prompt names, found by the DDS cloud: objects come, go and keep their ids.
 
     export DDS_API_TOKEN=…   # from https://cloud.deepdataspace.com
     python grounded_sam2_tracking_demo_with_continuous_id_gd1.5.py

@@ -1,4 +1,4 @@
-"""Track with continuous ids, then follow what was found late back to where it appears.
+r"""Track with continuous ids, then follow what was found late back to where it appears.
 
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py
     python grounded_sam2_tracking_demo_with_continuous_id_plus.py --video-path street.mp4 --text-prompt "car. person." \

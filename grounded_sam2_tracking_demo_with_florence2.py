@@ -1,4 +1,4 @@
-"""Track what a text prompt names through a video, found by Florence-2: every object keeps its id for its whole life.
+r"""Track what a text prompt names through a video, found by Florence-2: every object keeps its id for its whole life.
 
     python grounded_sam2_tracking_demo_with_florence2.py
     python grounded_sam2_tracking_demo_with_florence2.py --video-path street.mp4 --text-prompt "car. person." \

@@ -1,4 +1,4 @@
-"""Track what a text prompt names through a video: found on one frame by the DDS cloud, followed from it to both ends.
+r"""Track what a text prompt names through a video: found on one frame by the DDS cloud, followed from it to both ends.
 
     export DDS_API_TOKEN=…   # from https://cloud.deepdataspace.com
     python grounded_sam2_tracking_demo_with_gd1.5.py

@@ -78,6 +78,7 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
 
     parser = _OneLineErrorParser(
         prog=path.name,
+        usage="%(prog)s [--settings FILE] [--SETTING VALUE ...]",
         description=namespace.get("__doc__"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -297,42 +298,26 @@ def _add_flag(parser: argparse._ActionsContainer, names: Sequence[str], kind: An
     words = [(each.lower().replace("_", "-"), each.lower()) for each in names]  # in kebab and snake case
     spellings = list(dict.fromkeys(f"--{word}" for pair in words for word in pair))
     shown_default = ",".join(map(str, default)) if isinstance(default, (tuple, list)) else default
+    shown_default = "none" if default is None else shown_default
     if name.endswith("TOKEN") and default is not None:
         shown_default = "as in the file"  # a secret that the help must not print
     about = f"{comment} (default: {shown_default})".strip().replace("%", "%%")
     kind, nullable = _without_none(kind)
-
+    options: dict[str, Any] = {"dest": name, "default": default}
     if kind is bool:
-        parser.add_argument(
-            *spellings,
-            dest=name,
-            default=default,
-            nargs="?",
-            const=True,
-            type=_reader(bool, nullable),
-            help=about,
-            metavar="true|false",
-        )
+        options |= {"nargs": "?", "const": True, "type": _reader(bool, nullable), "metavar": "true|false"}
         negated = [f"--no{mark}{word}" for pair in words for mark, word in zip("-_", pair, strict=True)]
         parser.add_argument(*negated, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
     elif _is_sequence(kind):
-        parser.add_argument(
-            *spellings,
-            dest=name,
-            default=default,
-            nargs="+",
-            action=_ReadSequence,
-            kind=kind,
-            nullable=nullable,
-            help=about,
-            metavar="VALUE",
-        )
+        options |= {"nargs": "+", "action": _ReadSequence, "kind": kind, "nullable": nullable, "metavar": "VALUE"}
     else:
         choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else None
         metavar = "|".join(map(str, choices)) if choices else getattr(kind, "__name__", str(kind)).upper()
-        parser.add_argument(
-            *spellings, dest=name, default=default, type=_reader(kind, nullable), help=about, metavar=metavar
-        )
+        options |= {"type": _reader(kind, nullable), "metavar": metavar}
+    shown, *others = spellings  # the help has one of them
+    parser.add_argument(shown, help=about, **options)
+    if others:
+        parser.add_argument(*others, help=argparse.SUPPRESS, **options)
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:
