@@ -12,7 +12,7 @@ GPU_FLAGS := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo --gpus all)
 REFERENCES := .references
 # test processes beside each other, one thread each; a worker that is done takes over tests of another
 JOBS ?= logical
-PYTEST := $(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
+PYTEST := $(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal
 
 .PHONY: help install demo test test-all slow lint format references build-image run clean
 .DEFAULT_GOAL := help

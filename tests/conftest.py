@@ -104,7 +104,7 @@ def tiny_florence2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built_once(build: Callable[..., Any], built: dict[object, Any]) -> Callable[..., Any]:
     """`build`, but of the bundled weights it makes each model only once.
 
-    What a caller sets on a model is forgotten: every call gets a shallow copy. Weights are shared.
+    Every call gets a shallow copy, so that no caller sees an attribute that another one set; weights are shared.
 
     Args:
         build: makes a model from its arguments.

@@ -60,25 +60,23 @@ NOT_RUN = {
     "make test": "would run this test again",
     "make lint": "would run before this test",
     "python -m grounded_sam2.download": "needs the network; test_download.py runs it against a server of its own",
-    "python grounded_sam2_gd1.5_demo.py": "needs a token of the cloud; test_dds_scripts.py runs it against a stand-in",
-    "python grounded_sam2_tracking_demo_with_continuous_id_gd1.5.py": "the same",
+    "python grounded_sam2_gd1.5_demo.py": "needs a token; test_dds_scripts.py runs it against a stand-in",
+    "python grounded_sam2_tracking_demo_with_continuous_id_gd1.5.py": "needs a token; test_dds_scripts.py runs it too",
     "python grounded_sam2_tracking_camera_with_continuous_id.py --camera rtsp:": "needs a camera and a display",
 }
 RUN = [command for command in COMMANDS if not command.startswith(tuple(NOT_RUN))]
-NANO_SAM2, NANO_GDINO = "checkpoints/sam2.1_hiera_nano.pt", "gdino_checkpoints/nano"
-TRACKED = "outputs/grounded_sam2_tracking_demo_with_continuous_id/parade.jsonl"
 NUM_FRAMES = 3
-# What stands in for words of the commands: bundled footage and weights, and what the tests make.
-STAND_INS = {
-    "my.jpg": "assets/scene.jpg",
-    "photos/**/*.jpg": "assets/album/60[01].jpg",
-    "60": f"{NUM_FRAMES - 1}",  # the start frame
-    "checkpoints/sam2.1_hiera_large.pt": NANO_SAM2,
-    "gdino_checkpoints/grounding-dino-tiny": NANO_GDINO,
-    "gdino_checkpoints/groundingdino_swint_ogc.pth": NANO_GDINO,
+# Bundled footage and weights in place of a user's own; the last word for a flag counts.
+SMALL: dict[str, object] = {
+    "IMAGE_PATH": "assets/scene.jpg",
+    "IMAGES": "assets/album/60[01].jpg",
+    "START_FRAME_IDX": NUM_FRAMES - 1,
+    "MAX_FRAMES": NUM_FRAMES,
+    "SAM2_CHECKPOINT": "checkpoints/sam2.1_hiera_nano.pt",
+    "GDINO_MODEL_ID": "gdino_checkpoints/nano",
+    "GDINO_CHECKPOINT": "gdino_checkpoints/nano",
 }
-SHORT_CLIP = ("my.mp4", "assets/parade.mp4", "0")  # "0" is a camera
-SHORTENED = {"video-path": "{clip}", "max-frames": f"{NUM_FRAMES}", "florence2-model-id": "{florence2}"}
+CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
 
 Start = Callable[[str, Path], None]
 
@@ -95,27 +93,21 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, clip: Path, tiny_florence2: Path) -> Start:
-    """Run a command of the README on small footage and small models; its outputs go to a folder."""
+    """Run a command of the README, a script on small footage with small models and outputs in a folder."""
     monkeypatch.chdir(REPOSITORY)
-    made = {"clip": clip, "florence2": tiny_florence2}
-    stand_ins = STAND_INS | dict.fromkeys(SHORT_CLIP, str(clip))
-    stand_ins["gdino_checkpoints/Florence-2-large"] = str(tiny_florence2)
 
     def start(command: str, output_dir: Path) -> None:
-        words = shlex.split(command, comments=True)
-        stand_ins[TRACKED] = str(output_dir / "parade.jsonl")
-        flags = [stand_ins.get(word, word) for word in words[3 if words[1] == "-m" else 2 :]]
-        if words[1] == "-m":
-            monkeypatch.setattr("sys.argv", [words[2], *flags])
-            runpy.run_module(words[2], run_name="__main__")
+        _, *words = shlex.split(command, comments=True)
+        if words[0] == "-m":
+            monkeypatch.setattr("sys.argv", words[1:])
+            runpy.run_module(words[1], run_name="__main__")
             return
-        settings = setting_comments((REPOSITORY / words[1]).read_text(encoding="utf-8"))
-        for name, value in (SHORTENED | {"output-dir": f"{output_dir}"}).items():
-            has_flag = any(flag.replace("_", "-") == f"--{name}" for flag in flags)
-            if name.upper().replace("-", "_") in settings and not has_flag:
-                flags += [f"--{name}", value.format(**made)]
-        monkeypatch.setattr("sys.argv", [words[1], *flags])
-        runpy.run_path(words[1], run_name="__main__")
+        made = {"VIDEO_PATH": clip, "CAMERA": clip, "FLORENCE2_MODEL_ID": tiny_florence2, "OUTPUT_DIR": output_dir}
+        for setting in setting_comments((REPOSITORY / words[0]).read_text(encoding="utf-8")):
+            if setting in SMALL | made:
+                words += [f"--{setting.lower()}", str((SMALL | made)[setting])]
+        monkeypatch.setattr("sys.argv", words)
+        runpy.run_path(words[0], run_name="__main__")
 
     return start
 
@@ -131,16 +123,15 @@ def test_command_is_not_run(command: str) -> None:
 
 @pytest.mark.parametrize("command", RUN)
 def test_command_runs(command: str, start: Start, tmp_path: Path) -> None:
+    commands = [command]
     if command.startswith("make demo"):
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
         (recipe,) = re.findall(r"^demo:.*\n((?:\t.+\n)+)", makefile, flags=re.MULTILINE)
-        commands = re.findall(r"^\t\$\(PY\) (.+)", recipe, flags=re.MULTILINE)
+        commands = re.findall(r"^\t(\$\(PY\) .+)", recipe, flags=re.MULTILINE)
         assert len(commands) == 2
-        commands = [f"python {each}".replace("--start-frame-idx 30", "--start-frame-idx 60") for each in commands]
-    elif TRACKED in command:
-        commands = [f"python {Path(TRACKED).parent.name.removeprefix('outputs/')}.py", command]
-    else:
-        commands = [command]
+    elif "export_formats" in command:  # of what a tracking script wrote
+        tracked = next(word for word in command.split() if word.endswith(".jsonl"))
+        commands = [f"python {CONTINUOUS_SCRIPT}", command.replace(tracked, str(tmp_path / "parade.jsonl"))]
     for each in commands:
         start(each, tmp_path)
     assert list(tmp_path.iterdir())
