@@ -35,7 +35,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union
+from typing import Any, Literal, NoReturn, Protocol, Union
 
 __all__ = ["override_from_flags", "setting_comments", "settings_of"]
 
@@ -292,7 +292,13 @@ def _spellings(name: str, known: Collection[str]) -> list[str]:
     return [name] if former is None or former in known else [name, former]
 
 
-def _add_flag(parser: argparse._ActionsContainer, names: Sequence[str], kind: Any, default: Any, comment: str) -> None:
+class _TakesFlags(Protocol):
+    """A parser, or a group of its flags."""
+
+    def add_argument(self, *names: str, **options: Any) -> Any: ...
+
+
+def _add_flag(parser: _TakesFlags, names: Sequence[str], kind: Any, default: Any, comment: str) -> None:
     """Add the flag of one setting: its name, and the names it had before."""
     name = names[0]
     words = [(each.lower().replace("_", "-"), each.lower()) for each in names]  # in kebab and snake case

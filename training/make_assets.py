@@ -86,7 +86,7 @@ def cut_real_clips(opencv_doc: Path) -> None:
     samples = opencv_doc / "usr/share/doc/opencv-doc"
     walkers, cup = samples / "examples/data/vtest.avi", samples / "opencv4/html/cup.mp4.gz"
     cut_video(walkers, ASSETS / "walkers.mp4", range(487, 547), slice(200, 576), slice(300, 768), (468, 376))
-    cut_video(cup, ASSETS / "cup.mp4", range(0, 180), slice(0, 480), slice(0, 640), (480, 360))
+    cut_video(cup, ASSETS / "cup.mp4", range(180), slice(0, 480), slice(0, 640), (480, 360))
 
 
 def make_bundled_scene() -> Scene:
