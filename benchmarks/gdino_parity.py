@@ -96,7 +96,7 @@ def compare(reference: Any, model: GroundingDINO, image: Tensor, prompts: list[l
         expected_cells = expected.enc_outputs_class.amax(dim=-1).topk(model.config.num_queries, dim=1).indices
 
         seen: dict[str, Tensor] = {}
-        handle = model.transformer.encoder.register_forward_hook(lambda _, __, output: seen.update(cells=output[0]))  # noqa: B023
+        handle = model.transformer.encoder.register_forward_hook(lambda *call: seen.update(cells=call[-1][0].cells))  # noqa: B023
         select = model.transformer.select
         model.transformer.select = lambda scores: seen.setdefault("selected", select(scores))  # noqa: B023
         started = time.perf_counter()

@@ -24,8 +24,9 @@ from tiny_gdino import (
 
 from grounding_dino.groundingdino.models import layers
 from grounding_dino.groundingdino.models.encoder import DeformableEncoderLayer
+from grounding_dino.groundingdino.models.features import ImageFeatures, TextFeatures
 from grounding_dino.groundingdino.models.fusion import BiAttention
-from grounding_dino.groundingdino.models.grounding_dino import DetectorOutput, GroundingDINO, TextFeatures
+from grounding_dino.groundingdino.models.grounding_dino import DetectorOutput, GroundingDINO
 from grounding_dino.groundingdino.models.position_encoding import encode_boxes, encode_cells, sine_encoding
 from grounding_dino.groundingdino.models.transformer import anchor_boxes
 from grounding_dino.groundingdino.weights import build_model
@@ -251,12 +252,13 @@ def test_encoder_layer_in_blocks_equals_all_at_once(monkeypatch, batch: int):
     layer = DeformableEncoderLayer(8, num_heads=2, num_levels=2, num_points=1, dim_feedforward=6, layer_norm_eps=1e-5)
     shapes = ((3, 4), (2, 2))
     vision, position = torch.randn(batch, 16, 8), torch.randn(1, 16, 8)
-    arguments = position, torch.rand(batch, 16, 2, 2), shapes, torch.rand(batch, 16) > 0.8
-    expected = layer(vision, *arguments)
+    points, level_sizes = torch.rand(batch, 16, 2, 2), torch.tensor([(4.0, 3.0), (2.0, 2.0)]).expand(batch, 2, 2)
+    images = ImageFeatures(vision, position, shapes, level_sizes, torch.rand(batch, 16) > 0.8)
+    expected = layer(images, points)
     monkeypatch.setattr(layers, "ROWS_AT_ONCE", 6)
     with torch.inference_mode():
         assert len(layers.row_blocks(vision)) == {1: 3, 2: 6, 9: 16}[batch]
-        assert torch.allclose(layer(vision, *arguments), expected, atol=1e-6)
+        assert torch.allclose(layer(images, points), expected, atol=1e-6)
 
 
 def test_sine_encoding_is_that_of_the_paper():

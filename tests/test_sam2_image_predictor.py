@@ -8,7 +8,7 @@ from tiny_sam2 import TINY, make_image, make_tiny_model
 
 from sam2 import build_sam
 from sam2.modeling.sam2_base import SAM2Base
-from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.sam2_image_predictor import LOW_RES_LIMIT, SAM2ImagePredictor
 from sam2.transforms import SAM2Transforms, as_rgb_array
 
 HEIGHT, WIDTH = 50, 90
@@ -344,3 +344,14 @@ class TestImages:
     def test_points_in_pixels_need_a_size(self) -> None:
         with pytest.raises(ValueError, match="orig_hw"):
             self.transforms.transform_coords(torch.zeros(1, 2), normalize=True)
+
+
+def test_what_a_mask_prompt_looks_like_is_public(model: SAM2Base) -> None:
+    predictor = SAM2ImagePredictor(model)
+    predictor.set_image(make_image(48, 80))
+    _, _, low_res_logits = predictor.predict(box=[5, 5, 40, 30], multimask_output=False)
+    assert low_res_logits.shape == (1, predictor.mask_input_size, predictor.mask_input_size)
+    coords = predictor.transforms.transform_boxes(torch.tensor([[5.0, 5.0, 40.0, 30.0]]), True, (48, 80))
+    logits, ious = predictor.decode(boxes=coords, multimask_output=False)
+    assert torch.equal(logits[0].clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT), torch.from_numpy(low_res_logits))
+    assert ious.shape == (1, 1)

@@ -64,7 +64,7 @@ EDITS: dict[str, list[Edit]] = {
 
 
 def tracked(predictor: SAM2VideoPredictor, clip: list[np.ndarray], **kwargs: Any) -> InferenceState:
-    """Two objects, tracked from the first frame to the last. Edits are of the first one; on the edited frame the other is
+    """Two objects, tracked from the first frame to the last. Edits are of the first; on the edited frame the other is
     then tracked alone, which may change its last bit."""
     state = predictor.init_state(clip, history="all", **kwargs)
     prompt(predictor, state, 0, 1, 2)

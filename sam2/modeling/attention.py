@@ -39,12 +39,27 @@ class RoPEAttention(Attention):
         super().__init__(dim, num_heads=1, kv_dim=kv_dim)
         self.theta = theta
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, num_keys_without_position: int = 0) -> Tensor:
-        """Queries (1 or B, Q, C), keys and values (B, K, C_kv) → (B, Q, C)."""
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        num_keys_without_position: int = 0,
+        key_rotations: Tensor | None = None,
+    ) -> Tensor:
+        """Queries (1 or B, Q, C), keys and values (B, K, C_kv) → (B, Q, C).
+
+        Args:
+            q, k, v: see above.
+            num_keys_without_position: how many keys at the end are not turned.
+            key_rotations: (T, C / 2) complex, how the others are turned, T by T; None: as the Q queries are.
+        """
         q = self.q_proj(q)
         side = math.isqrt(q.shape[1])
         rotations = rope_rotations(q.shape[2], side, side, self.theta, q.device)
         q = rotate(q, rotations).expand(len(k), -1, -1)
+        if key_rotations is not None:
+            rotations = key_rotations
         is_plain_inference = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         if v.shape[2] < q.shape[2] and q.dtype == torch.float32 and q.device.type == "cpu" and is_plain_inference:
             # An average of projected values is the projected average of the values, which are narrower.

@@ -32,9 +32,11 @@ class MemoryAttentionLayer(nn.Module):
         q = self.norm1(frame)
         return frame + self.self_attn(q, q, q)
 
-    def attend_to_memory(self, frame: Tensor, keys: Tensor, memory: Tensor, num_pointer_tokens: int) -> Tensor:
+    def attend_to_memory(
+        self, frame: Tensor, keys: Tensor, memory: Tensor, num_pointer_tokens: int, rotations: Tensor | None
+    ) -> Tensor:
         """The rest: frame (1 or N, h·w, C), keys and memory (N, L, mem_dim) → (N, h·w, C)."""
-        frame = frame + self.cross_attn_image(self.norm2(frame), keys, memory, num_pointer_tokens)
+        frame = frame + self.cross_attn_image(self.norm2(frame), keys, memory, num_pointer_tokens, rotations)
         return frame + self._mlp(self.norm3(frame))
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -67,23 +69,31 @@ class MemoryAttention(nn.Module):
         """
         return self._stack()[0].attend_to_itself(frame + 0.1 * frame_pe)
 
-    def forward(self, attended: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int) -> Tensor:
+    def forward(
+        self,
+        attended: Tensor,
+        memory: Tensor,
+        memory_pe: Tensor,
+        num_pointer_tokens: int,
+        rotations: Tensor | None = None,
+    ) -> Tensor:
         """Condition a frame on the memories of N objects.
 
         Args:
             attended: (1 or N, h·w, C) from `attend_to_frame`; 1 when the objects share the frame.
-            memory: (N, L, mem_dim), spatial memories of h·w tokens each, then the pointer tokens.
+            memory: (N, L, mem_dim), spatial memories of T tokens each, then the pointer tokens.
             memory_pe: (1 or N, L, mem_dim).
             num_pointer_tokens: how many tokens at the end are pointers.
+            rotations: (T, C / 2) complex, how the tokens of a spatial memory are turned; None: as the frame's cells.
 
         Returns:
             (N, h·w, C).
         """
         keys = memory + memory_pe
         first, *others = self._stack()
-        x = first.attend_to_memory(attended, keys, memory, num_pointer_tokens)
+        x = first.attend_to_memory(attended, keys, memory, num_pointer_tokens, rotations)
         for layer in others:
-            x = layer.attend_to_memory(layer.attend_to_itself(x), keys, memory, num_pointer_tokens)
+            x = layer.attend_to_memory(layer.attend_to_itself(x), keys, memory, num_pointer_tokens, rotations)
         return self.norm(x)
 
     def _stack(self) -> list[MemoryAttentionLayer]:

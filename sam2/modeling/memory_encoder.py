@@ -90,6 +90,11 @@ class WholeMemory(nn.Module):
         mem_dim, height, width = shape
         return sine_position_encoding(mem_dim, height, width, device, dtype).flatten(2).transpose(1, 2)
 
+    def rotations(self, channels: int, theta: float, device: torch.device) -> Tensor | None:
+        """How memory attention turns the L tokens, (L, channels / 2) complex, see `rope_rotations`; 1 leaves a token as
+        it is. None: the tokens are the cells of the frame."""
+        return None
+
 
 def build_memory_compressor(config: SAM2Config) -> WholeMemory:
     """The compressor that `config.memory_compressor` names.

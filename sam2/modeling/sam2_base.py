@@ -308,7 +308,8 @@ class SAM2Base(nn.Module):
     ) -> Tensor:
         """Features (N, C, h, w) of frames (1 or N, h·w, C), see `attend_to_frame`, after reading the memories of N
         objects, see `assemble_memory`."""
-        conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens)
+        rotations = self.memory_compressor.rotations(self.config.d_model, self.config.rope_theta, self.device)
+        conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens, rotations)
         return conditioned.transpose(1, 2).unflatten(2, (self.embedding_size, self.embedding_size))
 
 

@@ -105,7 +105,7 @@ class FeatureEnhancer(nn.Module):
 
 
 def reference_points(images: ImageFeatures) -> Tensor:
-    """Where the cells of all levels lie on all levels: (B, S, L, 2) float32 x, y in 0..1 of a level with its padding."""
+    """(B, S, L, 2) float32: where the cells of all levels lie on each level, x, y in 0..1 of it and its padding."""
     centres = relative_centres(images.spatial_shapes, images.level_sizes)
     return centres[:, :, None] * images.valid_ratios[:, None]
 

@@ -1,0 +1,75 @@
+"""The parts of SAM 2 that a configuration chooses: the trunk of the image encoder and the memory compressor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_sam2_video_predictor import HEIGHT, WIDTH, make_predictor, prompt
+from tiny_sam2 import TINY, make_tiny_model
+from torch import Tensor
+
+from sam2.config import apply_overrides
+from sam2.modeling.image_encoder import build_trunk
+from sam2.modeling.memory_encoder import WholeMemory, build_memory_compressor
+from sam2.modeling.position_encoding import rope_rotations
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "vgg"}, "expected the backbone 'hiera', got 'vgg'"),
+        ({"memory_compressor": "zip"}, "expected the memory_compressor 'none', got 'zip'"),
+    ],
+)
+def test_an_unknown_part_is_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_tiny_model(**changes)
+
+
+def test_parts_can_be_named_by_an_override() -> None:
+    config = apply_overrides(TINY, ["++model.backbone=hiera", "memory_compressor=none"])
+    assert config == TINY
+    assert type(build_memory_compressor(config)) is WholeMemory
+
+
+def test_a_trunk_says_what_its_levels_are() -> None:
+    trunk = build_trunk(TINY)
+    levels = trunk(torch.zeros(1, 3, 64, 64))
+    assert tuple(level.shape[1] for level in levels) == trunk.level_channels
+    assert [level.shape[-1] for level in levels] == [64 // stride for stride in (4, 8, 16, 32)]
+
+
+class Halved(WholeMemory):
+    """Every second row and column, averaged."""
+
+    def forward(self, memory: Tensor) -> Tensor:
+        return F.avg_pool2d(memory, 2)
+
+    def rotations(self, channels: int, theta: float, device: torch.device) -> Tensor:
+        return rope_rotations(channels, 2, 2, theta, device)
+
+
+class SameSize(WholeMemory):
+    """The whole memory, with its rotations spelled out."""
+
+    def rotations(self, channels: int, theta: float, device: torch.device) -> Tensor:
+        return rope_rotations(channels, 4, 4, theta, device)
+
+
+def test_a_memory_compressor_makes_what_is_stored_and_read_smaller() -> None:
+    clip = [np.random.default_rng(i).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8) for i in range(4)]
+    runs, stored = [], []
+    for compressor in (WholeMemory(), SameSize(), Halved()):
+        predictor = make_predictor()
+        predictor.memory_compressor = compressor
+        state = predictor.init_state(clip)
+        prompt(predictor, state, 0, 1, 2)
+        runs.append(torch.cat([masks for _, _, masks in predictor.propagate_in_video(state)]))
+        memory = state.objects[1].non_cond[1].maskmem
+        assert memory is not None
+        stored.append(tuple(memory.shape))
+    assert stored == [(1, 32, 4, 4), (1, 32, 4, 4), (1, 32, 2, 2)]
+    assert torch.equal(runs[0], runs[1])
+    assert torch.equal(runs[0][:2], runs[2][:2]) and not torch.equal(runs[0], runs[2]) and runs[2].isfinite().all()
