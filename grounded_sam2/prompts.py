@@ -10,9 +10,9 @@ The notation of a prompt that is one text:
 | `e-scooter@0.3=kick scooter.` | both; the threshold holds for all names |
 | `car. not a toy car.` | cars, but no box that is more surely a toy car; "toy car" is never a label |
 
-A dot between two digits belongs to its phrase ("3.5 inch disk"). In a list of phrases, each entry is one phrase and "@",
-"=" and all marks within it are plain characters (`["a@b.com", "E=mc2"]`); only "not " at its start means what it does
-in a text. A `Prompt` made by hand is taken as it is: `Prompt(("not for sale sign",))`.
+A dot between two digits belongs to its phrase ("3.5 inch disk"). In a list of phrases, each entry is one phrase, and
+"@", "=" and all marks within it are plain characters (`["a@b.com", "E=mc2"]`); only "not " at its start means what it
+does in a text. A `Prompt` made by hand is taken as it is: `Prompt(("not for sale sign",))`.
 
 The wanted phrases are what a user gets back as labels. A phrase's position among them is its `class_id`.
 """
@@ -21,7 +21,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,10 @@ _NEGATION = re.compile(r"not(?: (?:an?|the)(?= ))?(?: |$)")
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What a prompt asks for. All phrases are trimmed and in lower case; none appears twice.
+class Prompt(Sequence[str]):
+    """What a prompt asks for; as a sequence, its wanted phrases, and so no more than a list for who wants no more.
+
+    All phrases are trimmed and in lower case; none appears twice.
 
     Attributes:
         phrases: what is wanted, at least one; they become labels, and `class_id` is the index here.
@@ -65,6 +67,18 @@ class Prompt:
             if not 0 <= threshold <= 1:
                 raise ValueError(f"expected a threshold in [0, 1] for {name!r}, got {threshold}")
 
+    def __len__(self) -> int:
+        return len(self.phrases)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.phrases[index]
+
     @property
     def looked_for(self) -> list[str]:
         """The wanted phrases, then the unwanted ones."""
@@ -84,8 +98,8 @@ class Prompt:
         return join_phrases(terms)
 
 
-# A text, a list of phrases, or what one of them was read as.
-TextPrompt: TypeAlias = str | Sequence[str] | Prompt
+# A text, a list of phrases, or the `Prompt` that one of them was read as.
+TextPrompt: TypeAlias = str | Sequence[str]
 
 
 def read_prompt(text_prompt: TextPrompt) -> Prompt:
@@ -187,9 +201,8 @@ def _read_threshold(number: str, part: str) -> float:
     except ValueError:
         threshold = -1.0
     if not 0 <= threshold <= 1:
-        raise ValueError(
-            f"expected a number in [0, 1] behind '@', got {part!r}; a phrase with '@' in it goes in a list"
-        )
+        cure = "a phrase with '@' in it goes in a list"
+        raise ValueError(f"expected a number in [0, 1] behind '@', got {part!r}; {cure}")
     return threshold
 
 

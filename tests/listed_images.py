@@ -6,6 +6,7 @@ import numpy as np
 
 from grounded_sam2.batch import ListedImage
 from grounded_sam2.images import write_image
+from grounded_sam2.prompts import Prompt
 
 PROMPT = "dog. tree."
 PHRASES = ("dog", "tree")
@@ -18,7 +19,7 @@ def write_images(folder: Path, *names: str) -> list[Path]:
 
 
 def listed_as(*names: str, folder: Path = Path()) -> list[ListedImage]:
-    return [ListedImage(folder / name, name, name.rpartition(".")[0], PHRASES) for name in names]
+    return [ListedImage(folder / name, name, name.rpartition(".")[0], Prompt(PHRASES)) for name in names]
 
 
 def write_bad_images(folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from grounded_sam2.batch import batch as batch_module
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import write_json
 from grounded_sam2.images import read_image, write_image
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import Prompt, parse_prompt
 
 # ---- reading ----
 
@@ -94,7 +94,9 @@ class GreyDetector:
 def test_each_image_is_looked_at_for_its_own_prompt() -> None:
     prompts = [("dog", "tree"), ("car",), ("dog", "tree"), ("tree", "dog")]
     greys = [1, 0, 5, 1]
-    listed = [ListedImage(Path(f"{row}.jpg"), f"{row}.jpg", f"{row}", phrases) for row, phrases in enumerate(prompts)]
+    listed = [
+        ListedImage(Path(f"{row}.jpg"), f"{row}.jpg", f"{row}", Prompt(phrases)) for row, phrases in enumerate(prompts)
+    ]
     detector = GreyDetector()
     batch = ImageBatch(listed, [np.full((20, 20, 3), grey, np.uint8) for grey in greys])
     found = detect_batch(detector, batch, 0.4, 0.3)
@@ -106,6 +108,9 @@ def test_each_image_is_looked_at_for_its_own_prompt() -> None:
     ]
     assert all(options == {"box_threshold": 0.4, "text_threshold": 0.3} for _, _, options in detector.calls)
     assert detect_batch(detector, ImageBatch()) == []
+    detect_batch(detector, ImageBatch(listed[1:2], batch.images[1:2]), aliases={"car": "auto"}, top_k=2)
+    options = detector.calls[-1][2]
+    assert options == {"box_threshold": 0.35, "text_threshold": 0.25, "aliases": {"car": "auto"}, "top_k": 2}
 
 
 # ---- what is finished ----
@@ -141,6 +146,17 @@ def test_a_later_run_goes_on(tmp_path: Path, images: list[ListedImage]) -> None:
         assert unfinished(folder, images) == ""
         assert [image.image_id for image in folder.exported(images)] == [1, 2, 3]
     with BatchFolder(tmp_path / "out", settings, overwrite=True) as folder:
+        assert unfinished(folder, images) == "abc"
+
+
+@pytest.mark.parametrize("other", ["dog. tree@0.5", "dog=puppy. tree", "dog. tree. not a bush", "tree. dog"])
+def test_another_prompt_is_done_again(tmp_path: Path, images: list[ListedImage], other: str) -> None:
+    with BatchFolder(tmp_path / "out", {}) as folder:
+        finish(folder, *images)
+        assert unfinished(folder, list_images(tmp_path / "in", other)) == "abc"
+        finish(folder, *list_images(tmp_path / "in", other))
+    with BatchFolder(tmp_path / "out", {}) as folder:
+        assert unfinished(folder, list_images(tmp_path / "in", other)) == ""
         assert unfinished(folder, images) == "abc"
 
 

@@ -9,6 +9,7 @@ from grounded_sam2.batch import (
     all_phrases,
     list_images,
 )
+from grounded_sam2.prompts import Prompt
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -65,6 +66,20 @@ def test_a_list(tmp_path: Path, file_name: str, text: str, expected: list[tuple[
     listed = list_images(tmp_path / file_name, PROMPT)
     assert [(image.name, image.phrases) for image in listed] == expected
     assert [image.path for image in listed] == [tmp_path / name for name, _ in expected]
+
+
+def test_prompts_of_a_list_say_all_that_a_prompt_can(tmp_path: Path) -> None:
+    text = "a.jpg\tdog@0.3. not a wolf\na.jpg\tcat=kitten. not a toy wolf@0.5\nb.jpg"
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    first, second = list_images(tmp_path / "list.txt", PROMPT)
+    assert first.prompt == Prompt(
+        ("dog", "cat"), ("wolf", "toy wolf"), {"cat": ("kitten",)}, {"dog": 0.3, "toy wolf": 0.5}
+    )
+    assert first.phrases == ("dog", "cat") and second.prompt == Prompt(PHRASES)
+    assert all_phrases([first, second]) == ["dog", "cat", *(phrase for phrase in PHRASES if phrase != "dog")]
+    (tmp_path / "list.txt").write_text("a.jpg\tdog\na.jpg\tcat. not a dog", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"prompt of .*a.jpg: the prompt both wants 'dog' and does not"):
+        list_images(tmp_path / "list.txt", PROMPT)
 
 
 def test_files_about_images_that_differ_in_their_suffix_have_different_names(tmp_path: Path) -> None:

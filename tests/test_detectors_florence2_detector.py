@@ -130,6 +130,22 @@ def test_outline_gives_its_box(parrot: Florence2, images: list[np.ndarray]) -> N
     assert detections.mask is None
 
 
+def test_outlines_are_masks_where_they_are_asked_for(parrot: Florence2, images: list[np.ndarray]) -> None:
+    """In its pixels; an answer that is a box has a mask without pixels."""
+    detector = Florence2Detector(parrot, masks=True)
+    say(parrot, f"dog{OUTLINE}")
+    (detections,) = detector.detect(images[0], "dog")
+    assert detections.mask.shape == (1, *SIZE[::-1]) and detections.mask.dtype == bool
+    assert detections.mask[0, 3:12, 3:7].any() and not detections.mask[0, 20:].any()
+    say(parrot, f"dog{DOG}{CAT}")
+    (detections,) = detector.detect(images[0], "dog")
+    assert detections.mask.shape == (2, *SIZE[::-1]) and not detections.mask.any()
+    say(parrot, "")
+    assert detector.detect(images[0], "dog")[0].mask.shape == (0, *SIZE[::-1])
+    with pytest.raises(ValueError, match="phrase_grounding finds boxes only"):
+        Florence2Detector(parrot, task="phrase_grounding", masks=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "names"),
     [({}, ["cat"]), ({"class_agnostic_nms": False}, ["cat", "dog"]), ({"nms_threshold": None}, ["cat", "dog"])],

@@ -256,15 +256,69 @@ def test_no_images() -> None:
     assert TiledDetector(ColourDetector(), TILE).detect([], PROMPT) == []
 
 
-def test_masks_of_the_detector_are_left_out() -> None:
-    class Masking(ColourDetector):
-        def _find(self, image: np.ndarray, phrases: list[str]) -> sv.Detections:
-            detections = super()._find(image, phrases)
-            detections.mask = np.ones((len(detections), *image.shape[:2]), bool)
-            return detections
+class MaskingDetector(ColourDetector):
+    """Gives as masks the pixels of the phrase's colour in each box."""
 
-    (detections,) = TiledDetector(Masking(), TILE).detect(draw(SIZE, car=[(30, 30, 40, 40)]), PROMPT)
-    assert len(detections) == 1 and detections.mask is None
+    def _find(self, image: np.ndarray, phrases: list[str]) -> sv.Detections:
+        detections = super()._find(image, phrases)
+        masks = np.zeros((len(detections), *image.shape[:2]), bool)
+        for mask, box, class_id in zip(masks, detections.xyxy.astype(int), detections.class_id, strict=True):
+            inside = (slice(box[1], box[3]), slice(box[0], box[2]))
+            mask[inside] = (image[inside] == COLOURS[phrases[class_id]]).all(axis=-1)
+        detections.mask = masks
+        return detections
+
+
+@pytest.mark.parametrize("merge", ["nms", "nmm"])
+@pytest.mark.parametrize(
+    "boxes",
+    [[], [(30, 30, 40, 42)], [(10, 50, 330, 56)], [(330, 250, 340, 260), (90, 60, 110, 66), (20, 100, 300, 240)]],
+    ids=["none", "inside one tile", "joined pieces", "three"],
+)
+def test_masks_of_the_detector_are_kept(boxes: list[Box], merge: str) -> None:
+    """Each with a hole, so that it is not only the box filled."""
+    image = draw(SIZE, car=boxes)
+    for left, top, right, bottom in boxes:
+        image[(top + bottom) // 2, (left + right) // 2] = 0
+    (detections,) = TiledDetector(MaskingDetector(), TILE, overlap_ratio=OVERLAP, merge=merge).detect(image, PROMPT)
+    assert found_boxes(detections) == [("car", box) for box in sorted(boxes)]
+    assert detections.mask.shape == (len(boxes), 260, 340) and detections.mask.dtype == bool
+    for (left, top, right, bottom), mask in zip(detections.xyxy.astype(int), detections.mask, strict=True):
+        expected = np.zeros((260, 340), bool)
+        expected[top:bottom, left:right] = (image[top:bottom, left:right] == COLOURS["car"]).all(axis=-1)
+        np.testing.assert_array_equal(mask, expected)
+
+
+class RepaintDetector(ColourDetector):
+    """Takes a tire that is cut for a car, and a whole one less surely for a car than for a tire."""
+
+    def _find(self, image: np.ndarray, phrases: list[str]) -> sv.Detections:
+        found = super()._find(image, phrases)
+        rows, xyxy = np.flatnonzero(found.data["class_name"] == "tire"), found.xyxy
+        is_cut = (xyxy[rows, 0] == 0) | (xyxy[rows, 2] == image.shape[1])
+        class_id = found.class_id.copy()
+        class_id[rows[is_cut]] = phrases.index("car")
+        whole = rows[~is_cut]
+        return make_detections(
+            np.concatenate([xyxy, xyxy[whole]]),
+            np.concatenate([found.confidence, found.confidence[whole] - 0.1]),
+            np.concatenate([class_id, np.full(len(whole), phrases.index("car"))]),
+            phrases,
+            image.shape[1::-1],
+        )
+
+
+@pytest.mark.parametrize("top_k", [None, 1])
+@pytest.mark.parametrize("size", [SIZE, TILE])
+def test_what_is_unwanted_as_a_whole_is_not_wanted_in_pieces(size: tuple[int, int], top_k: int | None) -> None:
+    """In the whole image the tire is surely one; a tile that shows half of it says car."""
+    boxes = {"car": [(10, 10, 30, 26)], "tire": [(40, 30, 60, 90)] if size == TILE else [(60, 100, 160, 180)]}
+    tiled = TiledDetector(RepaintDetector(), TILE, overlap_ratio=OVERLAP)
+    (detections,) = tiled.detect(draw(size, **boxes), "car. not a tire.", top_k=top_k)
+    assert found_boxes(detections) == [("car", (10, 10, 30, 26))]
+    assert detections.class_id.tolist() == [0]
+    (both,) = tiled.detect(draw(size, **boxes), "car. tire.")
+    assert set(both.data["class_name"]) == {"car", "tire"}
 
 
 @pytest.mark.parametrize("merge", ["nms", "nmm"])

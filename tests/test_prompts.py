@@ -73,10 +73,10 @@ def test_prompt_of_another_type_is_a_value_error() -> None:
         ("car. not a toy car.", Prompt(("car",), ("toy car",))),
         ("Not THE toy car; car", Prompt(("car",), ("toy car",))),
         ("car. not an apple. not apple. not pears", Prompt(("car",), ("apple", "pears"))),
-        ("car. not a toy car@0.5=model car", Prompt(("car",), ("toy car",), {"toy car": ("model car",)}, {"toy car": 0.5})),
+        ("car. not a toy@0.5=doll", Prompt(("car",), ("toy",), {"toy": ("doll",)}, {"toy": 0.5})),
         ("not a. b", Prompt(("b",), ("a",))),
         ("notebook. nothing. not-a-car. a knot", Prompt(("notebook", "nothing", "not-a-car", "a knot"))),
-        ("straße@0.5。犬=いぬ。猫", Prompt(("straße", "犬", "猫"), aliases={"犬": ("いぬ",)}, thresholds={"straße": 0.5})),
+        ("straße@0.5。犬=いぬ。", Prompt(("straße", "犬"), (), {"犬": ("いぬ",)}, {"straße": 0.5})),
         ("car. @. =. @=", Prompt(("car",))),
         # in a list only "not" means something
         (["a@b.com", "E=mc2", "car@2", "car@", "=x"], Prompt(("a@b.com", "e=mc2", "car@2", "car@", "=x"))),
@@ -152,6 +152,13 @@ def test_merged_prompts_ask_for_all() -> None:
     assert merge_prompts([alone]) == alone
     with pytest.raises(ValueError, match="both wants 'dog' and does not"):
         merge_prompts([read_prompt("dog"), read_prompt("cat. not a dog")])
+
+
+def test_as_a_sequence_a_prompt_is_its_wanted_phrases() -> None:
+    prompt = read_prompt("car@0.2=auto. not a toy car. truck")
+    assert list(prompt) == ["car", "truck"] and len(prompt) == 2
+    assert (prompt[1], prompt[-2], prompt[:1], prompt.index("truck")) == ("truck", "car", ("car",), 1)
+    assert "car" in prompt and "toy car" not in prompt and "auto" not in prompt
 
 
 def test_unwanted_phrases_are_found_behind_the_wanted() -> None:

@@ -1,5 +1,6 @@
 """Boxes become masks."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.images import read_image
-from grounded_sam2.segment import refine, segment, segment_batch
+from grounded_sam2.segment import SAM2BoxSegmenter, refine, segment, segment_batch, segment_missing
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -70,6 +71,83 @@ def test_no_boxes_at_all_need_no_segmenter() -> None:
     nothing = make_detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), ["a"], (80, 60))
     [segmented] = segment_batch(None, [make_image(60, 80)], [nothing])  # type: ignore[arg-type]
     assert segmented.mask.shape == (0, 60, 80)
+
+
+class SquareSegmenter:
+    """Another segmenter: the mask of a box is all in it, that of points a pixel each."""
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+        self.asked: list[tuple[int, int, bool]] = []  # image, objects, with rough masks
+
+    def set_images(self, images: Sequence[np.ndarray]) -> None:
+        self.images = list(images)
+
+    def masks_of_boxes(
+        self, image_idx: int, boxes_xyxy: np.ndarray, rough_masks: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.asked.append((image_idx, len(boxes_xyxy), rough_masks is not None))
+        masks = np.zeros((len(boxes_xyxy), *self.images[image_idx].shape[:2]), bool)
+        for mask, (left, top, right, bottom) in zip(masks, boxes_xyxy.astype(int), strict=True):
+            mask[top:bottom, left:right] = True
+        return masks, np.full(len(masks), 0.5, np.float32)
+
+    def masks_of_points(
+        self, image_idx: int, points: np.ndarray, is_inside: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("nothing here asks with points")
+
+
+def test_another_segmenter_takes_the_place_of_sam_2() -> None:
+    segmenter, image, detections = SquareSegmenter(), make_image(60, 80), boxes(3)
+    segmented = segment(segmenter, image, detections)
+    assert [mask.sum() for mask in segmented.mask] == [36 * 26, 100, 80 * 60]
+    assert segmented.data["mask_score"].tolist() == [0.5] * 3
+    [first, nothing, second] = segment_batch(segmenter, [image] * 3, [boxes(1), boxes(0), boxes(2)])
+    assert (len(first), len(nothing), len(second)) == (1, 0, 2) and len(segmenter.images) == 2
+    assert nothing.mask.shape == (0, 60, 80)
+    masks = np.zeros((1, 60, 80), bool)
+    masks[0, 5:9, 5:9] = masks[0, 20:30, 40:60] = True
+    refined = refine(segmenter, image, replace(boxes(1), mask=masks))
+    np.testing.assert_array_equal(refined.mask, masks)  # two parts, each the box around it
+    assert segmenter.asked == [(0, 3, False), (0, 1, False), (1, 2, False), (0, 2, True)]
+
+
+def test_masks_that_are_there_are_kept() -> None:
+    segmenter, image = SquareSegmenter(), make_image(60, 80)
+    masks = np.zeros((3, 60, 80), bool)
+    masks[0, 5, 5] = masks[2, 7, 7] = True
+    some = replace(boxes(3), mask=masks)
+    kept = segment_missing(segmenter, image, some)
+    assert [mask.sum() for mask in kept.mask] == [1, 100, 1] and masks.sum() == 2
+    assert "mask_score" not in kept.data
+    assert segmenter.asked == [(0, 1, False)]
+    for count in (0, 1, 3):
+        np.testing.assert_array_equal(
+            segment_missing(segmenter, image, boxes(count)).mask, segment(segmenter, image, boxes(count)).mask
+        )
+    all_there = replace(boxes(3), mask=np.ones((3, 60, 80), bool))
+    assert segment_missing(None, image, all_there) is all_there  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"masks: expected \(1, 60, 80\), got \(1, 80, 60\)"):
+        segment_missing(segmenter, image, replace(boxes(1), mask=np.zeros((1, 80, 60), bool)))
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_points_become_the_masks_of_the_predictor(predictor: SAM2ImagePredictor, num_images: int) -> None:
+    images = [make_image(60, 80), make_image(50, 40)][:num_images]
+    segmenter = SAM2BoxSegmenter(predictor)
+    segmenter.set_images(images)
+    points = np.array([[[10, 10], [30, 40]], [[20, 5], [1, 1]], [[3, 3], [4, 4]]], np.float32)
+    is_inside = np.array([[True, False], [True, True], [True, False]])
+    found = [segmenter.masks_of_points(row, points[:count], is_inside[:count]) for row, count in enumerate((3, 1))
+             if row < num_images]  # fmt: skip
+    for image, (masks, scores) in zip(images, found, strict=True):
+        assert masks.shape == (len(scores), *image.shape[:2]) and masks.dtype == bool and scores.dtype == np.float32
+        predictor.set_image(image)
+        for mask, score, coords, inside in zip(masks, scores, points, is_inside, strict=False):
+            expected, expected_score, _ = predictor.predict(coords, inside.astype(int), multimask_output=False)
+            assert (expected[0].astype(bool) != mask).sum() <= 1e-3 * mask.size
+            assert score == pytest.approx(expected_score[0], abs=1e-4)
 
 
 def test_boxes_do_not_depend_on_each_other(predictor: SAM2ImagePredictor) -> None:

@@ -17,10 +17,18 @@ from typing import Any, BinaryIO
 import supervision as sv
 
 from grounded_sam2.batch.image_list import ListedImage
-from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector
+from grounded_sam2.detectors.base import (
+    DEFAULT_BOX_THRESHOLD,
+    DEFAULT_TEXT_THRESHOLD,
+    Aliases,
+    Detector,
+    Threshold,
+    given_options,
+)
 from grounded_sam2.export.images import ExportedImage
 from grounded_sam2.files import check_writable, writing_to
 from grounded_sam2.images import RGBImage, read_image
+from grounded_sam2.prompts import Prompt
 
 __all__ = ["BatchFolder", "ImageBatch", "detect_batch", "read_batches"]
 
@@ -99,27 +107,32 @@ def _read(image: ListedImage) -> RGBImage | str:
 def detect_batch(
     detector: Detector,
     batch: ImageBatch,
-    box_threshold: float = DEFAULT_BOX_THRESHOLD,
-    text_threshold: float = DEFAULT_TEXT_THRESHOLD,
+    box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
+    text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+    *,
+    aliases: Aliases | None = None,
+    top_k: int | None = None,
 ) -> list[sv.Detections]:
-    """Find in each image the phrases of its own prompt; images with the same ones go to the detector together.
+    """Find in each image what its own prompt asks for; images with the same prompt go to the detector together.
 
     Args:
         detector: finds the boxes.
         batch: B images.
-        box_threshold: see `Detector.detect`.
+        box_threshold: see `Detector.detect`; a mapping must fit every prompt.
         text_threshold: likewise.
+        aliases: likewise.
+        top_k: see `Detector.detect`.
 
     Returns:
         B detections; `class_id` is the index in the image's own phrases.
     """
-    rows_of: dict[tuple[str, ...], list[int]] = {}
+    rows_of: dict[Prompt, list[int]] = {}
     for row, image in enumerate(batch.listed):
-        rows_of.setdefault(image.phrases, []).append(row)
+        rows_of.setdefault(image.prompt, []).append(row)
+    options = given_options(box_threshold, text_threshold, aliases, top_k)
     found: dict[int, sv.Detections] = {}
-    for phrases, rows in rows_of.items():
-        images = [batch.images[row] for row in rows]
-        of_rows = detector.detect(images, phrases, box_threshold=box_threshold, text_threshold=text_threshold)
+    for prompt, rows in rows_of.items():
+        of_rows = detector.detect([batch.images[row] for row in rows], prompt, **options)
         found.update(zip(rows, of_rows, strict=True))
     return [found[row] for row in range(len(batch.listed))]
 
@@ -264,11 +277,17 @@ class BatchFolder:
 
 
 def _record(image: ListedImage) -> dict[str, Any]:
-    """What tells an image and its prompt from later versions of them."""
-    status = image.path.stat()
+    """What tells an image and its prompt from later versions of them, as JSON gives it back."""
+    status, prompt = image.path.stat(), image.prompt
+    more = {
+        "unwanted": list(prompt.unwanted),
+        "aliases": {phrase: list(aliases) for phrase, aliases in prompt.aliases.items()},
+        "thresholds": dict(prompt.thresholds),
+    }
     return {
         "name": image.name,
-        "phrases": list(image.phrases),
+        "phrases": list(prompt.phrases),
+        **{name: value for name, value in more.items() if value},
         "num_bytes": status.st_size,
         "modified_ns": status.st_mtime_ns,
     }

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grounded_sam2.images import IMAGE_SUFFIXES
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import Prompt, TextPrompt, merge_prompts, read_prompt
 
 __all__ = ["ListedImage", "all_phrases", "list_images"]
 
-Prompt = str | Sequence[str] | None
+_OwnPrompt = str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,21 @@ class ListedImage:
         path: of the file, which may not be there or be no image.
         name: its path within the folder that holds all listed images, with "/"; unique.
         stem: what files about it are called: `name` without its suffix, or with it where that alone tells two apart.
-        phrases: what to look for, see `grounded_sam2.prompts.parse_prompt`.
+        prompt: what to look for.
     """
 
     path: Path
     name: str
     stem: str
-    phrases: tuple[str, ...]
+    prompt: Prompt
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """What is wanted of the prompt; `class_id` is the index here."""
+        return self.prompt.phrases
 
 
-def list_images(source: str | os.PathLike[str], text_prompt: str | Sequence[str]) -> list[ListedImage]:
+def list_images(source: str | os.PathLike[str], text_prompt: TextPrompt) -> list[ListedImage]:
     """List images; none of them is opened.
 
     Args:
@@ -64,20 +69,20 @@ def list_images(source: str | os.PathLike[str], text_prompt: str | Sequence[str]
         ValueError: the list cannot be read, or a prompt names nothing.
     """
     folder = Path(source) if Path(source).is_dir() else None
-    phrases_of: dict[Path, list[str]] = {}
-    for path, prompt in _entries(Path(source), os.fspath(source)):
+    prompts: dict[Path, Prompt] = {}
+    for path, own_prompt in _entries(Path(source), os.fspath(source)):
         try:
-            phrases = parse_prompt(text_prompt if prompt is None else prompt)
+            prompt = read_prompt(text_prompt if own_prompt is None else own_prompt)
+            prompts[path] = merge_prompts([prompts[path], prompt]) if path in prompts else prompt
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source}, prompt of {path}: {error}") from error
-        phrases_of.setdefault(path, []).extend(phrases)
-    if not phrases_of:
+    if not prompts:
         raise FileNotFoundError(
             f"no images in {source}: expected a folder of images, a pattern such as 'photos/*.jpg', or a list of "
             "paths (.txt, .csv, .json)"
         )
-    root = folder or os.path.commonpath([os.path.abspath(path.parent) for path in phrases_of])
-    names = {path: Path(os.path.relpath(path, root)).as_posix() for path in phrases_of}
+    root = folder or os.path.commonpath([os.path.abspath(path.parent) for path in prompts])
+    names = {path: Path(os.path.relpath(path, root)).as_posix() for path in prompts}
     stems = {path: name.removesuffix(path.suffix) for path, name in names.items()}
     counts = Counter(stem.lower() for stem in stems.values())  # some file systems take "A" and "a" for one
     return [
@@ -85,18 +90,18 @@ def list_images(source: str | os.PathLike[str], text_prompt: str | Sequence[str]
             path,
             names[path],
             names[path] if counts[stems[path].lower()] > 1 else stems[path],
-            tuple(dict.fromkeys(phrases)),
+            prompt,
         )
-        for path, phrases in phrases_of.items()
+        for path, prompt in prompts.items()
     ]
 
 
 def all_phrases(images: Sequence[ListedImage]) -> list[str]:
-    """Every phrase that is looked for in any of the images, in the order of first appearance."""
+    """Every phrase that is wanted in any of the images, in the order of first appearance."""
     return list(dict.fromkeys(phrase for image in images for phrase in image.phrases))
 
 
-def _entries(path: Path, source: str) -> Iterator[tuple[Path, Prompt]]:
+def _entries(path: Path, source: str) -> Iterator[tuple[Path, _OwnPrompt]]:
     """Paths of images with their own prompts, if they have any."""
     if path.is_dir():
         yield from ((file, None) for file in sorted(path.iterdir()) if _is_named_like_an_image(file))
@@ -121,19 +126,19 @@ def _is_named_like_an_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _lines(text: str) -> Iterator[tuple[str, Prompt]]:
+def _lines(text: str) -> Iterator[tuple[str, _OwnPrompt]]:
     for line in text.splitlines():
         name, _, prompt = line.partition("\t")
         if name.strip() and not name.startswith("#"):
             yield name.strip(), prompt.strip() or None
 
 
-def _rows(text: str) -> Iterator[tuple[str, Prompt]]:
+def _rows(text: str) -> Iterator[tuple[str, _OwnPrompt]]:
     for row in csv.DictReader(text.splitlines(), skipinitialspace=True):
         yield row["image"], row.get("prompt") or None
 
 
-def _members(text: str) -> Iterator[tuple[str, Prompt]]:
+def _members(text: str) -> Iterator[tuple[str, _OwnPrompt]]:
     listed = json.loads(text)
     if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
         yield from ((name, None) for name in listed)

@@ -39,6 +39,18 @@ class DetectOptions(TypedDict, total=False):
     top_k: int | None
 
 
+def given_options(
+    box_threshold: Threshold, text_threshold: Threshold, aliases: Aliases | None, top_k: int | None
+) -> DetectOptions:
+    """The options for a detector that is called by another: those that are None are not asked of it."""
+    options: DetectOptions = {"box_threshold": box_threshold, "text_threshold": text_threshold}
+    if aliases is not None:
+        options["aliases"] = aliases
+    if top_k is not None:
+        options["top_k"] = top_k
+    return options
+
+
 class Detector(Protocol):
     """Finds what a text prompt names."""
 

@@ -7,9 +7,11 @@ made for, and with it the objects. Here it looks at overlapping tiles, and once 
     (detections,) = detector.detect(image, "bird. boat.")
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +21,17 @@ from scipy.sparse.csgraph import connected_components
 from grounded_sam2.detectors.base import (
     DEFAULT_BOX_THRESHOLD,
     DEFAULT_TEXT_THRESHOLD,
+    Aliases,
     Detector,
     Image,
     Threshold,
     as_image_list,
     check_threshold,
     check_top_k,
+    given_options,
     make_detections,
 )
-from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.prompts import TextPrompt, read_prompt
 
 Merge: TypeAlias = Literal["nms", "nmm"]
 
@@ -59,8 +63,10 @@ class TiledDetector:
     image. Pieces of an object that is whole nowhere are joined. A piece that nothing completes is kept, but not within
     a whole box: there it is most often a part, taken for something else. What is left is merged as `merge` says.
 
+    Unwanted phrases count as any other until then, so that what is unwanted as a whole is not wanted in pieces.
+
     An image that fits in one tile is looked at once, as without tiles. At any time only `batch_size` tiles of one image
-    are with the detector. Masks that a detector makes are left out: SAM 2 makes them from the boxes.
+    are with the detector. Masks that a detector makes are kept, those of joined pieces together.
 
     Args:
         detector: what looks at each tile.
@@ -108,33 +114,35 @@ class TiledDetector:
     def detect(
         self,
         images: Image | Sequence[Image],
-        text_prompt: str | Sequence[str],
+        text_prompt: TextPrompt,
         *,
         box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
         text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
+        aliases: Aliases | None = None,
         top_k: int | None = None,
-        **options: Any,
     ) -> list[sv.Detections]:
         """Find the prompt's phrases in each image and its tiles; see `Detector.detect`.
 
-        Beyond the contract, `top_k` keeps that many boxes of each phrase in an image. Thresholds per phrase and
-        `options`, such as `aliases`, are handed on to the detector, which must take them.
+        Options that are not given are not asked of the detector, which so need not take them.
         """
         check_top_k(top_k)
-        if top_k is not None:
-            options["top_k"] = top_k
-        phrases = parse_prompt(text_prompt)
+        prompt = read_prompt(text_prompt)
         image_list = as_image_list(images)
-        detect = cast(Any, self.detector).detect  # the contract's thresholds are numbers, and it has no options
+        # among the best in a view may be what is not wanted
+        options = given_options(box_threshold, text_threshold, aliases, None if prompt.unwanted else top_k)
 
         def find(views: Sequence[Image]) -> list[sv.Detections]:
-            found = detect(views, text_prompt, box_threshold=box_threshold, text_threshold=text_threshold, **options)
-            return cast(list[sv.Detections], found)
+            return self.detector.detect(views, prompt.with_unwanted_found(), **options)
 
-        return [
-            self._merge(image, find, whole, phrases, top_k) if self._needs_tiles(image) else whole
-            for image, whole in zip(image_list, find(image_list), strict=True)
-        ]
+        found = []
+        for image, whole in zip(image_list, find(image_list), strict=True):
+            if self._needs_tiles(image):
+                found.append(self._merge(image, find, whole, prompt.phrases, top_k))
+            elif prompt.unwanted:
+                found.append(_made(_Boxes.of(whole), image, prompt.phrases, whole.mask is not None, top_k=top_k))
+            else:
+                found.append(whole)
+        return found
 
     def _needs_tiles(self, image: Image) -> bool:
         return image.shape[1] > self.slice_wh[0] or image.shape[0] > self.slice_wh[1]
@@ -151,22 +159,14 @@ class TiledDetector:
         boxes = _settle_pieces(_Boxes.joined([of_tiles, _Boxes.of(of_image)]), border, self.class_agnostic)
         if self.merge == "nmm":
             boxes = _merge_overlapping(boxes, self.merge_threshold, self.class_agnostic)
-        return make_detections(
-            boxes.xyxy,
-            boxes.confidence,
-            boxes.class_id,
-            phrases,
-            (width, height),
-            nms_threshold=self.merge_threshold if self.merge == "nms" else None,
-            class_agnostic=self.class_agnostic,
-            top_k=top_k,
-        )
+        nms_threshold = self.merge_threshold if self.merge == "nms" else None
+        return _made(boxes, image, phrases, of_image.mask is not None, nms_threshold, self.class_agnostic, top_k)
 
     def _find_in_tiles(self, image: Image, find: _Find, border: npt.NDArray[np.float32]) -> sv.Detections:
-        """Boxes of all tiles in pixels of the image; `data["cuts"]` marks sides that end at a border of the tile."""
+        """Boxes of all tiles in pixels of the image, with the `data` of `_of_tile`."""
 
         def look(tiles: list[Image]) -> list[sv.Detections]:
-            return [_mark_cuts(boxes, tile, border) for tile, boxes in zip(tiles, find(tiles), strict=True)]
+            return [_of_tile(boxes, tile, border) for tile, boxes in zip(tiles, find(tiles), strict=True)]
 
         slicer = sv.InferenceSlicer(
             look if self.batch_size > 1 else lambda tile: look([tile])[0],
@@ -178,51 +178,103 @@ class TiledDetector:
         return slicer(image)
 
 
-def _mark_cuts(boxes: sv.Detections, tile: Image, border: npt.NDArray[np.float32]) -> sv.Detections:
-    """A tile's boxes with `data["cuts"]`, (N, 4) bool: which sides (left, top, right, bottom) lie at its borders."""
+def _of_tile(boxes: sv.Detections, tile: Image, border: npt.NDArray[np.float32]) -> sv.Detections:
+    """What is found in a tile, with `data` that `_Boxes.of` reads when the boxes have been moved.
+
+    `data["cuts"]` is (N, 4) bool, which sides (left, top, right, bottom) lie at the tile's borders, `data["corners"]`
+    (N, 2) the left and top of the boxes in the tile, `data["outlines"]` (N,) what `_outlines_of` makes of the masks.
+    """
     if len(boxes) == 0:
         return sv.Detections.empty()
     height, width = tile.shape[:2]
     cuts = np.concatenate(
         [boxes.xyxy[:, :2] <= border, boxes.xyxy[:, 2:] >= np.array([width, height]) - border], axis=1
     )
-    return sv.Detections(boxes.xyxy, confidence=boxes.confidence, class_id=boxes.class_id, data={"cuts": cuts})
+    return sv.Detections(
+        boxes.xyxy,
+        confidence=boxes.confidence,
+        class_id=boxes.class_id,
+        data={"cuts": cuts, "corners": boxes.xyxy[:, :2].copy(), "outlines": _outlines_of(boxes)},
+    )
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A mask without the empty space around it: its left and top in pixels of the image, and (h, w) bool."""
+
+    left: int
+    top: int
+    pixels: _Flags
+
+    @classmethod
+    def of(cls, mask: _Flags) -> _Outline:
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(rows) == 0:
+            return cls(0, 0, np.zeros((0, 0), bool))
+        return cls(int(columns[0]), int(rows[0]), mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy())
+
+    def moved(self, offset: npt.NDArray[np.float32]) -> _Outline:
+        across, down = np.rint(offset).astype(int)
+        return _Outline(self.left + int(across), self.top + int(down), self.pixels)
+
+    def draw(self, mask: _Flags) -> None:
+        """Add it to an (H, W) mask of the image."""
+        height, width = self.pixels.shape
+        mask[self.top : self.top + height, self.left : self.left + width] |= self.pixels
+
+
+def _outlines_of(detections: sv.Detections) -> npt.NDArray[np.object_]:
+    """(N,) for each box the outlines, a tuple, that make its mask: none for a detector that finds no masks."""
+    outlines = np.empty(len(detections), dtype=object)
+    for index in range(len(outlines)):
+        outlines[index] = () if detections.mask is None else (_Outline.of(np.asarray(detections.mask[index])),)
+    return outlines
 
 
 @dataclass(frozen=True)
 class _Boxes:
-    """Boxes of one image: xyxy (N, 4) pixels, confidence (N,), class_id (N,), and which of their sides are cut."""
+    """Boxes of one image: xyxy (N, 4) pixels, confidence (N,), class_id (N,), cut sides, outlines of their masks."""
 
     xyxy: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     class_id: npt.NDArray[np.int64]
     cuts: _Flags  # (N, 4) left, top, right, bottom
+    outlines: npt.NDArray[np.object_]  # (N,), see `_outlines_of`
 
     @classmethod
-    def of(cls, detections: sv.Detections) -> "_Boxes":
+    def of(cls, detections: sv.Detections) -> _Boxes:
         """Those of detections, none of them cut if these do not say which are; with N = 0 they have no fields."""
         count = len(detections)
         confidence, class_id = (
             np.zeros(0) if count == 0 else column for column in (detections.confidence, detections.class_id)
         )
         cuts = detections.data.get("cuts", np.zeros((count, 4), bool))
+        xyxy = detections.xyxy.astype(np.float32).reshape(-1, 4)
+        outlines = np.array(detections.data.get("outlines", _outlines_of(detections)), dtype=object)
+        if "corners" in detections.data:
+            offsets = xyxy[:, :2] - np.asarray(detections.data["corners"], np.float32).reshape(-1, 2)
+            for index, offset in enumerate(offsets):
+                outlines[index] = tuple(outline.moved(offset) for outline in outlines[index])
         return cls(
-            detections.xyxy.astype(np.float32).reshape(-1, 4),
+            xyxy,
             np.asarray(confidence, np.float32),
             np.asarray(class_id, np.int64),
             np.array(cuts, bool).reshape(-1, 4),
+            outlines,
         )
 
     @classmethod
-    def joined(cls, parts: Sequence["_Boxes"]) -> "_Boxes":
+    def joined(cls, parts: Sequence[_Boxes]) -> _Boxes:
         """All boxes of one or more parts, in order."""
-        columns = zip(*((part.xyxy, part.confidence, part.class_id, part.cuts) for part in parts), strict=True)
+        columns = zip(
+            *((part.xyxy, part.confidence, part.class_id, part.cuts, part.outlines) for part in parts), strict=True
+        )
         return cls(*map(np.concatenate, columns))
 
-    def rows(self, kept: _Flags) -> "_Boxes":
-        return _Boxes(self.xyxy[kept], self.confidence[kept], self.class_id[kept], self.cuts[kept])
+    def rows(self, kept: _Flags) -> _Boxes:
+        return _Boxes(self.xyxy[kept], self.confidence[kept], self.class_id[kept], self.cuts[kept], self.outlines[kept])
 
-    def parted(self) -> tuple["_Boxes", "_Boxes"]:
+    def parted(self) -> tuple[_Boxes, _Boxes]:
         """The whole ones and the cut ones."""
         is_cut = np.logical_or.reduce(self.cuts, axis=1)
         return self.rows(~is_cut), self.rows(is_cut)
@@ -232,12 +284,44 @@ class _Boxes:
         """(N,) square pixels."""
         return cast(npt.NDArray[np.float32], (self.xyxy[:, 2:] - self.xyxy[:, :2]).prod(axis=1))
 
-    def merged(self) -> "_Boxes":
-        """One box around the N > 0 boxes, the most confident of which speaks for them."""
+    def merged(self) -> _Boxes:
+        """One box around the N > 0 boxes, the most confident of which speaks for them; its mask is all of theirs."""
         outermost = np.concatenate([self.xyxy[:, :2].argmin(axis=0), self.xyxy[:, 2:].argmax(axis=0)])
         best = self.rows(np.arange(len(self.xyxy)) == self.confidence.argmax())
         sides = (outermost, np.arange(4))
-        return _Boxes(self.xyxy[sides][None], best.confidence, best.class_id, self.cuts[sides][None])
+        outlines = np.empty(1, dtype=object)
+        outlines[0] = tuple(outline for of_box in self.outlines for outline in of_box)
+        return _Boxes(self.xyxy[sides][None], best.confidence, best.class_id, self.cuts[sides][None], outlines)
+
+
+def _made(
+    boxes: _Boxes,
+    image: Image,
+    phrases: Sequence[str],
+    has_masks: bool,
+    nms_threshold: float | None = None,
+    class_agnostic: bool = True,
+    top_k: int | None = None,
+) -> sv.Detections:
+    """Boxes in the form of the contract; see `make_detections`."""
+    height, width = image.shape[:2]
+    masks = None
+    if has_masks or boxes.outlines.astype(bool).any():
+        masks = np.zeros((len(boxes.outlines), height, width), bool)
+        for mask, outlines in zip(masks, boxes.outlines, strict=True):
+            for outline in outlines:
+                outline.draw(mask)
+    return make_detections(
+        boxes.xyxy,
+        boxes.confidence,
+        boxes.class_id,
+        phrases,
+        (width, height),
+        nms_threshold=nms_threshold,
+        class_agnostic=class_agnostic,
+        top_k=top_k,
+        masks=masks,
+    )
 
 
 def _settle_pieces(boxes: _Boxes, border: npt.NDArray[np.float32], class_agnostic: bool) -> _Boxes:

@@ -8,10 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
+from typing import TYPE_CHECKING
 
 import supervision as sv
 
-from grounded_sam2.detectors.base import Detector, Image
+from grounded_sam2.detectors.base import DetectOptions, Detector, Image
+from grounded_sam2.prompts import TextPrompt
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["FrameBudget"]
 
@@ -154,12 +159,7 @@ class _WatchedDetector:
         self._budget = budget
 
     def detect(
-        self,
-        images: Image | Sequence[Image],
-        text_prompt: str | Sequence[str],
-        *,
-        box_threshold: float = 0.35,
-        text_threshold: float = 0.25,
+        self, images: Image | Sequence[Image], text_prompt: TextPrompt, **options: Unpack[DetectOptions]
     ) -> list[sv.Detections]:
         self._budget._has_detected = True
-        return self._detector.detect(images, text_prompt, box_threshold=box_threshold, text_threshold=text_threshold)
+        return self._detector.detect(images, text_prompt, **options)

@@ -18,9 +18,9 @@ class Florence2Detector(PhraseDetector):
     """A `Detector` over Florence-2, asked for one phrase at a time, so that each box is of a known phrase.
 
     The model has no threshold of its own and seldom answers that there is nothing; `box_threshold` judges by the
-    confidence that `Florence2` works out. `text_threshold` is checked and otherwise has no effect, as the phrase of each
-    box is known. An image is encoded once, but the model writes one answer per phrase: time grows with the number of
-    phrases. A phrase that holds marks of the model's own, such as "<loc_5>", is a ValueError.
+    confidence that `Florence2` works out. `text_threshold` is checked and otherwise has no effect, as the phrase of
+    each box is known. An image is encoded once, but the model writes one answer per phrase: time grows with the number
+    of phrases. A phrase that holds marks of the model's own, such as "<loc_5>", is a ValueError.
 
     Args:
         florence2: the model; it may answer other questions too.
