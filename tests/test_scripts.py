@@ -322,7 +322,7 @@ def test_the_file_of_settings_that_the_readme_shows(load_script: Load, tmp_path:
         script = load_script(name)
         override_from_flags(vars(script), ["--settings", str(tmp_path / "my.toml")])
         assert script.SAM2_CHECKPOINT == "checkpoints/sam2.1_hiera_large.pt"
-        assert script.PROMPT_TYPE_FOR_VIDEO == prompt_type
+        assert prompt_type == script.PROMPT_TYPE_FOR_VIDEO
 
 
 # ---- what all scripts have in common ----
