@@ -35,7 +35,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol, Union
+from typing import Any, Literal, NoReturn, Union
 
 __all__ = ["override_from_flags", "setting_comments", "settings_of"]
 
@@ -90,7 +90,7 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
     groups = {heading: parser.add_argument_group(heading) for heading in dict.fromkeys(headings.values())}
     for name, comment in comments.items():
         group = groups[headings[name]] if name in headings else parser
-        _add_flag(group, _spellings(name, comments), kinds[name], namespace[name], comment)
+        _add_flag(group.add_argument, _spellings(name, comments), kinds[name], namespace[name], comment)
     try:
         parser.set_defaults(**_settings_in_file(_settings_path(path.name, argv), path, kinds))
     except (ValueError, OSError) as problem:
@@ -292,14 +292,8 @@ def _spellings(name: str, known: Collection[str]) -> list[str]:
     return [name] if former is None or former in known else [name, former]
 
 
-class _TakesFlags(Protocol):
-    """A parser, or a group of its flags."""
-
-    def add_argument(self, *names: str, **options: Any) -> Any: ...
-
-
-def _add_flag(parser: _TakesFlags, names: Sequence[str], kind: Any, default: Any, comment: str) -> None:
-    """Add the flag of one setting: its name, and the names it had before."""
+def _add_flag(add: Callable[..., Any], names: Sequence[str], kind: Any, default: Any, comment: str) -> None:
+    """Add the flag of one setting, by its name and the names it had before, with a parser's `add_argument`."""
     name = names[0]
     words = [(each.lower().replace("_", "-"), each.lower()) for each in names]  # in kebab and snake case
     spellings = list(dict.fromkeys(f"--{word}" for pair in words for word in pair))
@@ -313,7 +307,7 @@ def _add_flag(parser: _TakesFlags, names: Sequence[str], kind: Any, default: Any
     if kind is bool:
         options |= {"nargs": "?", "const": True, "type": _reader(bool, nullable), "metavar": "true|false"}
         negated = [f"--no{mark}{word}" for pair in words for mark, word in zip("-_", pair, strict=True)]
-        parser.add_argument(*negated, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
+        add(*negated, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
     elif _is_sequence(kind):
         options |= {"nargs": "+", "action": _ReadSequence, "kind": kind, "nullable": nullable, "metavar": "VALUE"}
     else:
@@ -321,9 +315,9 @@ def _add_flag(parser: _TakesFlags, names: Sequence[str], kind: Any, default: Any
         metavar = "|".join(map(str, choices)) if choices else getattr(kind, "__name__", str(kind)).upper()
         options |= {"type": _reader(kind, nullable), "metavar": metavar}
     shown, *others = spellings  # the help has one of them
-    parser.add_argument(shown, help=about, **options)
+    add(shown, help=about, **options)
     if others:
-        parser.add_argument(*others, help=argparse.SUPPRESS, **options)
+        add(*others, help=argparse.SUPPRESS, **options)
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:

@@ -40,24 +40,21 @@ class StopRequest(threading.Event):
 
     signal_number: signal.Signals | None = None
 
-    def frames(
-        self, frames: Iterable[T], max_frames: int | None = None, num_frames: int | None = None
-    ) -> "StoppableFrames[T]":
+    def frames(self, frames: Iterable[T], max_frames: int | None = None) -> "StoppableFrames[T]":
         """The same frames until the request comes, and no more than so many; they go into a progress bar as they are.
 
-        Where the number of frames is unknown (a camera, a live stream) only a request ends them, so the run is complete
-        then. Otherwise a request before the last frame raises.
+        A source whose `num_frames` is unknown (a camera, a live stream) only ends by a request, so that the run is
+        complete then. On any other one, a request before the last frame is a StoppedError from the iterator.
 
         Args:
-            frames: after the request no further one is read.
+            frames: a source of frames; after the request no further one is read.
             max_frames: how many at most; None: all.
-            num_frames: how many there are, where `frames` has no `num_frames` to say so.
 
         Raises:
             ValueError: a negative `max_frames`.
         """
-        known = getattr(frames, "num_frames", None) if num_frames is None else num_frames
-        return StoppableFrames(self, frames, max_frames, known, raises=known is not None)
+        num_frames = getattr(frames, "num_frames", None)
+        return StoppableFrames(self, frames, max_frames, num_frames, raises=num_frames is not None)
 
     def guard(self, items: Iterable[T]) -> "StoppableFrames[T]":
         """The same items until the request comes; for what is done once for each frame, in whatever order.

@@ -314,6 +314,16 @@ def test_one_file_of_settings_for_all_scripts(load_script: Load, tmp_path: Path)
         assert script.SAM2_CHECKPOINT == "a.pt"
 
 
+def test_the_file_of_settings_that_the_readme_shows(load_script: Load, tmp_path: Path) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "my.toml").write_text(re.search(r"^```toml\n(.*?)^```", readme, re.M | re.S)[1], encoding="utf-8")
+    for name, prompt_type in ((TRACKING_SCRIPT, "mask"), (CUSTOM_SCRIPT, "box")):
+        script = load_script(name)
+        override_from_flags(vars(script), ["--settings", str(tmp_path / "my.toml")])
+        assert script.SAM2_CHECKPOINT == "checkpoints/sam2.1_hiera_large.pt"
+        assert prompt_type == script.PROMPT_TYPE_FOR_VIDEO
+
+
 # ---- what all scripts have in common ----
 
 

@@ -196,7 +196,7 @@ def test_sigterm_ends_the_run_with_complete_files(tmp_path: Path) -> None:
         partial = tmp_path / "out" / "camera.partial.jsonl"
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
-            if partial.exists() and partial.read_bytes().count(b"\n") >= 3:
+            if partial.exists() and partial.read_bytes().count(b"\n") >= 4:  # the header and three frames
                 process.send_signal(signal.SIGTERM)
                 break
             time.sleep(0.02)

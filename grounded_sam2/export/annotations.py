@@ -144,7 +144,9 @@ def _parsed(entry: Any, origin: str) -> ImageAnnotations:
         detections = _detections_of(annotations, width, height) if annotations else sv.Detections.empty()
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{origin} holds no annotations in the expected format: {error!r}") from error
-    return ImageAnnotations(detections, width, height, entry.get("image_path"), entry.get("frame_idx"))
+    image_path = entry.get("image_path")
+    named = None if image_path is None else str(image_path)
+    return ImageAnnotations(detections, width, height, named, entry.get("frame_idx"))
 
 
 def _detections_of(annotations: list[dict[str, Any]], width: int, height: int) -> sv.Detections:
@@ -288,7 +290,7 @@ class VideoHeader:
                 phrases=tuple(str(phrase) for phrase in entry["phrases"]),
                 settings=dict(entry["settings"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # the last: of an fps that is no number
             raise ValueError(f"{origin} holds no header in the expected format: {error!r}") from error
 
 
@@ -308,10 +310,10 @@ def read_header(path: str | os.PathLike[str]) -> VideoHeader | None:
         FileNotFoundError: no such file.
         ValueError: the first line is not JSON, or a header of a newer version.
     """
-    with Path(path).open(encoding="utf-8") as lines:
+    with Path(path).open("rb") as lines:
         line = lines.readline()
     try:
-        entry = json.loads(line) if line.endswith("\n") else None
+        entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError as error:
         raise ValueError(f"{path}, line 1 is not JSON: {error}") from error
     return VideoHeader.from_entry(entry, f"{path}, line 1") if _is_header(entry) else None
