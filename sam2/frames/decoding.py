@@ -97,6 +97,8 @@ def open_container(location: str, strict: bool = False, num_threads: int = 1) ->
         container.close()
         raise
     context.options = {**limits, "err_detect": "explode"} if strict else limits
+    if context.name == "hevc":
+        context.flags |= av.codec.context.Flags.output_corrupt
     context.thread_type = "AUTO"
     context.thread_count = num_threads
     return container
@@ -137,7 +139,10 @@ def packets_of(container: av.container.InputContainer) -> Iterator[av.Packet]:
 def decoded(
     container: av.container.InputContainer, strict: bool = False, from_pts: int | None = None
 ) -> Iterator[av.VideoFrame]:
-    """Every frame that decodes, in order of presentation.
+    """Every frame that decodes, in order of presentation, as ffmpeg shows them.
+
+    Of a recording that begins in the middle of a group of pictures, frames whose references are missing are left out;
+    later on, what came of them is shown.
 
     Args:
         container: opened with the same `strict`, and positioned at or before the packet of `from_pts`.
@@ -151,6 +156,8 @@ def decoded(
     stream = video_stream(container)
     packets = packets_of(container)
     packet: av.Packet | None
+    # FFmpeg leaves out the first frames by itself, but in HEVC either all that lack references or none.
+    has_begun = stream.codec_context.name != "hevc"
     while True:
         try:
             packet = next(packets, None)
@@ -175,7 +182,9 @@ def decoded(
         for frame in frames:
             if strict and frame.is_corrupt:
                 raise DamagedVideoError("a frame is damaged")
-            yield frame
+            has_begun = has_begun or not frame.is_corrupt
+            if has_begun:
+                yield frame
         if packet is None:
             return
 
