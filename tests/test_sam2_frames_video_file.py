@@ -353,6 +353,8 @@ def test_frames_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(decoding, "MAX_PIXELS", 96 * 64 - 1)
     with pytest.raises(ValueError, match=r"a\.mp4 has frames of 96x64 pixels, expected at most 6143 in all"):
         open_frames(path)
+    with pytest.raises(ValueError, match=r"a\.mp4 has frames of 96x64 pixels, expected at most 6143 in all"):
+        LiveStream(path)
 
 
 def test_a_frame_that_grows_too_large_midway_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ __all__ = [
     "DEFAULT_FPS",
     "DamagedVideoError",
     "Orientation",
+    "checked_stream",
     "decoded",
+    "decoder_limits",
     "ffmpeg_location",
     "open_container",
     "orientation_of",
@@ -83,20 +85,20 @@ def open_container(location: str, strict: bool = False, num_threads: int = 1) ->
         if not Path(location).exists():
             raise FileNotFoundError(f"no such video: {location!r}")
         check_regular_file(Path(location), "a video file")
-    limits = {"max_pixels": str(MAX_PIXELS)}
     try:
-        container = av.open(ffmpeg_location(location), options=limits, metadata_errors="replace")
+        container = av.open(ffmpeg_location(location), options=decoder_limits(), metadata_errors="replace")
     except av.PermissionError:
         raise PermissionError(f"cannot read {location}: no read permission") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{location} is not a video that can be read: {reason}") from error
     try:
-        context = _checked_stream(container, location).codec_context
+        context = checked_stream(container, location).codec_context
     except ValueError:
         container.close()
         raise
-    context.options = {**limits, "err_detect": "explode"} if strict else limits
+    if strict:
+        context.options = {**context.options, "err_detect": "explode"}
     if context.name == "hevc":
         context.flags |= av.codec.context.Flags.output_corrupt
     context.thread_type = "AUTO"
@@ -104,16 +106,23 @@ def open_container(location: str, strict: bool = False, num_threads: int = 1) ->
     return container
 
 
-def _checked_stream(container: av.container.InputContainer, location: str) -> av.VideoStream:
+def decoder_limits() -> dict[str, str]:
+    """What tells FFmpeg to refuse frames that are too large, also those that come later, before it makes room."""
+    return {"max_pixels": str(MAX_PIXELS)}
+
+
+def checked_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    """The stream of an opened video that is shown, its decoder limited; ValueError, with a name, when it has none."""
     stream = container.streams.best("video")
     if stream is None:
         kinds = sorted({stream.type for stream in container.streams})
-        raise ValueError(f"{location} holds no video stream, found: {', '.join(kinds) or 'nothing'}")
+        raise ValueError(f"{name} holds no video stream, found: {', '.join(kinds) or 'nothing'}")
     if stream.codec_context is None:
-        raise ValueError(f"{location} holds video of a kind that FFmpeg cannot decode")
+        raise ValueError(f"{name} holds video of a kind that FFmpeg cannot decode")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{location} has frames of {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
+        raise ValueError(f"{name} has frames of {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
+    stream.codec_context.options = decoder_limits()
     return stream
 
 
