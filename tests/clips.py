@@ -34,18 +34,20 @@ def make_video(
     codec: str = "libx264",
     options: dict[str, str] | None = None,
     rotation: int | None = None,
+    is_mirrored: bool = False,
+    size: tuple[int, int] = SIZE,
     times: list[int] | None = None,
     rate: Fraction | int = 25,
 ) -> Path:
     """A video of `picture` frames; `times` in units of 1/`rate` makes the frame rate variable."""
-    with av.open(str(path), "w") as container:
+    with av.open(f"file:{path}", "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
-        stream.width, stream.height = SIZE
+        stream.width, stream.height = size
         stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8", "png": "rgb24"}.get(codec, "yuv420p")
         if rotation is not None:
-            stream.set_display_rotation(rotation)
+            stream.set_display_rotation(rotation, hflip=is_mirrored)
         for frame_idx in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(picture(frame_idx), format="rgb24").reformat(format=stream.pix_fmt)
+            frame = av.VideoFrame.from_ndarray(picture(frame_idx, size), format="rgb24").reformat(format=stream.pix_fmt)
             frame.pts = times[frame_idx] if times else frame_idx
             frame.time_base = 1 / Fraction(rate)
             container.mux(stream.encode(frame))

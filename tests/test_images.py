@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from clips import cut, picture
 from PIL import Image
 
+from grounded_sam2.batch import list_images, read_batches
 from grounded_sam2.images import read_image, write_image
 from grounded_sam2.video import open_frames
 
@@ -75,3 +80,90 @@ def test_write_image_round_trip_and_refusals(tmp_path: Path) -> None:
         (tmp_path / "folder.png").mkdir()
         write_image(tmp_path / "folder.png", picture(3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png", "new"]
+
+
+# ---- files that are damaged, or are no files ----
+
+CASES = Path(__file__).parents[2] / "shared" / "cases"
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG of black pixels, of which no more is made than is in the file."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("no 'x'"), RuntimeError("bad\nlines"), NotImplementedError("kind 11"), MemoryError(),
+        KeyError(5), IndexError("out"), TypeError("no"), ZeroDivisionError("0"), struct.error("4 bytes"),
+        zlib.error("-3"), OverflowError("long"), RecursionError("deep"), AssertionError(), SyntaxError("png"),
+    ],
+)  # fmt: skip
+def test_whatever_a_decoder_raises_is_one_line_with_the_name(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(ValueError, match=r"a\.png is a damaged image: \S") as raised:
+        read_image(tmp_path / "a.png")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases")
+@pytest.mark.parametrize("case", ["AttributeError_SPIDER_3", "NotImplementedError_DDS_11", "RuntimeError_AVIF_1"])
+def test_damaged_images_from_the_field(case: str) -> None:
+    with pytest.raises(ValueError, match=f"img_{case}.bin is "):
+        read_image(CASES / f"img_{case}.bin")
+
+
+@pytest.mark.parametrize("size", [(13_400, 13_400), (65_535, 65_535), (2**31 - 1, 1), (178_000_001, 1)])
+def test_too_many_pixels_are_refused_before_memory_is_taken(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_of(*size))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb\.png has .*pixels, expected at most 178000000"):
+        read_image(tmp_path / "bomb.png")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_what_is_no_file_or_no_image_is_refused_by_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ValueError, match=r"pipe\.jpg is a pipe, a socket or a device, expected an image file"):
+        read_image(tmp_path / "pipe.jpg")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"empty\.jpg is not an image that can be read \(0 bytes\)"):
+        read_image(tmp_path / "empty.jpg")
+    Image.new("RGB", (8, 8)).save(tmp_path / "program.jpg", format="EPS")
+    with pytest.raises(ValueError, match=r"program\.jpg is PostScript"):
+        read_image(tmp_path / "program.jpg")
+    Image.new("F", (8, 8)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif has floating-point pixels"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_a_batch_skips_them_by_name_and_goes_on(tmp_path: Path) -> None:
+    names = ["bomb.png", "cut.jpg", "empty.jpg", "folder.jpg", "good.png", "text.png"]
+    (tmp_path / "bomb.png").write_bytes(png_of(65_535, 65_535))
+    Image.fromarray(picture(1)).save(tmp_path / "cut.jpg")
+    cut(tmp_path / "cut.jpg", 700)
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "folder.jpg").mkdir()
+    Image.fromarray(picture(2)).save(tmp_path / "good.png")
+    (tmp_path / "text.png").write_text("hello")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "list.txt").write_text("\n".join([*names, "pipe.jpg"]))
+    (batch,) = read_batches(list_images(tmp_path / "list.txt", "dog."), 16, lambda _: False)
+    assert [image.name for image in batch.listed] == ["good.png"]
+    skipped = {image.name: problem for image, problem in batch.skipped}
+    assert sorted(skipped) == sorted({*names, "pipe.jpg"} - {"good.png"})
+    assert all(name in problem and "\n" not in problem for name, problem in skipped.items())

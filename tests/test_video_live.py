@@ -334,6 +334,8 @@ def test_no_first_frame(captures: Serve) -> None:
         ({"timeout_seconds": 0}, "timeout_seconds > 0"),
         ({"reconnect_tries": -1}, "reconnect_tries >= 0"),
         ({"default_fps": 0}, "more than 0 frames per second"),
+        ({"default_fps": float("inf")}, "more than 0 frames per second"),
+        ({"default_fps": float("nan")}, "more than 0 frames per second"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], message: str) -> None:

@@ -16,7 +16,14 @@ import numpy as np
 
 from grounded_sam2.images import RGBImage
 from grounded_sam2.video.video_writer import exact_fps
-from sam2.frames.decoding import ffmpeg_location, orientation_of, stream_fps, upright_rgb
+from sam2.frames.decoding import (
+    checked_stream,
+    decoder_limits,
+    ffmpeg_location,
+    orientation_of,
+    stream_fps,
+    upright_rgb,
+)
 
 __all__ = [
     "CameraCapture",
@@ -199,6 +206,7 @@ class StreamCapture:
             raise FileNotFoundError(f"no such video, camera or stream: {name!r}")
         # over UDP, the default, lost packets smear the picture
         options = {"rtsp_transport": "tcp"} if location.startswith("rtsp") else {}
+        options |= decoder_limits()
         try:
             self._container = av.open(
                 ffmpeg_location(location), options=options, timeout=timeout_seconds, metadata_errors="replace"
@@ -206,10 +214,11 @@ class StreamCapture:
         except (av.FFmpegError, OSError) as error:
             reason = f"no answer in {timeout_seconds:g} s" if isinstance(error, av.ExitError) else error.strerror
             raise ValueError(f"{name} is not a video that can be read: {reason}") from error
-        if not self._container.streams.video:
+        try:
+            self._stream = checked_stream(self._container, name)
+        except ValueError:
             self._container.close()
-            raise ValueError(f"{name} holds no video stream")
-        self._stream = self._container.streams.video[0]
+            raise
         self._stream.thread_type = "SLICE"
         self._timeout_seconds = timeout_seconds
         self._packets = self._container.demux(self._stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ LIVE_TIME_BASE = Fraction(1, 1000)  # seconds
 
 def exact_fps(fps: float | Fraction) -> Fraction:
     """`fps` as a fraction a video container can hold; 29.97002997 becomes 30000/1001. ValueError unless positive."""
-    exact = Fraction(fps).limit_denominator(65535)
+    exact = Fraction(fps).limit_denominator(65535) if math.isfinite(fps) else Fraction(0)
     if exact <= 0:
         raise ValueError(f"expected more than 0 frames per second, got {fps}")
     return exact

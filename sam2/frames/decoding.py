@@ -23,7 +23,9 @@ __all__ = [
     "DEFAULT_FPS",
     "DamagedVideoError",
     "Orientation",
+    "checked_stream",
     "decoded",
+    "decoder_limits",
     "ffmpeg_location",
     "open_container",
     "orientation_of",
@@ -83,35 +85,44 @@ def open_container(location: str, strict: bool = False, num_threads: int = 1) ->
         if not Path(location).exists():
             raise FileNotFoundError(f"no such video: {location!r}")
         check_regular_file(Path(location), "a video file")
-    limits = {"max_pixels": str(MAX_PIXELS)}
     try:
-        container = av.open(ffmpeg_location(location), options=limits, metadata_errors="replace")
+        container = av.open(ffmpeg_location(location), options=decoder_limits(), metadata_errors="replace")
     except av.PermissionError:
         raise PermissionError(f"cannot read {location}: no read permission") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{location} is not a video that can be read: {reason}") from error
     try:
-        context = _checked_stream(container, location).codec_context
+        context = checked_stream(container, location).codec_context
     except ValueError:
         container.close()
         raise
-    context.options = {**limits, "err_detect": "explode"} if strict else limits
+    if strict:
+        context.options = {**context.options, "err_detect": "explode"}
+    if context.name == "hevc":
+        context.flags |= av.codec.context.Flags.output_corrupt
     context.thread_type = "AUTO"
     context.thread_count = num_threads
     return container
 
 
-def _checked_stream(container: av.container.InputContainer, location: str) -> av.VideoStream:
+def decoder_limits() -> dict[str, str]:
+    """What tells FFmpeg to refuse frames that are too large, also those that come later, before it makes room."""
+    return {"max_pixels": str(MAX_PIXELS)}
+
+
+def checked_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    """The stream of an opened video that is shown, its decoder limited; ValueError, with a name, when it has none."""
     stream = container.streams.best("video")
     if stream is None:
         kinds = sorted({stream.type for stream in container.streams})
-        raise ValueError(f"{location} holds no video stream, found: {', '.join(kinds) or 'nothing'}")
+        raise ValueError(f"{name} holds no video stream, found: {', '.join(kinds) or 'nothing'}")
     if stream.codec_context is None:
-        raise ValueError(f"{location} holds video of a kind that FFmpeg cannot decode")
+        raise ValueError(f"{name} holds video of a kind that FFmpeg cannot decode")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{location} has frames of {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
+        raise ValueError(f"{name} has frames of {width}x{height} pixels, expected at most {MAX_PIXELS} in all")
+    stream.codec_context.options = decoder_limits()
     return stream
 
 
@@ -137,7 +148,10 @@ def packets_of(container: av.container.InputContainer) -> Iterator[av.Packet]:
 def decoded(
     container: av.container.InputContainer, strict: bool = False, from_pts: int | None = None
 ) -> Iterator[av.VideoFrame]:
-    """Every frame that decodes, in order of presentation.
+    """Every frame that decodes, in order of presentation, as ffmpeg shows them.
+
+    Of a recording that begins in the middle of a group of pictures, frames whose references are missing are left out;
+    later on, what came of them is shown.
 
     Args:
         container: opened with the same `strict`, and positioned at or before the packet of `from_pts`.
@@ -151,6 +165,8 @@ def decoded(
     stream = video_stream(container)
     packets = packets_of(container)
     packet: av.Packet | None
+    # FFmpeg leaves out the first frames by itself, but in HEVC either all that lack references or none.
+    has_begun = stream.codec_context.name != "hevc"
     while True:
         try:
             packet = next(packets, None)
@@ -175,7 +191,9 @@ def decoded(
         for frame in frames:
             if strict and frame.is_corrupt:
                 raise DamagedVideoError("a frame is damaged")
-            yield frame
+            has_begun = has_begun or not frame.is_corrupt
+            if has_begun:
+                yield frame
         if packet is None:
             return
 

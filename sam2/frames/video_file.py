@@ -7,7 +7,7 @@ import os
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,7 +35,10 @@ logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 64 * 2**20
 MAX_CACHED_FRAMES = 32
-HEAD_FRAMES = 16  # decoded to see whether packets tell the times of frames; no codec reorders over more
+DECODER_THREADS = 0  # for videos that are not damaged; 0 takes as many as there are cores
+# Containers that state when each packet is shown; of others FFmpeg guesses it, for H.264 with B-frames in AVI wrongly.
+STATING_TIMES = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv"})
+HEAD_FRAMES = 16  # decoded to check such a guess; no codec reorders over more
 
 # One packet shows exactly one frame in these codecs, so that listing the packets counts the frames.
 ONE_FRAME_PER_PACKET = frozenset({"av1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg4", "png", "prores", "vp9"})
@@ -76,9 +79,11 @@ class VideoFile(IndexedFrameSource):
     """A video file, decoded lazily: frame `i` is the i-th frame shown, also with B-frames and variable frame rate.
 
     The count is exact. It comes from listing the packets, which reads the file once without decoding (about 0.1 ms
-    a frame), when first needed; where packets do not tell (a damaged file, an unusual codec) the file is decoded
-    once. A truncated file has the frames that still decode. A damaged frame in the middle repeats the one before
-    it, as players do, so that the indices of later frames keep their time. Both are logged as warnings.
+    a frame), when first needed; where packets do not tell (a damaged file, an unusual codec, AVI or raw H.264 with
+    B-frames) the file is decoded once. A truncated file has the frames that still decode. A frame that is lost in the
+    middle repeats the one before it, as players do, so that the indices of later frames keep their time. Both are
+    logged as warnings. A damaged file has the same frames on every machine: damage is concealed by one thread, which
+    decodes from the beginning.
 
     Cost: iteration decodes each frame once, a few frames ahead in the background, each iterator with a decoder of
     its own. `source[i]` costs one decoded frame when read in order (also read ahead, from the second such access
@@ -208,7 +213,7 @@ class VideoFile(IndexedFrameSource):
         """
         times = self._index.times
         keyframe = self._index.keyframe_before(start)
-        with closing(self._frames_since(keyframe, strict=True, num_threads=0)) as frames:
+        with closing(self._frames_since(keyframe, strict=True, num_threads=DECODER_THREADS)) as frames:
             if times is None:
                 yield from islice(frames, start, self._index.count)
                 return
@@ -251,7 +256,7 @@ class VideoFile(IndexedFrameSource):
 
     def _frames_since(
         self, keyframe: tuple[int, int] | None, strict: bool = False, num_threads: int = 1
-    ) -> Iterator[av.VideoFrame]:
+    ) -> Generator[av.VideoFrame]:
         """Frames from a key frame, or from the beginning on, by a decoder of their own; see `decoded`."""
         with open_container(self.name, strict, num_threads) as container:
             if keyframe is None:
@@ -284,6 +289,7 @@ class VideoFile(IndexedFrameSource):
         with open_container(self.name) as container:
             stream = video_stream(container)
             num_stated = stream.frames
+            is_guess = container.format.name not in STATING_TIMES
             if stream.codec_context.name not in ONE_FRAME_PER_PACKET:
                 return None
             try:
@@ -303,14 +309,12 @@ class VideoFile(IndexedFrameSource):
         if not times or not is_strict or num_stated not in (0, num_packets):
             return None
         index = _FrameIndex(len(times), times, keyframes)
-        is_complete = num_stated == num_packets or self._tail_decodes(index)
-        return index if is_complete and self._head_agrees(times) else None
+        if (num_stated != num_packets and not self._tail_decodes(index)) or (is_guess and not self._head_agrees(times)):
+            return None
+        return index
 
     def _head_agrees(self, times: list[int]) -> bool:
-        """Whether the first frames have the times that their packets promise, as far as they are not damaged.
-
-        AVI with B-frames has no times of frames; those that FFmpeg makes up are wrong.
-        """
+        """Whether the first frames have the times that their packets promise, as far as they are not damaged."""
         with closing(self._frames_since(None, strict=True)) as frames:
             try:
                 return all(frame.pts == time for time, frame in zip(times[:HEAD_FRAMES], frames, strict=False))
