@@ -80,7 +80,7 @@ class SAM2BoxSegmenter:
         """See `BoxSegmenter.masks_of_boxes`."""
         if rough_masks is None:
             return self._predict(image_idx, len(boxes_xyxy), box=boxes_xyxy)
-        side = self.predictor.model.sam_prompt_encoder.mask_input_size
+        side = self.predictor.mask_input_size
         shrunk = np.stack(
             [cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) for mask in rough_masks]
         )

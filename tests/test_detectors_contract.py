@@ -10,7 +10,7 @@ import supervision as sv
 from dds_stand_in import TOKEN, Truth, running
 
 from grounded_sam2.detectors import Detector, base, build_detector
-from grounded_sam2.detectors.base import make_detections
+from grounded_sam2.detectors.base import make_detections, pad_elongated
 from grounded_sam2.prompts import Prompt, read_prompt
 
 WANTED = ("red apple", "dog")
@@ -159,3 +159,26 @@ def test_the_rule_of_unwanted_boxes(unwanted: tuple[float, int], kept: list[int]
     only_unwanted = make_detections(xyxy[2:], np.ones(1), np.array([1]), ["car"], (50, 50), masks=masks[2:])
     assert len(only_unwanted) == 0 and only_unwanted.mask.shape == (0, 50, 50)
     assert only_unwanted.data["class_name"].shape == (0,)
+
+
+# ---- elongated images ----
+
+
+@pytest.mark.parametrize(
+    ("shape", "padded_shape", "shown"),
+    [
+        ((30, 40), (30, 40), (40, 30)),
+        ((10, 60), (10, 60), (60, 10)),
+        ((10, 120), (20, 120), (120, 20)),
+        ((700, 7), (700, 117), (117, 700)),
+        ((1, 65000), (683, 4096), (65000, 683)),  # padded at full size it would take 2 GB
+        ((81920, 40), (4096, 683), (40 * 683 / 2, 81920)),
+    ],
+)
+def test_elongated_images_are_padded_when_they_are_small(
+    shape: tuple[int, int], padded_shape: tuple[int, int], shown: tuple[float, float]
+) -> None:
+    image = np.full((*shape, 3), 200, np.uint8)
+    padded, size = pad_elongated(image)
+    assert padded.shape == (*padded_shape, 3) and size == pytest.approx(shown) and padded[0, 0].tolist() == [200] * 3
+    assert padded is image or padded[-1, -1].tolist() == [0] * 3

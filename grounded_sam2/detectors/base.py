@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypedDict, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
@@ -28,6 +29,9 @@ DEFAULT_TEXT_THRESHOLD = 0.25
 UNWANTED_IOU = 0.7  # of a box and a more confident one of an unwanted phrase, from which it is taken for that
 # A more elongated image is padded to this ratio: resized as it is, its short side would leave the backbone nothing.
 _MAX_ASPECT_RATIO = 6
+_LONGEST_ELONGATED = (
+    4096  # pixels: an elongated image is shrunk to this before it is padded, which would need gigabytes
+)
 
 
 class DetectOptions(TypedDict, total=False):
@@ -181,14 +185,24 @@ def check_top_k(top_k: int | None) -> None:
         raise ValueError(f"expected a top_k of at least 1, or None, got {top_k}")
 
 
-def pad_elongated(image: Image) -> Image:
-    """Pad an (H, W, 3) image with black at the right or bottom up to an aspect ratio of 6; most stay as they are."""
+def pad_elongated(image: Image) -> tuple[Image, tuple[float, float]]:
+    """Pad an (H, W, 3) image with black at the right or bottom up to an aspect ratio of 6; most stay as they are.
+
+    Returns:
+        The image to look at, and the (width, height), in pixels of `image`, of what it shows with its padding.
+    """
     height, width = image.shape[:2]
-    missing_height = max(0, math.ceil(width / _MAX_ASPECT_RATIO) - height)
-    missing_width = max(0, math.ceil(height / _MAX_ASPECT_RATIO) - width)
-    if not missing_height and not missing_width:
-        return image
-    return np.pad(image, ((0, missing_height), (0, missing_width), (0, 0)))
+    if max(height, width) <= _MAX_ASPECT_RATIO * min(height, width):
+        return image, (width, height)
+    scale = min(1.0, _LONGEST_ELONGATED / max(height, width))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small_height, small_width = image.shape[:2]
+    missing_height = max(0, math.ceil(small_width / _MAX_ASPECT_RATIO) - small_height)
+    missing_width = max(0, math.ceil(small_height / _MAX_ASPECT_RATIO) - small_width)
+    padded = np.pad(image, ((0, missing_height), (0, missing_width), (0, 0)))
+    return padded, (padded.shape[1] * width / small_width, padded.shape[0] * height / small_height)
 
 
 @dataclass(frozen=True)
@@ -278,7 +292,7 @@ def keep_queries(
     spans: Sequence[tuple[int, int]],
     pass_texts: range,
     search: Search,
-    image_size: tuple[int, int],
+    image_size: tuple[float, float],
 ) -> RawBoxes:
     """Keep the queries of a token-scoring model that speak for a text, each for one.
 

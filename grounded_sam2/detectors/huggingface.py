@@ -71,8 +71,8 @@ class HuggingFaceDetector(PhraseDetector):
         find = self._find_by_tokens if self.scores_tokens else self._find_by_phrases
         raw_boxes: list[list[RawBoxes]] = [[] for _ in images]
         for indices in self._same_size_batches(images):
-            batch = [pad_elongated(images[index]) for index in indices]
-            for pass_boxes in find(batch, search):
+            batch, sizes = zip(*(pad_elongated(images[index]) for index in indices), strict=True)
+            for pass_boxes in find(batch, sizes, search):
                 for index, boxes in zip(indices, pass_boxes, strict=True):
                     raw_boxes[index].append(boxes)
         return [RawBoxes.joined(passes) for passes in raw_boxes]
@@ -96,7 +96,9 @@ class HuggingFaceDetector(PhraseDetector):
             for name, tensor in pixels.items()
         }
 
-    def _find_by_tokens(self, batch: Sequence[Image], search: Search) -> Iterator[list[RawBoxes]]:
+    def _find_by_tokens(
+        self, batch: Sequence[Image], sizes: Sequence[tuple[float, float]], search: Search
+    ) -> Iterator[list[RawBoxes]]:
         tokenizer = self.processor.tokenizer
         words = [tokenizer(encoder_phrase(text), add_special_tokens=False)["input_ids"] for text in search.texts]
         mark = tokenizer(".", add_special_tokens=False)["input_ids"]
@@ -120,11 +122,13 @@ class HuggingFaceDetector(PhraseDetector):
             token_scores = output.logits[..., : len(token_ids)].float().sigmoid().cpu().numpy()  # (B, Q, T)
             boxes_cxcywh = output.pred_boxes.float().cpu().numpy()  # (B, Q, 4) in [0, 1]
             yield [
-                keep_queries(scores, boxes, spans, pass_texts, search, (image.shape[1], image.shape[0]))
-                for scores, boxes, image in zip(token_scores, boxes_cxcywh, batch, strict=True)
+                keep_queries(scores, boxes, spans, pass_texts, search, size)
+                for scores, boxes, size in zip(token_scores, boxes_cxcywh, sizes, strict=True)
             ]
 
-    def _find_by_phrases(self, batch: Sequence[Image], search: Search) -> Iterator[list[RawBoxes]]:
+    def _find_by_phrases(
+        self, batch: Sequence[Image], sizes: Sequence[tuple[float, float]], search: Search
+    ) -> Iterator[list[RawBoxes]]:
         text = [search.texts] * len(batch)
         encoded = self.processor(
             images=list(batch), text=text, input_data_format="channels_last", truncation=True, return_tensors="pt"
@@ -137,7 +141,7 @@ class HuggingFaceDetector(PhraseDetector):
         scored = self.processor.post_process_grounded_object_detection(
             output,
             threshold=float(search.box_threshold.min()),
-            target_sizes=[image.shape[:2] for image in batch],
+            target_sizes=[(height, width) for width, height in sizes],
             text_labels=text,
         )
         yield [_of_texts(boxes, search) for boxes in scored]

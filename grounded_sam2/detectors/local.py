@@ -151,7 +151,7 @@ class LocalDetector(PhraseDetector):
         self, batch: Sequence[Image], searches: Sequence[Search], passes: Sequence[Sequence[_TextPass]]
     ) -> Iterator[tuple[int, RawBoxes]]:
         """Encode the images once, and yield what each pass finds in the image of a row."""
-        padded = [pad_elongated(image) for image in batch]
+        padded, sizes = zip(*map(pad_elongated, batch), strict=True)
         image_features = self.model.encode_images([self.image_transform(image) for image in padded])
         for number in range(max(map(len, passes))):
             rows = [row for row, of_image in enumerate(passes) if number < len(of_image)]
@@ -162,11 +162,8 @@ class LocalDetector(PhraseDetector):
             token_scores = output.logits.float().sigmoid().cpu().numpy()  # (B, Q, T)
             boxes_cxcywh = output.boxes_cxcywh.float().cpu().numpy()  # (B, Q, 4) in [0, 1]
             for row, scores, boxes in zip(rows, token_scores, boxes_cxcywh, strict=True):
-                text_pass, height_width = passes[row][number], padded[row].shape[:2]
-                yield (
-                    row,
-                    keep_queries(scores, boxes, text_pass.spans, text_pass.texts, searches[row], height_width[::-1]),
-                )
+                text_pass = passes[row][number]
+                yield row, keep_queries(scores, boxes, text_pass.spans, text_pass.texts, searches[row], sizes[row])
 
     def _text_passes(self, search: Search) -> list[_TextPass]:
         words = [self.tokenizer.phrase_ids(text) for text in search.texts]
