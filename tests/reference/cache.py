@@ -23,7 +23,7 @@ HARNESS = Path(__file__).resolve().parent
 REFERENCES = HARNESS.parents[1] / ".references"
 CACHE = REFERENCES / "cache"
 PRINTED = "printed.txt"
-KEPT_SECONDS = 7 * 24 * 3600.0  # for which answers that nobody asks for are kept; another checkout may use them
+KEPT_SECONDS = 3 * 24 * 3600.0  # for which answers that nobody asks for are kept; another checkout may use them
 
 
 def answers_of(
