@@ -41,6 +41,7 @@ from training.detector_scores import (
     ScoredImage,
     ScoredPhoto,
     average_precision,
+    best_threshold,
     detect_scenes,
     low_threshold_detect,
     match_boxes,
@@ -408,6 +409,20 @@ def test_photo_scores_of_known_detections():
     nothing = score_photos([ScoredPhoto(one, phrases, absent, sv.Detections.empty())], ["dog"], 0.5)
     assert (nothing.ap50, nothing.recall, nothing.false_per_absent_phrase) == (0.0, 0.0, 0.0)
     assert "dog" in str(scores)
+
+
+def test_the_shipped_threshold_spares_scenes_and_heeds_photographs():
+    boxes, sure = [[0, 0, 10, 10], [20, 20, 30, 30], [35, 35, 39, 39]], [0.9, 0.6, 0.25]
+    images = [_scored(boxes, sure, [0, 0, 0])]  # both dogs and nothing else between 0.25 and 0.6
+    assert 0.25 <= best_threshold(images) <= 0.6
+    one = photo(names=["dog"], boxes=[[0, 0, 10, 10]])
+    found = sv.Detections(
+        xyxy=np.array([[0, 0, 10, 10], [0, 0, 5, 5]], np.float32),
+        confidence=np.array([0.55, 0.45], np.float32),
+        class_id=np.array([0, 1]),
+    )
+    photos = [ScoredPhoto(one, ["dog", "cat"], ["cat"], found)]  # the cat is absent
+    assert 0.45 <= best_threshold(images, photos, ["dog"]) <= 0.56
 
 
 def test_photo_prompts_hold_what_is_known():

@@ -63,8 +63,15 @@ from training.detector_model import (
 )
 from training.detector_names import DRAWN_PHRASES, LATER_PHRASES
 from training.detector_photos import PhotoSource, clip_photos
-from training.detector_scores import best_threshold, detect_scenes, low_threshold_detect, score
-from training.photos import DEFAULT_FOLDER, load_clips, load_photos
+from training.detector_scores import (
+    best_threshold,
+    detect_photos,
+    detect_scenes,
+    low_threshold_detect,
+    score,
+    score_photos,
+)
+from training.photos import DEFAULT_FOLDER, Photo, frequent_names, load_clips, load_photos
 from training.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -83,14 +90,15 @@ POSITIONS_PER_OBJECT = 5
 FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant for; each coarser level twice it
 SAVE_SECONDS = 90.0
 PHOTO_LEARNING_RATE = 1.5e-3
-DENSE_PHOTO_BATCH = (13, 3)  # photographs and drawn scenes of a dense step in the photo stage
-FULL_PHOTO_BATCH = (5, 3)
-DENSE_SHARE = ((0.0, 0.5, 1.0), (0.75, 0.65, 0.2))  # of the photo stage's steps, at these points of its progress
-FREEZE_STEM_AT = 0.5  # of the photo stage: edges and colours are learnt by then, and their gradients cost a quarter
+DENSE_PHOTO_BATCH = (8, 2)  # photographs and drawn scenes of a dense step in the photo stage
+FULL_PHOTO_BATCH = (4, 2)
+DENSE_SHARE = ((0.0, 0.5, 1.0), (0.85, 0.75, 0.25))  # of the photo stage's steps, at these points of its progress
+FREEZE_STEM_AT = 0.35  # of the photo stage: edges and colours are learnt by then, their gradients cost a quarter
 FREEZE_NORMS_AT = 0.85  # of the photo stage: batch normalisation then uses its running averages, as the export does
 WARM_START = 0.55  # how far into the full stage's schedule exported weights start
 UNSEEN_STEP = 900_000  # where their scenes start, beyond those that they have learnt from
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
+SCORED_NAMES = 12  # the most frequent ones count when the threshold is chosen
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHORTEST_EDGE, LONGEST_EDGE = 288, 576  # pixels, what the exported image processor resizes to
 
@@ -281,8 +289,9 @@ class Trainer:
         dense steps, which show more objects a second.
         """
         if self.stage != "photos":
-            self.stage, self.stage_steps, self.seconds, self.first_progress = "photos", 0, 0.0, 0.0
+            self.stage, self.stage_steps, self.seconds = "photos", 0, 0.0
             self.optimizer = self._build_optimizer()
+        self.first_progress = 0.0  # whatever the run began with
         streams = {
             dense: self._stream(
                 dense, num_workers, photos, batch_scale * num_photos, batch_scale * (num_photos + num_drawn)
@@ -382,11 +391,17 @@ class Trainer:
                 average.copy_(tensor)
 
 
-def export(trainer: Trainer, folder: Path, calibration_scenes: int) -> None:
+def export(trainer: Trainer, folder: Path, calibration_scenes: int, photos: Sequence[Photo] = ()) -> None:
     """Write the averaged weights in half precision, the processor and the tokenizer as a Hugging Face folder.
 
-    The logits' bias is shifted so that `SHIPPED_BOX_THRESHOLD` balances recall and precision on held-out scenes that no
-    reported figure uses.
+    The logits' bias is shifted so that `SHIPPED_BOX_THRESHOLD` is the best threshold on held-out scenes and photographs
+    that no reported figure uses.
+
+    Args:
+        trainer: holds the weights.
+        folder: what is written.
+        calibration_scenes: how many scenes the threshold is chosen on; 0 shifts nothing.
+        photos: all photographs; the threshold is chosen on those of the "choose" split.
     """
     model = GroundingDinoForObjectDetection(trainer.config)
     weights = {name: tensor for name, tensor in trainer.average.items() if "num_batches_tracked" not in name}
@@ -398,8 +413,13 @@ def export(trainer: Trainer, folder: Path, calibration_scenes: int) -> None:
     if calibration_scenes:
         detector = HuggingFaceDetector(str(folder), device="cpu")
         images = detect_scenes(low_threshold_detect(detector), range(calibration_scenes))
-        threshold = best_threshold(images)
+        names = frequent_names(photos, SCORED_NAMES)
+        chosen = [photo for photo in photos if photo.split == "choose"]
+        of_photos = detect_photos(low_threshold_detect(detector), chosen, names)
+        threshold = best_threshold(images, of_photos, names)
         logger.info("best threshold %.3f before the shift: %s", threshold, score(images, threshold))
+        if of_photos:
+            logger.info("photographs it was chosen on: %s", score_photos(of_photos, names, threshold))
         shift = math.log(SHIPPED_BOX_THRESHOLD / (1 - SHIPPED_BOX_THRESHOLD)) - math.log(threshold / (1 - threshold))
         with torch.no_grad():
             model.model.decoder.layer_norm.bias[BIAS_CHANNEL] += shift
@@ -436,6 +456,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(DRAWN_PHRASES, arguments.work_folder / "tokenizer", LATER_PHRASES)
+    photos = load_photos(arguments.real) if arguments.real else []
     depths = PHOTO_DEPTHS if arguments.real else DRAWN_DEPTHS
     trainer = Trainer(tokenizer, arguments.work_folder, device, arguments.start_from, depths)
     on_gpu = device.type == "cuda"
@@ -444,11 +465,11 @@ def main() -> None:
         if not (arguments.real and arguments.start_from):
             trainer.train(arguments.dense_minutes, arguments.full_minutes, num_workers)
         if arguments.real:
-            photos = [photo for photo in load_photos(arguments.real) if photo.split == "train"]
-            source = PhotoSource([*photos, *clip_photos(load_clips(arguments.real, "train"))])
+            shown = [photo for photo in photos if photo.split == "train"]
+            source = PhotoSource([*shown, *clip_photos(load_clips(arguments.real, "train"))])
             batch_scale = arguments.batch_scale or (4 if on_gpu else 1)
             trainer.train_on_photos(source, arguments.photo_minutes, num_workers, batch_scale)
-    export(trainer, arguments.output_folder, arguments.calibration_scenes)
+    export(trainer, arguments.output_folder, arguments.calibration_scenes, photos)
 
 
 if __name__ == "__main__":

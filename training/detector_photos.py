@@ -14,7 +14,7 @@ from training.detector_prompts import absent_names, labelled_names, name_index
 from training.photos import Clip, CutOut, Photo, cut_outs
 
 OFTEN = 400  # photographs: a name that fewer show is drawn more often
-MOST_OFTEN = 2.5  # times
+LEAST_OFTEN, MOST_OFTEN = 0.7, 1.5  # times: a larger range learns rare names, and the frequent ones more slowly
 FRAMES_PER_CLIP = 6
 SPRITE_SIDE = 192  # pixels, the longer side of a kept cut-out
 LEAST_VISIBLE = 0.35  # of an object's box, for it to stay labelled in a crop
@@ -84,7 +84,7 @@ class PhotoSource:
         self._absent = [absent_names(photo) for photo in self.photos]
         self._objects = [_usable_objects(photo) for photo in self.photos]
         shown = np.array(self._labelled).sum(0)
-        repeats = np.clip(np.sqrt(OFTEN / np.maximum(shown, 1)), 0.5, MOST_OFTEN)
+        repeats = np.clip(np.sqrt(OFTEN / np.maximum(shown, 1)), LEAST_OFTEN, MOST_OFTEN)
         weights = np.array(
             [float(repeats[nouns].max()) if len(nouns) else 0.3 for _, nouns in self._objects], np.float64
         )
