@@ -30,6 +30,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -90,10 +91,7 @@ POSITIONS_PER_OBJECT = 5
 FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant for; each coarser level twice it
 SAVE_SECONDS = 90.0
 PHOTO_LEARNING_RATE = 1.5e-3
-DENSE_PHOTO_BATCH = (8, 2)  # photographs and drawn scenes of a dense step in the photo stage
-FULL_PHOTO_BATCH = (4, 2)
-DENSE_SHARE = ((0.0, 0.5, 1.0), (0.85, 0.75, 0.25))  # of the photo stage's steps, at these points of its progress
-FREEZE_STEM_AT = 0.35  # of the photo stage: edges and colours are learnt by then, their gradients cost a quarter
+FREEZE_STEM_AT = 0.18  # of the photo stage: edges and colours are learnt by then, their gradients cost a quarter
 FREEZE_NORMS_AT = 0.85  # of the photo stage: batch normalisation then uses its running averages, as the export does
 WARM_START = 0.55  # how far into the full stage's schedule exported weights start
 UNSEEN_STEP = 900_000  # where their scenes start, beyond those that they have learnt from
@@ -101,6 +99,36 @@ SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
 SCORED_NAMES = 12  # the most frequent ones count when the threshold is chosen
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHORTEST_EDGE, LONGEST_EDGE = 288, 576  # pixels, what the exported image processor resizes to
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """One kind of the photo stage's steps.
+
+    Attributes:
+        is_dense: the dense loss on mosaics, or the full loss on single crops.
+        num_photos: images of a batch that are photographs.
+        num_scenes: images of a batch that are drawn.
+        sizes: (height, width) in pixels, before full steps enlarge them; what is drawn is as large as in scoring, with
+            less around it.
+        shares: of the steps, at the points `SHARES_AT` of the stage's progress.
+    """
+
+    is_dense: bool
+    num_photos: int
+    num_scenes: int
+    sizes: tuple[tuple[int, int], ...]
+    shares: tuple[float, ...]
+
+
+SHARES_AT = (0.0, 0.5, 0.7, 1.0)
+STEP_KINDS: tuple[StepKind, ...] = (  # names are learnt fastest on many small things; size comes later
+    StepKind(True, 10, 2, ((128, 128), (144, 144), (112, 160), (160, 128), (160, 160)), (0.88, 0.75, 0.2, 0.0)),
+    StepKind(True, 8, 2, ((160, 160), (192, 192), (176, 208), (224, 224), (160, 224)), (0.0, 0.05, 0.4, 0.3)),
+    StepKind(
+        False, 4, 2, ((160, 160), (176, 176), (160, 208), (208, 208), (192, 256), (208, 160)), (0.12, 0.2, 0.4, 0.7)
+    ),
+)
 
 
 # ---- losses of the two stages ----
@@ -292,17 +320,23 @@ class Trainer:
             self.stage, self.stage_steps, self.seconds = "photos", 0, 0.0
             self.optimizer = self._build_optimizer()
         self.first_progress = 0.0  # whatever the run began with
-        streams = {
-            dense: self._stream(
-                dense, num_workers, photos, batch_scale * num_photos, batch_scale * (num_photos + num_drawn)
+        streams = [
+            self._stream(
+                kind.is_dense,
+                num_workers,
+                photos,
+                batch_scale * kind.num_photos,
+                batch_scale * (kind.num_photos + kind.num_scenes),
+                kind.sizes,
             )
-            for dense, num_photos, num_drawn in ((True, *DENSE_PHOTO_BATCH), (False, *FULL_PHOTO_BATCH))
-        }
+            for kind in STEP_KINDS
+        ]
 
         def next_kind(progress: float) -> tuple[LossFunction, Iterator[dict[str, Tensor]]]:
             rng = np.random.default_rng([13, self.step])
-            dense = bool(rng.random() < np.interp(progress, *DENSE_SHARE))
-            return (dense_loss if dense else full_loss), streams[dense]
+            shares = np.array([np.interp(progress, SHARES_AT, kind.shares) for kind in STEP_KINDS])
+            index = int(rng.choice(len(STEP_KINDS), p=shares / shares.sum()))
+            return (dense_loss if STEP_KINDS[index].is_dense else full_loss), streams[index]
 
         self._run_stage(next_kind, minutes, PHOTO_LEARNING_RATE)
         self.save()
@@ -314,8 +348,9 @@ class Trainer:
         photos: PhotoSource | None = None,
         photos_per_batch: int = 0,
         batch_size: int = BATCH_SIZE,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[dict[str, Tensor]]:
-        batches = SceneBatches(self.tokenizer, dense, self.step, 10**9, photos, photos_per_batch, batch_size)
+        batches = SceneBatches(self.tokenizer, dense, self.step, 10**9, photos, photos_per_batch, batch_size, sizes)
         return iter(DataLoader(batches, batch_size=None, sampler=range(10**9), num_workers=num_workers))
 
     def _begin_full_stage(self) -> None:
