@@ -11,7 +11,7 @@ from pycocotools import mask as rle_codec
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from training.detector import FULL_LEARNING_RATE, Trainer, dense_loss, full_loss
+from training.detector import FULL_LEARNING_RATE, SHARES_AT, StepKind, Trainer, dense_loss, full_loss
 from training.detector_batches import BATCH_SIZE, Sample, SceneBatches, crop_and_mirror
 from training.detector_losses import assign_positions, grounding_loss, match_queries, naming_loss, paired_giou
 from training.detector_model import PHOTO_DEPTHS, build_training_model, freeze_stem, grow_from, model_config
@@ -41,6 +41,7 @@ from training.detector_scores import (
     ScoredImage,
     ScoredPhoto,
     average_precision,
+    best_threshold,
     detect_scenes,
     low_threshold_detect,
     match_boxes,
@@ -188,7 +189,7 @@ def test_photo_samples_keep_boxes_on_their_objects(photo_source, mosaic):
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_batches_of_photographs_can_be_learnt_from(tokenizer, photo_source, dense):
-    batch = SceneBatches(tokenizer, dense, 0, 1, photo_source, photos_per_batch=2, batch_size=3)[0]
+    batch = SceneBatches(tokenizer, dense, 0, 1, photo_source, 2, 3, ((112, 144),))[0]
     assert len(batch["image"]) == len(batch["boxes"]) == len(batch["token_mask"]) == 3
     tensors = {name: torch.as_tensor(array) for name, array in batch.items()}
     torch.manual_seed(0)
@@ -239,8 +240,8 @@ def test_a_frozen_stem_has_no_gradients(tokenizer):
 
 
 def test_training_on_photographs_survives_an_interruption(tokenizer, photo_source, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.detector.DENSE_PHOTO_BATCH", (1, 1))
-    monkeypatch.setattr("training.detector.FULL_PHOTO_BATCH", (1, 1))
+    kinds = tuple(StepKind(is_dense, 1, 1, ((96, 128),), (0.5,) * len(SHARES_AT)) for is_dense in (True, False))
+    monkeypatch.setattr("training.detector.STEP_KINDS", kinds)
     trainer = Trainer(tokenizer, tmp_path, torch.device("cpu"))
     trainer.train_on_photos(photo_source, 0.02, num_workers=0, batch_scale=1)
     assert trainer.step > 0 and (tmp_path / "detector.pt").exists()
@@ -411,6 +412,20 @@ def test_photo_scores_of_known_detections():
     nothing = score_photos([ScoredPhoto(one, phrases, absent, sv.Detections.empty())], ["dog"], 0.5)
     assert (nothing.ap50, nothing.recall, nothing.false_per_absent_phrase) == (0.0, 0.0, 0.0)
     assert "dog" in str(scores)
+
+
+def test_the_shipped_threshold_spares_scenes_and_heeds_photographs():
+    boxes, sure = [[0, 0, 10, 10], [20, 20, 30, 30], [35, 35, 39, 39]], [0.9, 0.6, 0.25]
+    images = [_scored(boxes, sure, [0, 0, 0])]  # both dogs and nothing else between 0.25 and 0.6
+    assert 0.25 <= best_threshold(images) <= 0.6
+    one = photo(names=["dog"], boxes=[[0, 0, 10, 10]])
+    found = sv.Detections(
+        xyxy=np.array([[0, 0, 10, 10], [0, 0, 5, 5]], np.float32),
+        confidence=np.array([0.55, 0.45], np.float32),
+        class_id=np.array([0, 1]),
+    )
+    photos = [ScoredPhoto(one, ["dog", "cat"], ["cat"], found)]  # the cat is absent
+    assert 0.45 <= best_threshold(images, photos, ["dog"]) <= 0.56
 
 
 def test_photo_prompts_hold_what_is_known():

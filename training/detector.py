@@ -30,6 +30,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -63,8 +64,15 @@ from training.detector_model import (
 )
 from training.detector_names import DRAWN_PHRASES, LATER_PHRASES
 from training.detector_photos import PhotoSource, clip_photos
-from training.detector_scores import best_threshold, detect_scenes, low_threshold_detect, score
-from training.photos import DEFAULT_FOLDER, load_clips, load_photos
+from training.detector_scores import (
+    best_threshold,
+    detect_photos,
+    detect_scenes,
+    low_threshold_detect,
+    score,
+    score_photos,
+)
+from training.photos import DEFAULT_FOLDER, Photo, frequent_names, load_clips, load_photos
 from training.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -83,16 +91,44 @@ POSITIONS_PER_OBJECT = 5
 FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant for; each coarser level twice it
 SAVE_SECONDS = 90.0
 PHOTO_LEARNING_RATE = 1.5e-3
-DENSE_PHOTO_BATCH = (13, 3)  # photographs and drawn scenes of a dense step in the photo stage
-FULL_PHOTO_BATCH = (5, 3)
-DENSE_SHARE = ((0.0, 0.5, 1.0), (0.75, 0.65, 0.2))  # of the photo stage's steps, at these points of its progress
-FREEZE_STEM_AT = 0.5  # of the photo stage: edges and colours are learnt by then, and their gradients cost a quarter
+FREEZE_STEM_AT = 0.18  # of the photo stage: edges and colours are learnt by then, their gradients cost a quarter
 FREEZE_NORMS_AT = 0.85  # of the photo stage: batch normalisation then uses its running averages, as the export does
 WARM_START = 0.55  # how far into the full stage's schedule exported weights start
 UNSEEN_STEP = 900_000  # where their scenes start, beyond those that they have learnt from
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
+SCORED_NAMES = 12  # the most frequent ones count when the threshold is chosen
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHORTEST_EDGE, LONGEST_EDGE = 288, 576  # pixels, what the exported image processor resizes to
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """One kind of the photo stage's steps.
+
+    Attributes:
+        is_dense: the dense loss on mosaics, or the full loss on single crops.
+        num_photos: images of a batch that are photographs.
+        num_scenes: images of a batch that are drawn.
+        sizes: (height, width) in pixels, before full steps enlarge them; what is drawn is as large as in scoring, with
+            less around it.
+        shares: of the steps, at the points `SHARES_AT` of the stage's progress.
+    """
+
+    is_dense: bool
+    num_photos: int
+    num_scenes: int
+    sizes: tuple[tuple[int, int], ...]
+    shares: tuple[float, ...]
+
+
+SHARES_AT = (0.0, 0.5, 0.7, 1.0)
+STEP_KINDS: tuple[StepKind, ...] = (  # names are learnt fastest on many small things; size comes later
+    StepKind(True, 10, 2, ((128, 128), (144, 144), (112, 160), (160, 128), (160, 160)), (0.88, 0.75, 0.2, 0.0)),
+    StepKind(True, 8, 2, ((160, 160), (192, 192), (176, 208), (224, 224), (160, 224)), (0.0, 0.05, 0.4, 0.3)),
+    StepKind(
+        False, 4, 2, ((160, 160), (176, 176), (160, 208), (208, 208), (192, 256), (208, 160)), (0.12, 0.2, 0.4, 0.7)
+    ),
+)
 
 
 # ---- losses of the two stages ----
@@ -281,19 +317,26 @@ class Trainer:
         dense steps, which show more objects a second.
         """
         if self.stage != "photos":
-            self.stage, self.stage_steps, self.seconds, self.first_progress = "photos", 0, 0.0, 0.0
+            self.stage, self.stage_steps, self.seconds = "photos", 0, 0.0
             self.optimizer = self._build_optimizer()
-        streams = {
-            dense: self._stream(
-                dense, num_workers, photos, batch_scale * num_photos, batch_scale * (num_photos + num_drawn)
+        self.first_progress = 0.0  # whatever the run began with
+        streams = [
+            self._stream(
+                kind.is_dense,
+                num_workers,
+                photos,
+                batch_scale * kind.num_photos,
+                batch_scale * (kind.num_photos + kind.num_scenes),
+                kind.sizes,
             )
-            for dense, num_photos, num_drawn in ((True, *DENSE_PHOTO_BATCH), (False, *FULL_PHOTO_BATCH))
-        }
+            for kind in STEP_KINDS
+        ]
 
         def next_kind(progress: float) -> tuple[LossFunction, Iterator[dict[str, Tensor]]]:
             rng = np.random.default_rng([13, self.step])
-            dense = bool(rng.random() < np.interp(progress, *DENSE_SHARE))
-            return (dense_loss if dense else full_loss), streams[dense]
+            shares = np.array([np.interp(progress, SHARES_AT, kind.shares) for kind in STEP_KINDS])
+            index = int(rng.choice(len(STEP_KINDS), p=shares / shares.sum()))
+            return (dense_loss if STEP_KINDS[index].is_dense else full_loss), streams[index]
 
         self._run_stage(next_kind, minutes, PHOTO_LEARNING_RATE)
         self.save()
@@ -305,8 +348,9 @@ class Trainer:
         photos: PhotoSource | None = None,
         photos_per_batch: int = 0,
         batch_size: int = BATCH_SIZE,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Iterator[dict[str, Tensor]]:
-        batches = SceneBatches(self.tokenizer, dense, self.step, 10**9, photos, photos_per_batch, batch_size)
+        batches = SceneBatches(self.tokenizer, dense, self.step, 10**9, photos, photos_per_batch, batch_size, sizes)
         return iter(DataLoader(batches, batch_size=None, sampler=range(10**9), num_workers=num_workers))
 
     def _begin_full_stage(self) -> None:
@@ -382,11 +426,17 @@ class Trainer:
                 average.copy_(tensor)
 
 
-def export(trainer: Trainer, folder: Path, calibration_scenes: int) -> None:
+def export(trainer: Trainer, folder: Path, calibration_scenes: int, photos: Sequence[Photo] = ()) -> None:
     """Write the averaged weights in half precision, the processor and the tokenizer as a Hugging Face folder.
 
-    The logits' bias is shifted so that `SHIPPED_BOX_THRESHOLD` balances recall and precision on held-out scenes that no
-    reported figure uses.
+    The logits' bias is shifted so that `SHIPPED_BOX_THRESHOLD` is the best threshold on held-out scenes and photographs
+    that no reported figure uses.
+
+    Args:
+        trainer: holds the weights.
+        folder: what is written.
+        calibration_scenes: how many scenes the threshold is chosen on; 0 shifts nothing.
+        photos: all photographs; the threshold is chosen on those of the "choose" split.
     """
     model = GroundingDinoForObjectDetection(trainer.config)
     weights = {name: tensor for name, tensor in trainer.average.items() if "num_batches_tracked" not in name}
@@ -398,8 +448,13 @@ def export(trainer: Trainer, folder: Path, calibration_scenes: int) -> None:
     if calibration_scenes:
         detector = HuggingFaceDetector(str(folder), device="cpu")
         images = detect_scenes(low_threshold_detect(detector), range(calibration_scenes))
-        threshold = best_threshold(images)
+        names = frequent_names(photos, SCORED_NAMES)
+        chosen = [photo for photo in photos if photo.split == "choose"]
+        of_photos = detect_photos(low_threshold_detect(detector), chosen, names)
+        threshold = best_threshold(images, of_photos, names)
         logger.info("best threshold %.3f before the shift: %s", threshold, score(images, threshold))
+        if of_photos:
+            logger.info("photographs it was chosen on: %s", score_photos(of_photos, names, threshold))
         shift = math.log(SHIPPED_BOX_THRESHOLD / (1 - SHIPPED_BOX_THRESHOLD)) - math.log(threshold / (1 - threshold))
         with torch.no_grad():
             model.model.decoder.layer_norm.bias[BIAS_CHANNEL] += shift
@@ -436,6 +491,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(DRAWN_PHRASES, arguments.work_folder / "tokenizer", LATER_PHRASES)
+    photos = load_photos(arguments.real) if arguments.real else []
     depths = PHOTO_DEPTHS if arguments.real else DRAWN_DEPTHS
     trainer = Trainer(tokenizer, arguments.work_folder, device, arguments.start_from, depths)
     on_gpu = device.type == "cuda"
@@ -444,11 +500,11 @@ def main() -> None:
         if not (arguments.real and arguments.start_from):
             trainer.train(arguments.dense_minutes, arguments.full_minutes, num_workers)
         if arguments.real:
-            photos = [photo for photo in load_photos(arguments.real) if photo.split == "train"]
-            source = PhotoSource([*photos, *clip_photos(load_clips(arguments.real, "train"))])
+            shown = [photo for photo in photos if photo.split == "train"]
+            source = PhotoSource([*shown, *clip_photos(load_clips(arguments.real, "train"))])
             batch_scale = arguments.batch_scale or (4 if on_gpu else 1)
             trainer.train_on_photos(source, arguments.photo_minutes, num_workers, batch_scale)
-    export(trainer, arguments.output_folder, arguments.calibration_scenes)
+    export(trainer, arguments.output_folder, arguments.calibration_scenes, photos)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,6 @@ BATCH_SIZE = 8
 DENSE_SIZES = ((144, 144), (128, 128), (160, 160), (128, 176), (128, 208))  # (height, width) in pixels: small is fast
 FULL_SIZES = ((224, 224), (240, 240), (256, 256), (216, 304), (216, 384))
 FULL_SCALE = 1.2  # the full stage's images are enlarged by, as the exported image processor enlarges scored scenes
-# of the photo stage, before full steps enlarge them; what is drawn is as large as in scoring, with less around it
-DENSE_PHOTO_SIZES = ((160, 160), (192, 192), (176, 208), (224, 224), (160, 224))
-FULL_PHOTO_SIZES = ((160, 160), (176, 176), (160, 208), (208, 208), (192, 256), (208, 160))
 FRESH_PER_BATCH = 2  # composed for a batch; the others are mirrored crops of earlier ones, as composing is slow
 POOL_SIZE = 500  # earlier scenes kept of each size
 LARGEST_ZOOM = 1.3  # more of it hides how small objects are in a whole scene
@@ -76,6 +73,8 @@ class SceneBatches(Dataset):
         photos: mix crops and collages of these photographs in.
         photos_per_batch: images of a batch that are photographs.
         batch_size: images of a batch.
+        sizes: (height, width) of the images, one drawn for each batch; full ones are enlarged by `FULL_SCALE`; None
+            takes those of the stage.
     """
 
     def __init__(
@@ -87,6 +86,7 @@ class SceneBatches(Dataset):
         photos: PhotoSource | None = None,
         photos_per_batch: int = 0,
         batch_size: int = BATCH_SIZE,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self.dense = dense
         self.first_step = first_step
@@ -94,8 +94,7 @@ class SceneBatches(Dataset):
         self.photos = photos
         self.photos_per_batch = photos_per_batch if photos else 0
         self.batch_size = batch_size
-        drawn_sizes, photo_sizes = (DENSE_SIZES, DENSE_PHOTO_SIZES) if dense else (FULL_SIZES, FULL_PHOTO_SIZES)
-        self.sizes = photo_sizes if self.photos_per_batch else drawn_sizes
+        self.sizes = sizes or (DENSE_SIZES if dense else FULL_SIZES)
         self.pools: dict[tuple[int, int], list[Sample]] = {size: [] for size in self.sizes}
         phrases = list(dict.fromkeys([*MEANINGS, *absent_phrases(), *WORDS_SELDOM_SEEN]))
         self.token_ids = dict(zip(phrases, tokenizer(phrases, add_special_tokens=False)["input_ids"], strict=True))

@@ -14,7 +14,7 @@ from training.detector_prompts import absent_names, labelled_names, name_index
 from training.photos import Clip, CutOut, Photo, cut_outs
 
 OFTEN = 400  # photographs: a name that fewer show is drawn more often
-MOST_OFTEN = 2.5  # times
+LEAST_OFTEN, MOST_OFTEN = 0.7, 1.5  # times: a larger range learns rare names, and the frequent ones more slowly
 FRAMES_PER_CLIP = 6
 SPRITE_SIDE = 192  # pixels, the longer side of a kept cut-out
 LEAST_VISIBLE = 0.35  # of an object's box, for it to stay labelled in a crop
@@ -84,7 +84,7 @@ class PhotoSource:
         self._absent = [absent_names(photo) for photo in self.photos]
         self._objects = [_usable_objects(photo) for photo in self.photos]
         shown = np.array(self._labelled).sum(0)
-        repeats = np.clip(np.sqrt(OFTEN / np.maximum(shown, 1)), 0.5, MOST_OFTEN)
+        repeats = np.clip(np.sqrt(OFTEN / np.maximum(shown, 1)), LEAST_OFTEN, MOST_OFTEN)
         weights = np.array(
             [float(repeats[nouns].max()) if len(nouns) else 0.3 for _, nouns in self._objects], np.float64
         )
@@ -129,15 +129,14 @@ class PhotoSource:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A random crop of a photograph, scaled, stretched a little, mirrored half the time."""
         photo = self.photos[index]
-        picture = photo.image
         boxes, nouns = self._objects[index]
         height, width = size
-        cover = max(height / picture.shape[0], width / picture.shape[1])
-        fit = min(height / picture.shape[0], width / picture.shape[1])
+        cover = max(height / photo.size[0], width / photo.size[1])
+        fit = min(height / photo.size[0], width / photo.size[1])
         scale = float(np.exp(rng.uniform(np.log(fit * 0.9), np.log(cover * 1.7))))
         stretch = float(np.exp(rng.uniform(-0.2, 0.2)))
         scale_xy = np.array([scale * stretch**0.5, scale / stretch**0.5])
-        whole = np.array([picture.shape[1], picture.shape[0]]) * scale_xy
+        whole = np.array([photo.size[1], photo.size[0]]) * scale_xy
         room = whole - np.array([width, height])  # negative: padded
         shift = -room * rng.uniform(0, 1, 2)
         if len(boxes) and rng.random() < 0.7:  # keep an object in sight
@@ -150,11 +149,13 @@ class PhotoSource:
         if rng.random() < 0.5:
             matrix[0] = -matrix[0, 0], 0, width - 1 - matrix[0, 2]
             moved[:, [0, 2]] = width - moved[:, [2, 0]]
-        flags = cv2.INTER_AREA if scale < 0.6 else cv2.INTER_LINEAR
-        if scale < 0.6:  # warping alone would alias
-            smaller = max(scale, 0.1)
-            picture = cv2.resize(picture, None, fx=smaller, fy=smaller, interpolation=flags)
-            matrix[:, :2] /= smaller
+        picture = photo.half_image if scale < 0.5 else photo.image
+        matrix[:, :2] *= photo.size[1] / picture.shape[1]
+        if (left := scale * photo.size[1] / picture.shape[1]) < 0.65:  # warping alone would alias
+            width_height = max(int(picture.shape[1] * left), 8), max(int(picture.shape[0] * left), 8)
+            smaller = cv2.resize(picture, width_height, interpolation=cv2.INTER_AREA)
+            matrix[:, :2] *= picture.shape[1] / smaller.shape[1]
+            picture = smaller
         grey = tuple(int(value) for value in rng.integers(60, 190, 3))
         view = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=grey)
         visible = moved.clip(0, np.array([width, height, width, height])).astype(np.float32)

@@ -87,6 +87,11 @@ class Photo:
         """(H, W, 3) uint8 RGB, decoded at each call."""
         return decode_image(self.jpeg, self.name)
 
+    @property
+    def half_image(self) -> np.ndarray:
+        """The image at half its size, rounded up, which is decoded in half the time."""
+        return decode_image(self.jpeg, self.name, cv2.IMREAD_REDUCED_COLOR_2)
+
     @cached_property
     def split(self) -> str:
         """ "train", "choose" (thresholds are chosen on it) or "test" (reported, never trained on)."""
@@ -113,13 +118,13 @@ def split_of(name: str) -> str:
     return SPLIT_SHARES[-1][0]
 
 
-def decode_image(encoded: bytes, name: str) -> np.ndarray:
+def decode_image(encoded: bytes, name: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a compressed image.
 
     Raises:
         ValueError: not an image; names it.
     """
-    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     if bgr is None:
         raise ValueError(f"{name} is not an image that can be decoded")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)

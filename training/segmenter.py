@@ -9,9 +9,9 @@ Four stages, each of so many minutes:
 1. small images: the whole model but its memory at 256 pixels, prompted with boxes first, then also points and earlier
    masks; pairs of frames teach features that can be matched.
 2. images: the same at the full 320 pixels.
-3. memory: encoder frozen and its features of many clips cached; objects are followed over ever longer stretches, at
-   first with the true masks in memory, then with the model's own.
-4. final: the same with the encoder trained too, slowly, and with single images beside the clips.
+3. memory, at 256 pixels: encoder frozen and its features of many clips cached; objects are followed over ever longer
+   stretches, at first with the true masks in memory, then with the model's own.
+4. final, at 320 pixels: the same with the encoder trained too, slowly, and with single images beside the clips.
 
 `--real` is the folder of real photographs and clips, or a pack of it (`training/photos.py`); without it the model
 learns from drawn scenes alone. A GPU is used, with bfloat16 autocast, when there is one; there `--workers` compose the
@@ -60,8 +60,9 @@ EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is expo
 CHECKPOINT_SECONDS = 120
 WARMUP_STEPS = 60
 STAGES = ("small images", "images", "memory", "final")
-STAGE_SIDES = (256, 320, 320, 320)  # pixels
+STAGE_SIDES = (256, 320, 256, 320)  # pixels
 WARM_START = (0.4, 0.4, 0.15, 0.0)  # how far into each stage's schedule exported weights start
+WARM_RATE = 0.4  # of the peak learning rates of the memory stage, for exported weights
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
 
 # parameters that no image needs
@@ -321,7 +322,7 @@ def main() -> None:
             trainer.average.load_state_dict(model.state_dict())
             trainer.save(None)
         export(trainer.average, options.export)
-    side = STAGE_SIDES[-1]
+    side = STAGE_SIDES[min(progress.stage, len(STAGES) - 1)]
     set_image_size(model, side)
     if progress.stage == 2:
         clips = endless(lambda seed: make_training_clip(seed, side, real), trainer.first_seed, options.workers)
@@ -334,9 +335,11 @@ def main() -> None:
                 bank.add(next(clips))
             return memory_step(bank, step, fraction)
 
-        groups = [{"params": decoder, "lr": DECODER_RATE}, {"params": memory, "lr": MEMORY_RATE}]
+        scale = 1.0 if options.start_from is None else WARM_RATE
+        groups = [{"params": decoder, "lr": scale * DECODER_RATE}, {"params": memory, "lr": scale * MEMORY_RATE}]
         trainer.run_stage(groups, range(10**9), bank_step, say_every=10)
         export(trainer.average, options.export)
+    side = STAGE_SIDES[-1]
     if progress.stage == 3:
         finals = endless(lambda step: make_final_batch(step, side, real), trainer.first_seed, options.workers)
         groups = [{"params": encoder + decoder + memory, "lr": FINAL_RATE}]
