@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as rle_codec
 
 from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
 from training import segmenter, segmenter_memory
-from training.segmenter_images import image_step
+from training.photos import load_clips, load_photos
+from training.real_scenes import RealScenes
+from training.segmenter_images import Batch, image_step
 from training.segmenter_losses import mask_iou, mask_loss, matching_loss
-from training.segmenter_scores import boundary_f, iou
+from training.segmenter_scores import boundary_f, iou, masks_iou
 
 
 def square(start: int, stop: int, side: int = 32) -> torch.Tensor:
@@ -61,26 +66,99 @@ def test_scores_of_known_masks() -> None:
     assert 0 < boundary_f(one, shifted) < 0.8
 
 
-def test_recipe_goes_on_where_it_was_and_exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    interrupted = segmenter.Trainer(tmp_path, (3, 1, 1))
-    interrupted.progress.step = 2
+@pytest.mark.parametrize("with_photographs", [False, True])
+def test_recipe_goes_on_where_it_was_and_exports(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_photographs: bool
+) -> None:
+    minutes = (3.0, 0.0, 0.001, 0.001)
+    interrupted = segmenter.Trainer(tmp_path, minutes)
+    interrupted.progress.step, interrupted.progress.stage_seconds = 2, 179.99
     interrupted.save(None)
     steps_run = []
 
-    def counted_step(model: SAM2Base, step: int, fraction: float) -> tuple[torch.Tensor, dict[str, float]]:
-        steps_run.append(step)
-        return image_step(model, step, fraction)
+    def counted_step(
+        model: SAM2Base, batch: Batch, step: int, fraction: float
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        steps_run.append((step, fraction, batch.images.shape[-1]))
+        return image_step(model, batch, step, fraction)
 
     monkeypatch.setattr(segmenter, "image_step", counted_step)
-    monkeypatch.setattr(segmenter_memory, "FIRST_CLIPS", 2)
+    monkeypatch.setattr(segmenter, "FIRST_CLIPS", 2)
     monkeypatch.setattr(segmenter_memory, "FRAMES_PER_STEP", 8)
-    arguments = ["--folder", str(tmp_path), "--export", str(tmp_path / "nano.pt"), "--clips", "2"]
-    arguments += ["--image-steps", "3", "--memory-steps", "1", "--final-steps", "1"]
-    monkeypatch.setattr(sys, "argv", ["segmenter", *arguments])
+    source = ["--real", str(write_photographs(tmp_path / "real"))] if with_photographs else ["--drawn-only"]
+    arguments = ["--folder", str(tmp_path), "--export", str(tmp_path / "nano.pt"), "--clips", "2", *source]
+    monkeypatch.setattr(sys, "argv", ["segmenter", *arguments, "--minutes", *map(str, minutes)])
     segmenter.main()
 
-    assert steps_run == [2]
-    assert segmenter.Trainer(tmp_path, (3, 1, 1)).progress.stage == 3
+    assert [(step, side) for step, _, side in steps_run] == [(2, 256)]
+    assert steps_run[0][1] == pytest.approx(179.99 / 180)
+    assert segmenter.Trainer(tmp_path, minutes).progress.stage == len(segmenter.STAGES)
     model = build_sam2(None, tmp_path / "nano.pt", device="cpu")
     assert model.image_size == 320 and sum(parameter.numel() for parameter in model.parameters()) < 4e6
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def write_photographs(folder: Path) -> Path:
+    """A data folder of one photograph with a disc on it, once for each split, and one clip in which the disc moves."""
+    frames, masks = folder / "clips" / "disc" / "frames", folder / "clips" / "disc" / "masks"
+    for each in (folder / "photos", frames, masks):
+        each.mkdir(parents=True)
+    rows, columns = np.mgrid[:90, :120]
+    photos, names = [], [f"disc_{index}" for index in range(40)]
+    for index, name in enumerate(names[:6]):
+        mask = (rows - 45) ** 2 + (columns - 40 - 5 * index) ** 2 < 30**2
+        image = np.where(mask[..., None], (200, 60, 40), (30, 90, 120)).astype(np.uint8)
+        cv2.imwrite(str(folder / "photos" / f"{name}.jpg"), image[..., ::-1])
+        cv2.imwrite(str(frames / f"{index:05d}.jpg"), image[..., ::-1])
+        cv2.imwrite(str(masks / f"{index:05d}.png"), mask.astype(np.uint8))
+        rle = rle_codec.encode(np.asfortranarray(mask.astype(np.uint8)))
+        segmentation = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+        left, top, width, height = rle_codec.toBbox(rle)
+        disc = {"name": "ball", "bbox": [left, top, left + width, top + height], "segmentation": segmentation}
+        photo = {"image": f"photos/{name}.jpg", "width": 120, "height": 90, "objects": [disc], "complete": True}
+        photos.append(json.dumps(photo))
+    (folder / "photos.jsonl").write_text("\n".join(photos) + "\n", encoding="utf-8")
+    clip = {"clip": "clips/disc", "frames": 6, "split": "train", "name": "ball", "single_noun": True}
+    (folder / "clips.jsonl").write_text(json.dumps(clip) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_real_scenes_are_true_to_their_masks(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path)
+    real = RealScenes(load_photos(folder), load_clips(folder))
+    assert set(real.phrases) == {"ball"}
+    rng = np.random.default_rng(0)
+    scenes = [real.photo_scene(rng, (64, 96)) for _ in range(6)]
+    scenes += list(real.clip(3, 8, (64, 96), "drift", with_footage=True))
+    for scene in scenes:
+        assert scene.image.shape == (64, 96, 3) and scene.masks.shape[1:] == (64, 96) and "ball" in scene.phrases
+        mask = scene.masks[scene.phrases.index("ball")]
+        red, blue = scene.image[..., 0].astype(int), scene.image[..., 2].astype(int)
+        if mask.sum() > 100:
+            assert (red > blue)[mask].mean() > 0.9
+    collages = [real.collage(seed, (64, 96)) for seed in range(4)]
+    assert all(len(scene.masks) for scene in collages)
+    for scene in collages:
+        for mask, box in zip(scene.masks, scene.boxes_xyxy, strict=True):
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            assert box.tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+@pytest.mark.parametrize("prompt", ["box", "point"])
+def test_masks_that_match_have_iou_one(prompt: str) -> None:
+    class Exact:
+        def set_image(self, image: np.ndarray) -> None:
+            self.truth = image[..., 0] > 0
+
+        def predict(self, *args: object, **kwargs: object) -> tuple[np.ndarray, np.ndarray, None]:
+            count = 3 if kwargs["multimask_output"] else 1
+            masks = np.zeros((count, *self.truth.shape), bool)
+            masks[-1] = self.truth
+            return masks, np.arange(count) / 3, None
+
+    image = np.zeros((30, 40, 3), np.uint8)
+    image[5:20, 8:30] = 255
+    mask, speck = image[..., 0] > 0, np.zeros((30, 40), bool)
+    speck[0, 0] = True
+    assert masks_iou(Exact(), image, [mask, speck, ~mask], prompt).tolist() == [1.0, 0.0]
+    assert len(masks_iou(Exact(), image, [speck], prompt)) == 0

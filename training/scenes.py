@@ -363,7 +363,7 @@ def _cast(
         extent = _random_extent(rng, 0.12, largest)
         start = _free_position(rng, actors, extent, bounds)
         taken = {actor.phrase for actor in actors}
-        phrase = str(rng.choice([noun for noun in props.phrases if noun not in taken]))
+        phrase = str(rng.choice([noun for noun in props.phrases if noun not in taken] or list(props.phrases)))
         positions = _drift_path(rng, num_frames, start, bounds)
         if kind == "mixed" and rng.random() < 0.3:
             positions = _leave_and_return(rng, positions, extent, bounds)
