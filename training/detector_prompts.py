@@ -175,8 +175,9 @@ def random_phrases(
     never_shown = absent_phrases() if absent is None else WORDS_SELDOM_SEEN
     if len(phrases) > 1:
         phrases += [never_shown[index] for index in rng.integers(0, len(never_shown), int(rng.integers(0, 4)))]
-    aliased = {name for phrase in phrases if phrase in ALIASES for name in ALIASES[phrase]}
-    phrases = [phrase for phrase in dict.fromkeys(phrases) if phrase in ALIASES or phrase not in aliased]
+    # a name may be an alias of others, "apple" for one: what a wider phrase ("fruit") means is not asked for beside it
+    aliased = {name for phrase in phrases for name in ALIASES.get(phrase, ()) if name != phrase}
+    phrases = [phrase for phrase in dict.fromkeys(phrases) if phrase not in aliased]
     labelled = np.zeros(len(NAMES), bool)
     labelled[[NAME_INDEX[name] for name in shown]] = True
     known = answerable(tuple(phrases), labelled, absent)
