@@ -38,8 +38,8 @@ $(VENV)/.installed: pyproject.toml setup.py
 
 demo: install
 	$(PY) grounded_sam2_hf_model_demo.py
-	$(PY) grounded_sam2_tracking_demo.py --start-frame-idx 30
-	@echo "Done. Look at outputs/grounded_sam2_hf_model_demo and outputs/grounded_sam2_tracking_demo."
+	$(PY) grounded_sam2_tracking_demo_with_continuous_id.py
+	@echo "Done. Look at outputs/grounded_sam2_hf_model_demo and outputs/grounded_sam2_tracking_demo_with_continuous_id."
 
 lint: install
 	$(PY) -m ruff check .

@@ -14,9 +14,9 @@ from grounded_sam2.images import write_image
 from grounded_sam2.track.tracking import frame_at
 from grounded_sam2.video import open_frames
 
-ANNOTATED_VIDEO = Path("outputs/grounded_sam2_tracking_demo/parade.mp4")
+ANNOTATED_VIDEO = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id/parade.mp4")
 PICTURE = Path("assets/readme.jpg")
-FRAME_INDICES = ((0, 24), (48, 72))  # the picture's rows, each from left to right
+FRAME_INDICES = ((24, 48), (72, 96))  # the picture's rows, each from left to right
 GAP = 8  # white pixels between two frames
 
 
