@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from grounded_sam2.continuous import ContinuousTracker
 from grounded_sam2.detectors.local import LocalDetector
+from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from training import segmenter_scores
