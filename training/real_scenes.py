@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from training.photos import Clip, CutOut, Photo, cut_outs
-from training.scenes import Footage, Scene, camera_look, make_clip, make_scene, photograph, premultiply, tint
+from training.scenes import Footage, Scene, as_scene, camera_look, make_clip, make_scene, photograph, premultiply, tint
 
 MIN_PIXELS = 60  # of an object, after cropping
 SPRITE_MARGIN = 0.3  # of a sprite's sides, so that it can bend
@@ -123,13 +123,3 @@ def fitted(image: np.ndarray, size: tuple[int, int], flip: bool) -> np.ndarray:
         shrinks = image.shape[0] * image.shape[1] > height * width
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized[:, ::-1]) if flip else resized
-
-
-def as_scene(image: np.ndarray, masks: np.ndarray, phrases: list[str]) -> Scene:
-    """A scene of (N, H, W) masks that are not empty."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(rows):
-            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return Scene(image, masks, boxes, phrases, np.arange(1, len(masks) + 1))

@@ -29,6 +29,7 @@ __all__ = [
     "Footage",
     "Props",
     "Scene",
+    "as_scene",
     "camera_look",
     "make_clip",
     "make_scene",
@@ -197,7 +198,7 @@ def make_scene(
     actors, placed = _drop_hidden(actors, placed, size, stretch)
     image, masks = _compose(canvas, actors, placed, _random_shadow(rng))
     image = photograph(image, camera_look(rng), rng)
-    return _scene(image, masks, [actor.phrase for actor in actors])
+    return as_scene(image, masks, [actor.phrase for actor in actors])
 
 
 def make_clip(
@@ -272,7 +273,7 @@ def _clip_frames(
         if footage is not None:
             masks = np.concatenate([masks, footage.masks[frame_idx] & ~masks.any(0)])
             phrases += footage.phrases
-        yield _scene(image, masks, phrases)
+        yield as_scene(image, masks, phrases)
 
 
 def _generator(
@@ -665,7 +666,7 @@ def _drop_hidden(
     return [actors[index] for index in kept], [placed[index] for index in kept]
 
 
-def _scene(image: np.ndarray, masks: np.ndarray, nouns: Sequence[str | None]) -> Scene:
+def as_scene(image: np.ndarray, masks: np.ndarray, nouns: Sequence[str | None]) -> Scene:
     """The scene of an image and its visible masks, of which those without a noun are left out."""
     named = [index for index, noun in enumerate(nouns) if noun is not None]
     masks = masks[named]
