@@ -170,8 +170,7 @@ def test_what_is_on_disk_after_a_kill_plays(tmp_path: Path, name: str) -> None:
     source = make_clip(tmp_path / "a.mp4", "aac", list(range(120)))
     program = f"""
         import os, signal
-        from grounded_sam2.video import open_frames
-        from grounded_sam2.video_writer import VideoWriter
+        from grounded_sam2.video import VideoWriter, open_frames
         frames = open_frames({str(source)!r})
         writer = VideoWriter({str(tmp_path / name)!r}, frames.fps, like=frames)
         for image in frames:
