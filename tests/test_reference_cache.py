@@ -47,6 +47,14 @@ def test_the_same_question_is_asked_once(answers: Answers, runs: list[Sequence[s
     assert len(runs) == 1
 
 
+def test_what_a_process_has_imported_does_not_matter(
+    answers: Answers, runs: list[Sequence[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = answers()
+    monkeypatch.syspath_prepend(tmp_path / "references" / "package")  # as setuptools does with packages of its own
+    assert answers() == first and len(runs) == 1
+
+
 def test_whatever_changes_is_asked_anew(answers: Answers, runs: list[Sequence[str]], tmp_path: Path) -> None:
     folders = [answers("--size", "8", text=b"a"), answers("--size", "9", text=b"a"), answers("--size", "8", text=b"b")]
     (tmp_path / "reference" / "run.py").write_text("two")

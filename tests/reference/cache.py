@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -101,7 +102,9 @@ def _fingerprint(parts: Sequence[str]) -> str:
 
 
 def _installed() -> list[str]:
-    return [platform.python_version(), platform.system(), platform.machine(), *_versions(*sys.path)]
+    # not of sys.path, to which packages (setuptools) add folders when they are imported
+    packages = _versions(*{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    return [platform.python_version(), platform.system(), platform.machine(), *packages]
 
 
 def _versions(*folders: str) -> list[str]:
