@@ -19,8 +19,9 @@ from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
-from grounded_sam2.track.follower import as_follower
-from grounded_sam2.track.tracking import PromptType, add_objects, follow_both_ways, frame_at, segment_on_frame
+from grounded_sam2.track.both_ways import TwoWayTracker
+from grounded_sam2.track.resume import SavedRun
+from grounded_sam2.track.tracking import PromptType, frame_at
 from grounded_sam2.video import open_frames
 from sam2.build_sam import build_sam2_video_predictor
 
@@ -50,6 +51,8 @@ PROMPT_TYPE_FOR_VIDEO: PromptType = "box"  # what the video predictor is told ab
 
 # output
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo")  # where everything goes
+RESUME = False  # go on where a run with the same settings was interrupted
+SAVE_EVERY = 30.0  # seconds from one saved state, which --resume goes on from, to the next
 
 
 def main() -> None:
@@ -63,6 +66,7 @@ def main() -> None:
 
     with (
         stop_on_signals() as stop,
+        SavedRun(OUTPUT_DIR / f"{name}.resume", settings, frames, RESUME, SAVE_EVERY) as saved,
         TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings, with_identity=False) as outputs,
     ):
         images = stop.frames(frames, MAX_FRAMES)
@@ -74,22 +78,28 @@ def main() -> None:
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
 
-        # Step 3: find the objects on one frame
-        (detections,) = detector.detect(start_frame, prompt, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
-        video = as_follower(predictor).open_video(frames)
-        detections = segment_on_frame(video, START_FRAME_IDX, detections)
+        tracker = TwoWayTracker(predictor, frames, START_FRAME_IDX)
 
-        # Step 4: one object id per detection
-        objects = add_objects(video, START_FRAME_IDX, detections, PROMPT_TYPE_FOR_VIDEO)
-        write_image(OUTPUT_DIR / f"{name}_start_frame.jpg", annotate(start_frame, objects))
-        write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
+        with saved.stage("both ways", tracker, outputs.annotations) as stage:
+            # Step 3: find the objects on one frame, each with a mask and an id, unless an interrupted run has
+            if tracker.objects is None:
+                (detections,) = detector.detect(
+                    start_frame, prompt, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD
+                )
+                objects = tracker.start(detections, PROMPT_TYPE_FOR_VIDEO)
+                write_image(OUTPUT_DIR / f"{name}_start_frame.jpg", annotate(start_frame, objects))
+                write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
 
-        # Step 5: follow them to both ends; draw and write each frame as it arrives
-        tracked = follow_both_ways(video, START_FRAME_IDX, objects, stop.guard, progress=tqdm)
-        for image, (frame_idx, detections) in zip(tqdm(images, unit="frame"), tracked, strict=False):
-            outputs.write(frame_idx, annotate(image, detections), detections)
+            # Step 4: follow them back to the first frame
+            for _ in tqdm(stop.guard(tracker.go_back()), desc="backwards", unit="frame", leave=False):
+                stage.save_when_due()
 
-    print(f"found {len(objects)}: {', '.join(objects.data['class_name']) or 'nothing'}")
+            # Step 5: go through the video, following them on; draw and write each frame
+            images = tqdm(images, unit="frame")
+            for frame_idx, image, objects in stage.follow(tracker, images, outputs.annotations):
+                outputs.write_picture(frame_idx, annotate(image, objects), objects)
+
+    print(f"found {len(tracker.objects)}: {', '.join(tracker.objects.data['class_name']) or 'nothing'}")
     print(f"wrote {outputs}")
 
 

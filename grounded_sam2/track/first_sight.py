@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import supervision as sv
 
 from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector, Image
 from grounded_sam2.prompts import TextPrompt, read_prompt
 from grounded_sam2.track.events import IdentityEvent
 from grounded_sam2.track.follower import Follower, as_follower
-from grounded_sam2.track.tracking import PromptType, add_objects, follow_newest_frame, no_objects, segment_on_frame
+from grounded_sam2.track.tracking import (
+    PromptType,
+    add_objects,
+    follow_newest_frame,
+    no_objects,
+    pack_objects,
+    segment_on_frame,
+    unpack_objects,
+)
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -91,26 +98,10 @@ class FirstSightTracker:
 
     def save(self) -> dict[str, Any]:
         """All that the next `step` builds on, as tensors and plain values; inverse of `restore`."""
-        found = self.objects
-        assert found.confidence is not None and found.class_id is not None and found.tracker_id is not None
-        return {
-            "stream": self._stream.save(),
-            "frame_idx": self.frame_idx,
-            "xyxy": found.xyxy.tolist(),
-            "confidence": found.confidence.tolist(),
-            "class_id": found.class_id.tolist(),
-            "obj_ids": found.tracker_id.tolist(),
-            "class_names": [str(name) for name in found.data["class_name"]],
-        }
+        return {"stream": self._stream.save(), "frame_idx": self.frame_idx, "objects": pack_objects(self.objects)}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on behind the frame on which a tracker with the same models and settings was saved."""
         self._stream = self._follower.load_stream(saved["stream"])
         self.frame_idx = saved["frame_idx"]
-        self.objects = sv.Detections(
-            xyxy=np.array(saved["xyxy"], dtype=np.float32).reshape(-1, 4),
-            confidence=np.array(saved["confidence"], dtype=np.float32),
-            class_id=np.array(saved["class_id"], dtype=np.int64),
-            tracker_id=np.array(saved["obj_ids"], dtype=np.int64),
-            data={"class_name": np.array(saved["class_names"], dtype=np.str_)},
-        )
+        self.objects = unpack_objects(saved["objects"], self._stream.size)

@@ -97,9 +97,9 @@ class SavedRun:
     ) -> None:
         self.path = Path(path)
         self.every = every
-        self._frames = frames if isinstance(frames, IndexedFrameSource) else None
+        self.indexed_frames = frames if isinstance(frames, IndexedFrameSource) else None
         as_text = {name: str(value) for name, value in settings.items()}
-        self._run = {"settings": as_text, "source": _description(self._frames) if self._frames else {}}
+        self._run = {"settings": as_text, "source": _description(self.indexed_frames) if self.indexed_frames else {}}
         self._stages: dict[str, dict[str, Any]] = {}
         self._last_save = time.monotonic()
         check_writable(path)
@@ -107,7 +107,7 @@ class SavedRun:
             self._stages = self._read()
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        if self._frames is None:
+        if self.indexed_frames is None:
             raise ValueError("cannot resume a camera or a live stream: expected a video file or image folder")
         if not self.path.exists():
             logger.warning("there is no %s to resume from: starting with the first frame", self.path)
@@ -176,19 +176,7 @@ class SavedRun:
             Frame index, frame and objects.
         """
         with self.stage("forwards", tracker, annotations, *([] if event_log is None else [event_log])) as stage:
-            num_found = tracker.frame_idx + 1
-            found = read_frame_annotations(annotations.partial_path) if num_found else iter(())
-            for frame_idx, image in enumerate(images):
-                if frame_idx < num_found:
-                    yield frame_idx, image, next(found).detections
-                    continue
-                objects = tracker.step(image)
-                image_path = None if self._frames is None else self._frames.image_path(frame_idx)
-                annotations.write(frame_idx, objects, image_path)
-                if event_log is not None:
-                    event_log.write(tracker.take_events())
-                yield frame_idx, image, objects
-                stage.save_when_due()
+            yield from stage.follow(tracker, images, annotations, event_log)
 
     def follow_back(
         self,
@@ -223,7 +211,7 @@ class SavedRun:
     @property
     def can_resume(self) -> bool:
         """Whether the frames can be read a second time."""
-        return self._frames is not None
+        return self.indexed_frames is not None
 
     @property
     def is_due(self) -> bool:
@@ -257,6 +245,28 @@ class SavedStage:
         for file, (num_bytes, checksum) in zip(self._files, state["files"], strict=True):
             file.go_on(num_bytes, checksum)
         self._tracker.restore(state["tracker"])
+
+    def follow(
+        self,
+        tracker: StreamTracker,
+        images: Iterable[RGBImage],
+        annotations: FrameAnnotationWriter,
+        event_log: EventLogWriter | None = None,
+    ) -> Iterator[tuple[int, RGBImage, sv.Detections]]:
+        """As `SavedRun.follow`, in a stage that is going on and may have done other things before."""
+        frames = self._run.indexed_frames
+        num_found = tracker.frame_idx + 1
+        found = read_frame_annotations(annotations.partial_path) if num_found else iter(())
+        for frame_idx, image in enumerate(images):
+            if frame_idx < num_found:
+                yield frame_idx, image, next(found).detections
+                continue
+            objects = tracker.step(image)
+            annotations.write(frame_idx, objects, None if frames is None else frames.image_path(frame_idx))
+            if event_log is not None:
+                event_log.write(tracker.take_events())
+            yield frame_idx, image, objects
+            self.save_when_due()
 
     def save(self) -> None:
         """Save the state, once the lines that belong to it are sure to stay."""

@@ -1,15 +1,17 @@
 """Follow detected objects through a video: one id per detection, one `sv.Detections` per frame.
 
-video = as_follower(predictor).open_video(frames)               # or a stream, with `append` for each frame
-detections = segment_on_frame(video, frame_idx, detections)     # the detector's boxes get masks
-objects = add_objects(video, frame_idx, detections)             # and ids
-for frame_idx, detections in follow_both_ways(video, frame_idx, objects):
-    ...
+stream = as_follower(predictor).open_stream()
+for image in frames:
+    frame_idx = stream.append(image)
+    if frame_idx == 0:
+        detections = segment_on_frame(stream, frame_idx, detections)  # the detector's boxes get masks
+        objects = add_objects(stream, frame_idx, detections)          # and ids
+    seen = follow_newest_frame(stream, objects)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
@@ -18,10 +20,11 @@ import numpy.typing as npt
 import supervision as sv
 
 from grounded_sam2.masks import Masks, boxes_around, decode_rle, encode_rle, points_in_mask
-from grounded_sam2.track.follower import Followed, FollowedStream, FollowedVideo, Scores, Seen
+from grounded_sam2.track.follower import Followed, FollowedStream, Scores, Seen
 from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
 
 PromptType = Literal["box", "point", "mask"]
+SCORES = ("mask_score", "object_score")  # columns of numbers
 
 
 def frame_at(frames: FrameSource, frame_idx: int) -> npt.NDArray[np.uint8]:
@@ -108,52 +111,6 @@ def add_objects(
     objects = cast(sv.Detections, detections[kept])
     objects.tracker_id = np.arange(1, len(kept) + 1)
     return objects
-
-
-def follow_both_ways(
-    video: FollowedVideo,
-    frame_idx: int,
-    objects: sv.Detections,
-    guard: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-    progress: Callable[..., Iterable[Any]] | None = None,
-) -> Iterator[tuple[int, sv.Detections]]:
-    """Follow objects from one frame to both ends of the video, and yield all frames from first to last.
-
-    The frames before `frame_idx` are followed first, backwards; only their masks' run-length encoding is kept until
-    they are yielded in order. The frames after it are yielded as they are followed.
-
-    Args:
-        video: the objects are in it.
-        frame_idx: 0-based frame the objects were added on.
-        objects: what `add_objects` returned; N = 0 yields every frame with nothing on it.
-        guard: goes around the frames of the backward pass, and may end it by an error; `StopRequest.guard`, for one.
-        progress: shows how far the backward pass is, before any frame is yielded; called as `tqdm` is.
-
-    Yields:
-        The 0-based frame index, and the objects whose mask is not empty on that frame, as `objects_in_sight` has them.
-    """
-    if len(objects) == 0:
-        for index in range(video.num_frames):
-            yield index, no_objects(video.size)
-        return
-
-    before: list[tuple[int, sv.Detections, list[dict[str, Any]]]] = []
-    if frame_idx > 0:
-        backwards = guard(video.follow(frame_idx, reverse=True))
-        if progress is not None:
-            backwards = progress(backwards, total=frame_idx + 1, desc="backwards", unit="frame", leave=False)
-        for index, seen in backwards:
-            if index < frame_idx:
-                detections = objects_in_sight(seen, objects)
-                before.append((index, detections, encode_rle(np.asarray(detections.mask))))
-                detections.mask = None
-    while before:
-        index, detections, segmentations = before.pop()
-        detections.mask = decode_rle(segmentations) if segmentations else None
-        yield index, detections
-
-    for index, seen in video.follow(frame_idx):
-        yield index, objects_in_sight(seen, objects)
 
 
 def follow_newest_frame(stream: FollowedStream, objects: sv.Detections) -> sv.Detections:
@@ -248,4 +205,37 @@ def no_objects(size: tuple[int, int]) -> sv.Detections:
             "mask_score": np.zeros(0, dtype=np.float32),
             "object_score": np.zeros(0, dtype=np.float32),
         },
+    )
+
+
+def pack_objects(objects: sv.Detections) -> dict[str, Any]:
+    """N ≥ 0 objects of one frame as plain values, their masks run-length encoded; inverse of `unpack_objects`."""
+    assert objects.confidence is not None and objects.class_id is not None and objects.tracker_id is not None
+    masks = None if objects.mask is None else np.asarray(objects.mask)
+    return {
+        "xyxy": objects.xyxy.tolist(),
+        "segmentations": None if masks is None else encode_rle(masks) if len(masks) else [],
+        "confidence": objects.confidence.tolist(),
+        "class_id": objects.class_id.tolist(),
+        "obj_ids": objects.tracker_id.tolist(),
+        "class_names": [str(name) for name in objects.data["class_name"]],
+        "scores": {name: objects.data[name].tolist() for name in SCORES if name in objects.data},
+    }
+
+
+def unpack_objects(packed: dict[str, Any], size: tuple[int, int]) -> sv.Detections:
+    """The objects that `pack_objects` was given, equal in every number; `size`: (width, height) of the frame."""
+    width, height = size
+    segmentations = packed["segmentations"]
+    mask = None
+    if segmentations is not None:
+        mask = decode_rle(segmentations) if segmentations else np.zeros((0, height, width), dtype=bool)
+    scores = {name: np.array(column, dtype=np.float32) for name, column in packed["scores"].items()}
+    return sv.Detections(
+        xyxy=np.array(packed["xyxy"], dtype=np.float32).reshape(-1, 4),
+        mask=mask,
+        confidence=np.array(packed["confidence"], dtype=np.float32),
+        class_id=np.array(packed["class_id"], dtype=np.int64),
+        tracker_id=np.array(packed["obj_ids"], dtype=np.int64),
+        data={"class_name": np.array(packed["class_names"], dtype=np.str_), **scores},
     )
