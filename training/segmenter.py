@@ -10,7 +10,8 @@ Four stages, each of so many minutes:
    masks; pairs of frames teach features that can be matched.
 2. images: the same at the full 320 pixels.
 3. memory, at 256 pixels: encoder frozen and its features of many clips cached; objects are followed over ever longer
-   stretches, at first with the true masks in memory, then with the model's own.
+   stretches, at first with the true masks in memory, then with the model's own. Every third step prompts single images,
+   so that the decoder does not forget them.
 4. final, at 320 pixels: the same with the encoder trained too, slowly, and with single images beside the clips.
 
 `--real` is the folder of real photographs and clips, or a pack of it (`training/photos.py`); without it the model
@@ -62,6 +63,7 @@ WARMUP_STEPS = 60
 STAGES = ("small images", "images", "memory", "final")
 STAGE_SIDES = (256, 320, 256, 320)  # pixels
 WARM_START = (0.4, 0.4, 0.15, 0.0)  # how far into each stage's schedule exported weights start
+IMAGE_STEP_EVERY = 3  # steps of the memory stage
 WARM_RATE = 0.4  # of the peak learning rates of the memory stage, for exported weights
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
 
@@ -326,6 +328,8 @@ def main() -> None:
     set_image_size(model, side)
     if progress.stage == 2:
         clips = endless(lambda seed: make_training_clip(seed, side, real), trainer.first_seed, options.workers)
+        images = endless(lambda seed: make_image_batch(seed, side, real), trainer.first_seed, options.workers)
+        model.image_encoder.requires_grad_(False)
         bank = ClipBank(model, options.clips)
         for _ in range(FIRST_CLIPS):
             bank.add(next(clips))
@@ -333,11 +337,14 @@ def main() -> None:
         def bank_step(_batch: int, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
             if step % STEPS_PER_CLIP == 0:
                 bank.add(next(clips))
+            if step % IMAGE_STEP_EVERY == 0:
+                return image_step(model, next(images), step, fraction=1.0)
             return memory_step(bank, step, fraction)
 
         scale = 1.0 if options.start_from is None else WARM_RATE
         groups = [{"params": decoder, "lr": scale * DECODER_RATE}, {"params": memory, "lr": scale * MEMORY_RATE}]
-        trainer.run_stage(groups, range(10**9), bank_step, say_every=10)
+        trainer.run_stage(groups, range(10**9), bank_step, say_every=30)
+        model.image_encoder.requires_grad_(True)
         export(trainer.average, options.export)
     side = STAGE_SIDES[-1]
     if progress.stage == 3:
