@@ -14,6 +14,8 @@ Four stages, each of so many minutes:
    so that the decoder does not forget them.
 4. final, at 320 pixels: the same with the encoder trained too, slowly, and with single images beside the clips.
 
+Minutes count what the process gets of a CPU, or the clock on a GPU.
+
 `--real` is the folder of real photographs and clips, or a pack of it (`training/photos.py`); without it the model
 learns from drawn scenes alone. A GPU is used, with bfloat16 autocast, when there is one; there `--workers` compose the
 scenes. How the shipped weights came about is told in `training/README.md`.
@@ -157,7 +159,9 @@ class Trainer:
             self.optimiser_state = None
         peaks = [group["lr"] for group in groups]
         figures: dict[str, list[float]] = {}
-        last_saved = last_time = time.monotonic()
+        # on a busy CPU the budget is what the process really gets of it
+        budget_clock = time.monotonic if self.device.type == "cuda" else time.process_time
+        last_saved, last_time = time.monotonic(), budget_clock()
         decay = 0.5 ** (1 / EMA_HALF_LIFE)
         for batch in batches:
             fraction = self.fraction()
@@ -179,7 +183,7 @@ class Trainer:
             for name, value in {**numbers, "loss": float(loss.detach())}.items():
                 figures.setdefault(name, []).append(value)
             self.progress.step += 1
-            now = time.monotonic()
+            now = budget_clock()
             self.progress.seconds += now - last_time
             self.progress.stage_seconds += now - last_time
             last_time = now
@@ -190,9 +194,9 @@ class Trainer:
                 self.progress.history.append(line)
                 print(line, flush=True)
                 figures = {}
-            if now - last_saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
                 self.save(optimiser)
-                last_saved = last_time = time.monotonic()
+                last_saved, last_time = time.monotonic(), budget_clock()
         self.model.load_state_dict(self.average.state_dict())
         self.progress.stage, self.progress.step, self.progress.stage_seconds = self.progress.stage + 1, 0, 0.0
         self.progress.first_seed += 10_000_000
