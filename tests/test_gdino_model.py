@@ -195,7 +195,8 @@ def test_gradients_reach_every_weight_that_is_used(tmp_path):
     output = model(images, texts(*prompts))
     without_gradients = run(model, images, *prompts)
     real = output.logits.isfinite()
-    assert torch.allclose(output.logits[real], without_gradients.logits[real], atol=1e-4)
+    difference = (output.logits[real] - without_gradients.logits[real]).abs().max()
+    assert difference <= 1e-5 * output.logits[real].abs().max()  # float32, summed in another order
     (output.logits[real].square().sum() + output.boxes_cxcywh.sum()).backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     # proposals and the boxes between layers are detached, as in the paper

@@ -83,6 +83,7 @@ def test_recipe_goes_on_where_it_was_and_exports(
         return image_step(model, batch, step, fraction)
 
     monkeypatch.setattr(segmenter, "image_step", counted_step)
+    monkeypatch.setattr(segmenter, "STAGE_SIDES", (96, 128, 96, 128))
     monkeypatch.setattr(segmenter, "FIRST_CLIPS", 2)
     monkeypatch.setattr(segmenter_memory, "FRAMES_PER_STEP", 8)
     source = ["--real", str(write_photographs(tmp_path / "real"))] if with_photographs else ["--drawn-only"]
@@ -90,7 +91,7 @@ def test_recipe_goes_on_where_it_was_and_exports(
     monkeypatch.setattr(sys, "argv", ["segmenter", *arguments, "--minutes", *map(str, minutes)])
     segmenter.main()
 
-    assert [(step, side) for step, _, side in steps_run] == [(2, 256)]
+    assert [(step, side) for step, _, side in steps_run] == [(2, 96)]
     assert steps_run[0][1] == pytest.approx(179.99 / 180)
     assert segmenter.Trainer(tmp_path, minutes).progress.stage == len(segmenter.STAGES)
     model = build_sam2(None, tmp_path / "nano.pt", device="cpu")

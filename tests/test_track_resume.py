@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import supervision as sv
 import torch
+from written import assert_same_files
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import (
@@ -330,9 +331,11 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_continuous_script_goes_on_after_sigkill_and_sigterm(tmp_path: Path, video: Path) -> None:
+def test_the_continuous_script_goes_on_after_sigkill_and_sigterm(
+    tmp_path: Path, video: Path, load_script: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    uninterrupted = start(CONTINUOUS_SCRIPT, video, whole)
     killed = start(CONTINUOUS_SCRIPT, video, broken)
     lines = broken / "late.partial.jsonl"
     end_after(killed, lines, 6, signal.SIGKILL)  # the header and five frames
@@ -351,11 +354,14 @@ def test_the_continuous_script_goes_on_after_sigkill_and_sigterm(tmp_path: Path,
     with av.open(str(broken / "late.partial.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == num_lines  # every frame so far, playable
 
-    resumed = start(CONTINUOUS_SCRIPT, video, broken, "--resume")
-    for process in (uninterrupted, resumed):
-        said = process.communicate()[1]
-        assert process.returncode == 0, said
-    assert tree(broken) == tree(whole) and len(tree(whole)) == 3 + 2 * 16
+    for folder, is_resumed in ((whole, False), (broken, True)):
+        script = load_script(CONTINUOUS_SCRIPT)
+        settings = {"VIDEO_PATH": str(video), "OUTPUT_DIR": folder, "DETECT_EVERY": 7, "SAVE_EVERY": 0.0}
+        for name, value in {**settings, "RESUME": is_resumed}.items():
+            setattr(script, name, value)
+        script.main()
+    assert_same_files(broken, whole)
+    assert len(tree(whole)) == 3 + 2 * 16
 
 
 @pytest.mark.slow
@@ -368,7 +374,7 @@ def test_the_reverse_script_goes_on_after_sigkill(tmp_path: Path, video: Path, s
     for process in (uninterrupted, resumed):
         said = process.communicate()[1]
         assert process.returncode == 0, said
-    assert tree(broken) == tree(whole)
+    assert_same_files(broken, whole)
 
 
 def script_that_ends(script: ModuleType, capsys: pytest.CaptureFixture[str], **settings: Any) -> str:
@@ -387,9 +393,14 @@ def test_a_script_refuses_to_go_on_with_other_settings(
     tmp_path: Path, video: Path, load_script: Load, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    process = start(CONTINUOUS_SCRIPT, video, tmp_path)
-    end_after(process, tmp_path / "late.partial.jsonl", 2, signal.SIGINT)
-    assert process.returncode == 128 + signal.SIGINT
+    script = load_script(CONTINUOUS_SCRIPT)
+    drawn, settings = script.annotate, {"VIDEO_PATH": str(video), "OUTPUT_DIR": tmp_path}
+    interrupting = lambda image, objects: (signal.raise_signal(signal.SIGINT), drawn(image, objects))[1]  # noqa: E731
+    for name, value in {**settings, "DETECT_EVERY": 7, "annotate": interrupting}.items():
+        setattr(script, name, value)
+    with pytest.raises(StoppedError, match="stopped by SIGINT after 1 frames"):
+        script.main()
+    capsys.readouterr()
     before = tree(tmp_path)
     said = script_that_ends(
         load_script(CONTINUOUS_SCRIPT), capsys,

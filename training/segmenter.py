@@ -341,7 +341,7 @@ def main() -> None:
         def bank_step(_batch: int, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
             if step % STEPS_PER_CLIP == 0:
                 bank.add(next(clips))
-            if step % IMAGE_STEP_EVERY == 0:
+            if step % IMAGE_STEP_EVERY == IMAGE_STEP_EVERY - 1:
                 return image_step(model, next(images), step, fraction=1.0)
             return memory_step(bank, step, fraction)
 
