@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameBudget"]
 
-_DETECTIONS_WEIGHED = 5  # steps with detection, and ...
-_FOLLOWED_WEIGHED = 20  # ... steps without, that the choice rests on
-_FRAMES_REPORTED = 1000  # frames that latencies are remembered of
+_DETECTIONS_WEIGHED = 5  # the last frames with detection, whose median counts
+_FOLLOWED_WEIGHED = 20  # the last frames without
+_FRAMES_REPORTED = 1000  # the last frames, whose latencies are reported
 
 
 class FrameBudget:
@@ -36,10 +36,10 @@ class FrameBudget:
                 ...  # all else that a frame costs
             tracker.detect_every = budget.detect_every
 
-    With `d` seconds for a frame that is looked at by the detector and `f` for one that is only followed, every n-th
-    looked at costs `(d + (n - 1) f) / n` a frame; n is the least that keeps this within `1 / target_fps`. Both are
-    medians of the last frames, so that one slow frame changes nothing; the first of each kind, which also pays for
-    what is done only once, does not count. n changes only after a detection.
+    A frame with detection takes `d` seconds, one without takes `f`. Detecting on every n-th frame then takes
+    `(d + (n - 1) f) / n` seconds a frame; n is the smallest number that keeps this within `1 / target_fps`. Both
+    times are medians of the last frames, so that one slow frame changes nothing. The first frame of each kind does
+    not count: it also pays for what is done only once. n changes only after a detection.
 
     Attributes:
         detect_every: frames from one detection to the next, for the frames to come.

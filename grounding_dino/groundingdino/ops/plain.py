@@ -1,9 +1,9 @@
 """Deformable attention in plain PyTorch: every head of a query is one weighted bag of value rows.
 
-A bilinear sample is four rows of the value map with four weights, so what a head reads for a query, all levels and
-points together, is one bag of 4 * L * P rows. `embedding_bag` sums such bags in one pass over a table in which each
-head has its maps with a border of zeros, so that a sample at or beyond an edge is like any other; nothing of the size
-(queries x samples x channels) is ever written.
+A bilinear sample is four rows of the value map with four weights. What a head reads for a query, all levels and points
+together, is therefore one bag of 4 * L * P rows, and `embedding_bag` sums such bags in one pass. Nothing of the size
+(queries x samples x channels) is ever written. In the table of rows every map has a border of zeros, so that a sample
+at or beyond an edge needs no case of its own.
 """
 
 from __future__ import annotations
