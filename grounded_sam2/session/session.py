@@ -1,0 +1,332 @@
+"""A session: one video in one folder, with the objects that people find, click, correct and follow in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from grounded_sam2.files import replacing
+from grounded_sam2.masks import Masks
+from grounded_sam2.session.cells import GIVEN, CellStore
+from grounded_sam2.session.compaction import is_wasteful, write_compacted
+from grounded_sam2.session.history import SLACK_BYTES, Command, History
+from grounded_sam2.session.objects import Search, SessionObject
+from grounded_sam2.session.source import SourceLimits, open_source, take_source
+from grounded_sam2.track.follower import FollowedVideo, Follower, as_follower
+from grounded_sam2.video.frame_source import IndexedFrameSource
+
+if TYPE_CHECKING:
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+__all__ = ["Session", "create_session", "open_session"]
+
+FORMAT_VERSION = 1
+RECORD_NAME = "session.json"
+LOCK_NAME = "lock"
+
+
+class Session:
+    """A session that is open; made by `create_session` and `open_session`, changed by the functions of this package.
+
+    Everything that is done is on disk when the function that does it returns. There is nothing to save: the process
+    may be killed at any moment. One process at a time may have a session open, and one thread at a time may use it.
+
+    Attributes:
+        folder: everything of the session; it may be moved while the session is closed.
+        name: of the video, for people.
+        frames: the video.
+        history: what was done; see `grounded_sam2.session.history`.
+
+    Raises:
+        BlockingIOError: another process has the session open.
+        FileNotFoundError: there is no session in the folder, or its video is gone.
+        ValueError: the session is damaged, or of a newer version, or its video is another one than it was.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        follower: Follower | SAM2VideoPredictor | None = None,
+        limits: SourceLimits | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self._record = _read_record(self.folder)
+        self._lock = _locked(self.folder)
+        self._follower = None if follower is None else as_follower(follower)
+        self._scratch: FollowedVideo | None = None
+        try:
+            self.name = str(self._record["name"])
+            source = self.folder / self._record["source"]
+            self.frames: IndexedFrameSource = open_source(source, float(self._record["fps"]), limits or SourceLimits())
+            self._check_video()
+            self._remove_leftovers()
+            self.history = History(self.folder / self._record["history"], self.frames.size, len(self.frames))
+            self.compact_if_wasteful()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    # ---- the video and the model ----
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the frames in pixels."""
+        return self.frames.size
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames the video has."""
+        return len(self.frames)
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second."""
+        return self.frames.fps
+
+    @property
+    def follower(self) -> Follower:
+        """The model that segments and follows; RuntimeError where the session was opened without one."""
+        if self._follower is None:
+            raise RuntimeError("this needs a model: open the session with open_session(folder, predictor)")
+        return self._follower
+
+    @property
+    def scratch(self) -> FollowedVideo:
+        """The video as prompts on single frames are answered on; it keeps the last frame's encoding, and no object."""
+        if self._scratch is None:
+            self._scratch = self.follower.open_video(self.frames)
+        return self._scratch
+
+    # ---- what is known ----
+
+    @property
+    def cells(self) -> CellStore:
+        """All masks; see `grounded_sam2.session.cells`."""
+        return self.history.cells
+
+    @property
+    def objects(self) -> dict[int, SessionObject]:
+        """The objects that were not removed, by id, in the order of ids."""
+        return {obj_id: obj for obj_id, obj in sorted(self.history.objects.items()) if not obj.is_removed}
+
+    @property
+    def search(self) -> Search:
+        """What `find` looks for."""
+        return self.history.search
+
+    @property
+    def unfinished(self) -> Command | None:
+        """A propagation that was cancelled or killed, which `resume` can go on with; None where there is none."""
+        return self.history.unfinished
+
+    def mask(self, obj_id: int, frame_idx: int) -> Masks | None:
+        """An object's mask (H, W) on a frame, empty where it is not seen; None where nothing is known.
+
+        Raises:
+            ValueError: no such object or frame.
+        """
+        self.object(obj_id)
+        record = self.cells.at(obj_id, self.check_frame(frame_idx))
+        return None if record is None else self.cells.mask(record)
+
+    def given_frames(self, obj_id: int) -> list[int]:
+        """An object's conditioning frames in order: those with a mask that a person gave, corrected or pinned."""
+        return np.flatnonzero(self.cells.of_object(obj_id)["kind"] == GIVEN).tolist()
+
+    def object(self, obj_id: int, to_change: bool = False) -> SessionObject:
+        """One of `objects`.
+
+        Args:
+            obj_id: its id.
+            to_change: also refuse one that is locked.
+
+        Raises:
+            ValueError: no such object, or a locked one.
+        """
+        obj = self.history.objects.get(obj_id)
+        if obj is None or obj.is_removed:
+            raise ValueError(f"expected one of the objects {list(self.objects)}, got {obj_id}")
+        if to_change and obj.is_locked:
+            raise ValueError(f"object {obj_id} ({obj.name}) is locked: unlock it first")
+        return obj
+
+    def check_frame(self, frame_idx: int) -> int:
+        """The index of a frame as a plain number; ValueError outside the video."""
+        if not 0 <= frame_idx < self.num_frames:
+            raise ValueError(f"expected a frame index from 0 to {self.num_frames - 1}, got {frame_idx}")
+        return int(frame_idx)
+
+    # ---- undo and redo, closing ----
+
+    def undo(self) -> str | None:
+        """Take the last command back, exactly; returns its kind, or None where there is none (any more)."""
+        command = self.history.undo()
+        return None if command is None else command.kind
+
+    def redo(self) -> str | None:
+        """Do again what was undone last; returns its kind, or None."""
+        command = self.history.redo()
+        return None if command is None else command.kind
+
+    def compact_if_wasteful(self, slack_bytes: int = SLACK_BYTES) -> bool:
+        """Give back the disk of masks that no undo or redo can reach; done by itself when a session is opened.
+
+        Args:
+            slack_bytes: how much of such may stay.
+
+        Returns:
+            Whether there was something to give back.
+        """
+        if self.unfinished is not None or not is_wasteful(self.history, slack_bytes):
+            return False
+        old = self.history.folder
+        folder = self.folder / f"history-{secrets.token_hex(4)}"
+        folder.mkdir()
+        write_compacted(self.history, folder)
+        _write_record(self.folder, {**self._record, "history": folder.name})
+        self._record["history"] = folder.name
+        self.history.close()
+        self.history = History(folder, self.size, self.num_frames)
+        shutil.rmtree(old, ignore_errors=True)
+        return True
+
+    def close(self) -> None:
+        """Let go of the video, the files and the lock. Closing twice is harmless."""
+        self._scratch = None
+        self.history.close()
+        self.frames.close()
+        self._lock.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_video(self) -> None:
+        expected = [self._record[name] for name in ("num_frames", "width", "height")]
+        found = [len(self.frames), *self.frames.size]
+        if found != expected:
+            described = ("{} frames of {}x{} pixels".format(*video) for video in (expected, found))
+            raise ValueError("the session in {} is of a video with {}, found {}".format(self.folder, *described))
+
+    def _remove_leftovers(self) -> None:
+        """Remove the histories that a kill left while they took turns."""
+        for folder in self.folder.glob("history-*"):
+            if folder.name != self._record["history"]:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def create_session(
+    folder: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    follower: Follower | SAM2VideoPredictor | None = None,
+    *,
+    name: str | None = None,
+    fps: float = 30.0,
+    copy: bool = True,
+    limits: SourceLimits | None = None,
+) -> Session:
+    """Make a session of a video; the folder is there as a whole or not at all.
+
+    Args:
+        folder: of the session; it must not be there.
+        source: a video file, a folder of images, one image or a zip of images; see `take_source`.
+        follower: the model, a `Follower` or a SAM 2 video predictor; None for what needs no model.
+        name: of the video, for people; None takes the source's.
+        fps: frames per second of images.
+        copy: False leaves the video where it is; such a session cannot be moved to another machine.
+        limits: what the source may have.
+
+    Raises:
+        FileExistsError: the folder is there.
+        FileNotFoundError, ValueError, OSError: as `take_source` and `Session`.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise FileExistsError(f"cannot make a session in {target}: it is there already; open it with open_session(...)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    limits = limits or SourceLimits()
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    (partial / "source").mkdir(parents=True)
+    try:
+        path = take_source(source, partial / "source", limits, copy)
+        with open_source(path, fps, limits) as frames:
+            record = {
+                "format_version": FORMAT_VERSION,
+                "name": name or Path(source).name,
+                "source": path.relative_to(partial).as_posix() if path.is_relative_to(partial) else os.fspath(path),
+                "fps": fps,
+                "num_frames": frames.num_frames,
+                "width": frames.width,
+                "height": frames.height,
+                "history": "history-00000000",
+            }
+        (partial / "history-00000000").mkdir()
+        _write_record(partial, record)
+        os.rename(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Session(target, follower, limits)
+
+
+def open_session(
+    folder: str | os.PathLike[str],
+    follower: Follower | SAM2VideoPredictor | None = None,
+    limits: SourceLimits | None = None,
+) -> Session:
+    """Open a session again, as it was left or killed; arguments as `create_session`, errors as `Session`."""
+    return Session(folder, follower, limits)
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD_NAME
+    if not path.exists():
+        raise FileNotFoundError(f"no session in {folder}: make one with create_session(...)")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if int(record["format_version"]) > FORMAT_VERSION:
+            raise ValueError(f"format_version: expected at most {FORMAT_VERSION}, got {record['format_version']}")
+        if not str(record["history"]).startswith("history-") or Path(record["history"]).name != record["history"]:
+            raise ValueError(f"history: expected the name of a folder, got {record['history']!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not of a session: {error!r}") from error
+    return record
+
+
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    with replacing(folder / RECORD_NAME) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(record, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """The lock of a session, held until the file is closed or the process ends, however it ends."""
+    file: BinaryIO = (folder / LOCK_NAME).open("ab")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise BlockingIOError(f"the session in {folder} is open elsewhere: close it there first") from None
+    return file
