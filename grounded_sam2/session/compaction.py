@@ -15,14 +15,14 @@ from grounded_sam2.session.history import LOG_NAME, SLACK_BYTES, Command, Histor
 __all__ = ["is_wasteful", "write_compacted"]
 
 
-def is_wasteful(history: History, slack_bytes: int = SLACK_BYTES) -> bool:
-    """Whether more than half of the masks' bytes, and more than `slack_bytes`, can be reached no more."""
-    if history.cells.num_bytes <= slack_bytes:
+def is_wasteful(history: History) -> bool:
+    """Whether more than half of the masks' bytes, and more than `SLACK_BYTES`, can be reached no more."""
+    if history.cells.num_bytes <= SLACK_BYTES:
         return False
     records = history.cells.records()[_reachable(history)[0]]
     _, first = np.unique(records["offset"], return_index=True)
     reachable = int(records["length"][first].sum())
-    return history.cells.num_bytes - reachable > max(reachable, slack_bytes)
+    return history.cells.num_bytes - reachable > max(reachable, SLACK_BYTES)
 
 
 def write_compacted(history: History, folder: Path) -> None:

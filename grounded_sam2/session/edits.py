@@ -62,7 +62,7 @@ def set_search(session: Session, **changes: Any) -> Search:
     search = replace(session.search, **changes)
     if search.text_prompt:
         read_search(search.text_prompt, search.box_threshold, search.text_threshold)
-    with session.history.command("search", **changes) as draft:
+    with session.command("search", **changes) as draft:
         draft.search = search
     return search
 
@@ -115,7 +115,7 @@ def accept(session: Session, frame_idx: int, found: sv.Detections) -> list[int]:
         return []
     scores = found.data.get("mask_score")
     obj_ids = []
-    with session.history.command("accept", frame_idx=frame_idx, text_prompt=session.search.text_prompt) as draft:
+    with session.command("accept", frame_idx=frame_idx, text_prompt=session.search.text_prompt) as draft:
         for row in kept:
             confidence = 1.0 if found.confidence is None else float(found.confidence[row])
             class_name = str(found.data["class_name"][row])
@@ -191,7 +191,7 @@ def add_object(
             prompts["box"] = np.asarray(box, float).tolist()
         if points is not None:
             prompts["points"], prompts["labels"] = (each.tolist() for each in _checked_points(session, points, labels))
-    with session.history.command("add", frame_idx=frame_idx, **prompts) as draft:
+    with session.command("add", frame_idx=frame_idx, **prompts) as draft:
         obj = draft_object(session, draft, frame_idx, class_name, name)
         draft.put(_given(session, obj.obj_id, frame_idx, answer.mask, answer.mask_score, answer.object_score))
     return obj.obj_id
@@ -212,7 +212,7 @@ def refine(
     given, kinds = _checked_points(session, points, labels)
     answer = _refined(session, obj_id, session.check_frame(frame_idx), given, kinds)
     args = {"obj_id": obj_id, "frame_idx": frame_idx, "points": given.tolist(), "labels": kinds.tolist()}
-    with session.history.command("refine", **args) as draft:
+    with session.command("refine", **args) as draft:
         draft.put(_given(session, obj_id, frame_idx, answer.mask, answer.mask_score, answer.object_score))
     return answer
 
@@ -222,7 +222,7 @@ def set_mask(session: Session, obj_id: int, frame_idx: int, mask: Masks) -> None
     session.object(obj_id, to_change=True)
     session.check_frame(frame_idx)
     checked = _checked_mask(session, mask)
-    with session.history.command("set_mask", obj_id=obj_id, frame_idx=frame_idx) as draft:
+    with session.command("set_mask", obj_id=obj_id, frame_idx=frame_idx) as draft:
         draft.put(_given(session, obj_id, frame_idx, checked))
 
 
@@ -261,7 +261,7 @@ def paint(
     elif before is not None:
         mask = before | mask
     args = {"stroke": points.tolist(), "radius": radius, "erase": erase}
-    with session.history.command("paint", obj_id=obj_id, frame_idx=frame_idx, **args) as draft:
+    with session.command("paint", obj_id=obj_id, frame_idx=frame_idx, **args) as draft:
         draft.put(_given(session, obj_id, frame_idx, mask))
     return mask
 
@@ -298,7 +298,7 @@ def remove(session: Session, obj_id: int) -> None:
 
 def _change_object(session: Session, kind: str, obj_id: int, *, to_change: bool = True, **changes: Any) -> None:
     obj = session.object(obj_id, to_change)
-    with session.history.command(kind, obj_id=obj_id, **changes) as draft:
+    with session.command(kind, obj_id=obj_id, **changes) as draft:
         draft.objects[obj_id] = replace(obj, **changes)
 
 

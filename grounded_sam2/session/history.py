@@ -13,7 +13,7 @@ come, until its `finished` line or the next command. `undo` and `redo` are lines
 The last `UNDO_LIMIT` commands can be undone. What no undo and no redo can reach any more is dropped when more than half
 of the masks' bytes are such (and at least `SLACK_BYTES`): what is left is copied into a new folder, which takes
 the place of the old one in one step. So a session takes, beside its video, at most twice the bytes of its current masks
-and of those that its last `UNDO_LIMIT` commands wrote or replaced, plus `SLACK_BYTES`.
+and of those that its last `UNDO_LIMIT` commands wrote or replaced, plus twice `SLACK_BYTES`.
 """
 
 from __future__ import annotations
@@ -301,8 +301,9 @@ class History:
 
     def _replay_entry(self, entry: dict[str, Any]) -> None:
         first, stop = entry["cells"]
-        if max(first, stop or 0) > self.cells.num_records or first < self._num_replayed:
-            raise ValueError(f"cells.bin is damaged: expected {first} records, found {self.cells.num_records}")
+        is_in_order = first == self._num_replayed or (self.unfinished is not None and first > self._num_replayed)
+        if not is_in_order or not first <= (stop or first) <= self.cells.num_records:
+            raise ValueError(f"cells.bin is damaged: expected {stop} records or more, found {self.cells.num_records}")
         if self.unfinished is not None:
             self.unfinished.stop = first
             self.cells.apply(self.unfinished.first, first)

@@ -204,6 +204,7 @@ def _run(session: Session, command: Command, save_every: float) -> Iterator[Prog
                 yield Progress(frame_idx, [int(cell.record["obj_id"]) for cell in cells], num_done, num_total)
         session.history.finish(command)
         saver.remove()
+        session.compact_when_wasteful()
     finally:
         if command is session.unfinished:
             session.cells.sync()

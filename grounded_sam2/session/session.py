@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +21,9 @@ from grounded_sam2.files import replacing
 from grounded_sam2.masks import Masks
 from grounded_sam2.session.cells import GIVEN, CellStore
 from grounded_sam2.session.compaction import is_wasteful, write_compacted
-from grounded_sam2.session.history import SLACK_BYTES, Command, History
+from grounded_sam2.session.history import SLACK_BYTES, Command, Draft, History
 from grounded_sam2.session.objects import Search, SessionObject
-from grounded_sam2.session.source import SourceLimits, open_source, take_source
+from grounded_sam2.session.source import SourceLimits, check_images, open_source, take_source
 from grounded_sam2.track.follower import FollowedVideo, Follower, as_follower
 from grounded_sam2.video.frame_source import IndexedFrameSource
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 __all__ = ["Session", "create_session", "open_session"]
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 RECORD_NAME = "session.json"
@@ -63,6 +68,7 @@ class Session:
         self._lock = _locked(self.folder)
         self._follower = None if follower is None else as_follower(follower)
         self._scratch: FollowedVideo | None = None
+        self._next_check = 0  # size of masks.bin from which on waste is looked for
         try:
             self.name = str(self._record["name"])
             source = self.folder / self._record["source"]
@@ -70,7 +76,7 @@ class Session:
             self._check_video()
             self._remove_leftovers()
             self.history = History(self.folder / self._record["history"], self.frames.size, len(self.frames))
-            self.compact_if_wasteful()
+            self.compact_when_wasteful()
         except BaseException:
             self._lock.close()
             raise
@@ -177,27 +183,48 @@ class Session:
         command = self.history.redo()
         return None if command is None else command.kind
 
-    def compact_if_wasteful(self, slack_bytes: int = SLACK_BYTES) -> bool:
-        """Give back the disk of masks that no undo or redo can reach; done by itself when a session is opened.
+    @contextmanager
+    def command(self, kind: str, **args: Any) -> Iterator[Draft]:
+        """Give a command, see `History.command`; afterwards, give disk back where much of it is wasted."""
+        with self.history.command(kind, **args) as draft:
+            yield draft
+        self.compact_when_wasteful()
 
-        Args:
-            slack_bytes: how much of such may stay.
+    def compact_when_wasteful(self) -> None:
+        """Give back the disk of masks that no undo or redo can reach, where that is worth it."""
+        if self.cells.num_bytes < self._next_check or self.unfinished is not None:
+            return
+        if is_wasteful(self.history):
+            try:
+                self.compact()
+            except OSError as error:  # the disk is too full to make room on it; what was done is done all the same
+                logger.warning("%s", error)
+        self._next_check = self.cells.num_bytes + SLACK_BYTES
 
-        Returns:
-            Whether there was something to give back.
+    def compact(self) -> None:
+        """Give back the disk of masks that no undo or redo can reach.
+
+        Raises:
+            OSError: no room to copy the others; all is as before.
+            RuntimeError: a propagation is unfinished.
         """
-        if self.unfinished is not None or not is_wasteful(self.history, slack_bytes):
-            return False
-        old = self.history.folder
+        if self.unfinished is not None:
+            raise RuntimeError("a propagation is unfinished: call resume(...), or give another command")
+        old = self.history
         folder = self.folder / f"history-{secrets.token_hex(4)}"
         folder.mkdir()
-        write_compacted(self.history, folder)
-        _write_record(self.folder, {**self._record, "history": folder.name})
-        self._record["history"] = folder.name
-        self.history.close()
-        self.history = History(folder, self.size, self.num_frames)
-        shutil.rmtree(old, ignore_errors=True)
-        return True
+        try:
+            write_compacted(old, folder)
+            self.history = History(folder, self.size, self.num_frames)
+            self._record["history"] = folder.name
+            _write_record(self.folder, self._record)
+        except BaseException:
+            self.history = old
+            self._record["history"] = old.folder.name
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        old.close()
+        shutil.rmtree(old.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Let go of the video, the files and the lock. Closing twice is harmless."""
@@ -262,7 +289,8 @@ def create_session(
     (partial / "source").mkdir(parents=True)
     try:
         path = take_source(source, partial / "source", limits, copy)
-        with open_source(path, fps, limits) as frames:
+        with _named(path, source), open_source(path, fps, limits) as frames:
+            check_images(frames)
             record = {
                 "format_version": FORMAT_VERSION,
                 "name": name or Path(source).name,
@@ -289,6 +317,15 @@ def open_session(
 ) -> Session:
     """Open a session again, as it was left or killed; arguments as `create_session`, errors as `Session`."""
     return Session(folder, follower, limits)
+
+
+@contextmanager
+def _named(path: Path, source: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an error about the copy of a source name the source."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), os.fspath(source))) from error
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -16,15 +16,18 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from PIL import Image as PILImage
+
 from grounded_sam2.images import IMAGE_SUFFIXES
 from grounded_sam2.video import open_indexed_frames
 from grounded_sam2.video.frame_source import IndexedFrameSource
 from sam2.frames import images_in
 from sam2.frames.still_image import check_regular_file
 
-__all__ = ["SourceLimits", "open_source", "take_source"]
+__all__ = ["SourceLimits", "check_images", "open_source", "take_source"]
 
 BLOCK_BYTES = 2**20
+EXIF_ORIENTATION = 0x0112  # from 5 on, width and height are exchanged
 # How the files begin that tell FFmpeg to open others: playlists and descriptions of streams.
 PLAYLISTS = (b"#extm3u", b"ffconcat", b"<?xml", b"<mpd", b"<smil", b"v=0", b"[playlist]", b"rtsptext", b"[reference]")
 
@@ -78,7 +81,7 @@ def take_source(source: str | os.PathLike[str], folder: Path, limits: SourceLimi
             shutil.copyfile(image, folder / "frames" / image.name)
         return folder / "frames"
     check_regular_file(path, "a video file or a zip")
-    if zipfile.is_zipfile(path) and path.suffix.lower() not in IMAGE_SUFFIXES and not _is_media(path):
+    if _begins_as_zip(path):
         (folder / "frames").mkdir()
         unpack_images(path, folder / "frames", limits)
         return folder / "frames"
@@ -113,6 +116,27 @@ def open_source(path: Path, fps: float, limits: SourceLimits) -> IndexedFrameSou
     if len(frames) > limits.max_frames:
         raise ValueError(f"{path.name} has {len(frames)} frames, expected at most {limits.max_frames}")
     return frames
+
+
+def check_images(frames: IndexedFrameSource) -> None:
+    """Look at the header of every image of a folder, so that none of another size comes up in the middle of work.
+
+    Raises:
+        ValueError: one is no image, or of another size than the first.
+    """
+    for frame_idx in range(len(frames)):
+        path = frames.image_path(frame_idx)
+        if path is None:
+            return
+        try:
+            with PILImage.open(path) as picture:
+                is_turned = picture.getexif().get(EXIF_ORIENTATION, 1) >= 5
+                size = picture.size[::-1] if is_turned else picture.size
+        except Exception as error:  # decoders of damaged files raise nearly everything
+            raise ValueError(f"{path} is not an image that can be read") from error
+        if size != frames.size:
+            expected = "x".join(map(str, frames.size))
+            raise ValueError(f"{path}: expected {expected} pixels, as the first image has, got {size[0]}x{size[1]}")
 
 
 def unpack_images(path: Path, folder: Path, limits: SourceLimits) -> None:
@@ -184,10 +208,10 @@ def _check_amount(path: Path, num_files: int, num_bytes: int, limits: SourceLimi
         raise ValueError(f"{path.name} has {num_bytes} bytes, expected at most {limits.max_bytes}")
 
 
-def _is_media(path: Path) -> bool:
-    """Whether a file begins as a video or an image does, though a zip is appended to it."""
+def _begins_as_zip(path: Path) -> bool:
+    """Whether a file is a zip from its first byte on; a video with a zip behind it is a video."""
     with path.open("rb") as file:
-        return not file.read(4).startswith(b"PK")
+        return file.read(4) in (b"PK\3\4", b"PK\5\6")
 
 
 def _refuse_playlist(path: Path) -> None:

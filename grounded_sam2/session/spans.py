@@ -36,7 +36,7 @@ def merge(session: Session, obj_id: int, other_id: int, first: int = 0, last: in
     ours, others = session.cells.of_object(obj_id), session.cells.of_object(other_id)
     taken = [t for t in range(first, last + 1) if others[t]["kind"] != NOTHING]
     edges = _edges(np.maximum(ours["area"], others["area"]), taken)
-    with session.history.command("merge", obj_id=obj_id, other_id=other_id, first=first, last=last) as draft:
+    with session.command("merge", obj_id=obj_id, other_id=other_id, first=first, last=last) as draft:
         for t in taken:
             kind = GIVEN if t in edges else int(max(ours[t]["kind"], others[t]["kind"]))
             draft.put(_united(session, ours[t], others[t], obj_id, kind), no_cell(other_id, t))
@@ -60,7 +60,7 @@ def split(session: Session, obj_id: int, first: int, last: int | None = None, na
     edges = _edges(ours["area"], taken)
     if not edges:
         raise ValueError(f"object {obj_id} is not seen on frames {first} to {last}: nothing to split off")
-    with session.history.command("split", obj_id=obj_id, first=first, last=last) as draft:
+    with session.command("split", obj_id=obj_id, first=first, last=last) as draft:
         new = draft_object(session, draft, min(edges), obj.class_name, name, obj.confidence)
         for t in taken:
             draft.put(_handed(ours[t], new.obj_id, t in edges), no_cell(obj_id, t))
@@ -74,7 +74,7 @@ def swap(session: Session, obj_id: int, other_id: int, first: int = 0, last: int
     ours, others = session.cells.of_object(obj_id), session.cells.of_object(other_id)
     span = range(first, last + 1)
     our_edges, other_edges = _edges(ours["area"], span), _edges(others["area"], span)
-    with session.history.command("swap", obj_id=obj_id, other_id=other_id, first=first, last=last) as draft:
+    with session.command("swap", obj_id=obj_id, other_id=other_id, first=first, last=last) as draft:
         for t in span:
             if ours[t]["kind"] != NOTHING or others[t]["kind"] != NOTHING:
                 draft.put(_handed(others[t], obj_id, t in other_edges), _handed(ours[t], other_id, t in our_edges))
@@ -85,7 +85,7 @@ def clear(session: Session, obj_id: int, first: int = 0, last: int | None = None
     session.object(obj_id, to_change=True)
     first, last = _checked_span(session, first, last)
     ours = session.cells.of_object(obj_id)
-    with session.history.command("clear", obj_id=obj_id, first=first, last=last) as draft:
+    with session.command("clear", obj_id=obj_id, first=first, last=last) as draft:
         draft.put(*(no_cell(obj_id, t) for t in range(first, last + 1) if ours[t]["kind"] != NOTHING))
 
 
@@ -104,7 +104,7 @@ def _change_kind(session: Session, command: str, obj_id: int, frame_idx: int, ki
     record = session.cells.at(obj_id, session.check_frame(frame_idx))
     if record is None:
         raise ValueError(f"nothing is known of object {obj_id} on frame {frame_idx}")
-    with session.history.command(command, obj_id=obj_id, frame_idx=frame_idx) as draft:
+    with session.command(command, obj_id=obj_id, frame_idx=frame_idx) as draft:
         draft.put(copied_cell(record, kind=kind))
 
 

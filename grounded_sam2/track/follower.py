@@ -67,7 +67,7 @@ class Followed(Protocol):
         labels: npt.NDArray[np.integer] | None = None,
         mask: npt.NDArray[np.bool_] | None = None,
     ) -> Seen:
-        """Say where an object is on a frame: a new one, a known one on a further frame, or anew where it was said before.
+        """Say where an object is on a frame: a new one, or a known one on a further frame, or anew on the same.
 
         Args:
             frame_idx: 0-based.
