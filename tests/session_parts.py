@@ -62,11 +62,13 @@ def everything(session: Session) -> dict[str, Any]:
 class DriftingFollower:
     """Moves a mask by one pixel a frame, to the right when it goes forward, down when it goes backward."""
 
+    video_class: type[DriftingVideo]  # set below, where the class is known
+
     def open_video(self, frames: Sequence[np.ndarray]) -> DriftingVideo:
-        return DriftingVideo(frames)
+        return self.video_class(frames)
 
     def load_video(self, saved: dict[str, Any], frames: Sequence[np.ndarray]) -> DriftingVideo:
-        video = DriftingVideo(frames)
+        video = self.video_class(frames)
         for name in ("given", "masks"):
             by_object = {
                 obj_id: {t: decode_rle([rle])[0] for t, rle in own.items()} for obj_id, own in saved[name].items()
@@ -136,6 +138,9 @@ class DriftingVideo:
         masks = np.array([self.masks[obj_id][frame_idx] for obj_id in obj_ids], bool).reshape(-1, *self.size[::-1])
         presence = np.where(masks.any(axis=(1, 2)), 8.0, -8.0)
         return Seen(list(obj_ids), masks, presence, np.full(len(obj_ids), 0.9))
+
+
+DriftingFollower.video_class = DriftingVideo
 
 
 def write_png(path: Path, size: tuple[int, int] = (8, 6)) -> bytes:
