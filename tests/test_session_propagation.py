@@ -25,7 +25,7 @@ from grounded_sam2.session import (
     set_mask,
 )
 from grounded_sam2.session.cells import BACKWARD, FORWARD
-from grounded_sam2.session.propagation import Stretch, plan
+from grounded_sam2.session.plan import Stretch, plan
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 MASK, OTHER, THIRD = box_mask(4, 4, 12, 12), box_mask(30, 20, 40, 30), box_mask(40, 6, 44, 16)

@@ -34,7 +34,7 @@ def test_a_video_is_copied(tmp_path: Path) -> None:
     path = make_video(tmp_path / "2024-01-26T20:57:04.MP4", num_frames=5)
     with create_session(tmp_path / "s", path) as session:
         os.remove(path)
-        assert (session.num_frames, session.size, session.fps, session.name) == (5, (96, 64), 25, path.name)
+        assert (session.num_frames, session.size, session.frames.fps, session.name) == (5, (96, 64), 25, path.name)
         assert [each.name for each in (session.folder / "source").iterdir()] == ["video.mp4"]
 
 
@@ -45,7 +45,7 @@ def test_a_folder_and_a_zip_of_images_give_the_same_frames(tmp_path: Path) -> No
     extra = {"clip/._1.png": b"x", "__MACOSX/clip/._2.png": b"x", ".hidden/3.png": b"x", "clip/readme.md": b"x"}
     path = zipped(tmp_path / "clip.zip", {**images, **extra})
     with create_session(tmp_path / "a", frames, fps=12.5) as folder, create_session(tmp_path / "b", path) as archive:
-        assert folder.num_frames == archive.num_frames == 11 and folder.fps == 12.5
+        assert folder.num_frames == archive.num_frames == 11 and folder.frames.fps == 12.5
         for t in range(11):
             np.testing.assert_array_equal(folder.frames[t], archive.frames[t])
         assert [Path(folder.frames.image_path(t) or "").name for t in (2, 10)] == ["2.png", "10.png"]

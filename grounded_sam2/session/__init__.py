@@ -18,14 +18,12 @@ lie on disk, what undo costs and where masks come from is said in `cells`, `hist
 """
 
 from grounded_sam2.session.edits import (
-    Answer,
     accept,
     add_object,
     find,
     hide,
     lock,
     paint,
-    preview,
     recolor,
     refine,
     remove,
@@ -34,7 +32,9 @@ from grounded_sam2.session.edits import (
     set_search,
 )
 from grounded_sam2.session.objects import Search, SessionObject
-from grounded_sam2.session.propagation import Progress, gap_around, propagate, resume
+from grounded_sam2.session.plan import gap_around
+from grounded_sam2.session.prompting import Answer, preview
+from grounded_sam2.session.propagation import Progress, propagate, resume
 from grounded_sam2.session.results import annotated, export, objects_on, write_annotations
 from grounded_sam2.session.review import Doubt, doubts, states
 from grounded_sam2.session.session import Session, create_session, open_session

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grounded_sam2.session.cells import NOTHING, revert_rows
-from grounded_sam2.session.history import LOG_NAME, SLACK_BYTES, Command, History
+from grounded_sam2.session.history import LOG_NAME, SLACK_BYTES, History
+from grounded_sam2.session.objects import Command
 
 __all__ = ["is_wasteful", "write_compacted"]
 

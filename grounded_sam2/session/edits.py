@@ -6,13 +6,12 @@ conditioning frame of the object: no propagation changes it, see `grounded_sam2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import supervision as sv
 
 from grounded_sam2.detectors.base import Detector, read_search
@@ -21,33 +20,16 @@ from grounded_sam2.render import PALETTE
 from grounded_sam2.session.cells import GIVEN, NewCell, new_cell
 from grounded_sam2.session.history import Draft
 from grounded_sam2.session.objects import Search, SessionObject
+from grounded_sam2.session.prompting import Answer, Box, Points, answered, checked_mask, checked_points, refined
 from grounded_sam2.session.session import Session
-from grounded_sam2.track.follower import Seen
 from grounded_sam2.track.tracking import segment_on_frame
 
 __all__ = [
-    "Answer", "accept", "add_object", "draft_object", "find", "hide", "lock", "paint", "preview", "recolor", "refine",
-    "remove", "rename", "set_mask", "set_search",
+    "accept", "add_object", "draft_object", "find", "hide", "lock", "paint", "recolor", "refine", "remove", "rename",
+    "set_mask", "set_search",
 ]  # fmt: skip
 
-SCRATCH_ID = 1  # of the one object that is in the scratch video while it is asked
 KNOWN_IOU = 0.5  # of a found mask and an object's, from which the two are taken for one
-Points = npt.NDArray[np.number] | Sequence[Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model makes of prompts on one frame.
-
-    Attributes:
-        mask: (H, W) bool.
-        mask_score: predicted quality in [0, 1]; None from a model that predicts none.
-        object_score: presence, above 0 for there.
-    """
-
-    mask: Masks
-    mask_score: float | None
-    object_score: float
 
 
 # ---- by text ----
@@ -129,32 +111,11 @@ def accept(session: Session, frame_idx: int, found: sv.Detections) -> list[int]:
 # ---- by clicks, boxes and masks ----
 
 
-def preview(
-    session: Session,
-    frame_idx: int,
-    *,
-    obj_id: int | None = None,
-    box: npt.NDArray[np.number] | Sequence[float] | None = None,
-    points: Points | None = None,
-    labels: Iterable[int] | None = None,
-) -> Answer:
-    """What `add_object` with these prompts would give, or with an `obj_id`, `refine`; nothing is changed.
-
-    The frame is encoded once for all prompts on it, so that this is quick enough to follow the pointer.
-    """
-    session.check_frame(frame_idx)
-    if obj_id is not None:
-        if points is None:
-            raise ValueError("expected points to refine an object with")
-        return _refined(session, obj_id, frame_idx, *_checked_points(session, points, labels))
-    return _answered(session, frame_idx, box, points, labels)
-
-
 def add_object(
     session: Session,
     frame_idx: int,
     *,
-    box: npt.NDArray[np.number] | Sequence[float] | None = None,
+    box: Box | None = None,
     points: Points | None = None,
     labels: Iterable[int] | None = None,
     mask: Masks | None = None,
@@ -184,13 +145,13 @@ def add_object(
         raise ValueError("expected either a mask, or a box or points")
     prompts: dict[str, Any] = {}
     if mask is not None:
-        answer = Answer(_checked_mask(session, mask), None, np.nan)
+        answer = Answer(checked_mask(session, mask), None, np.nan)
     else:
-        answer = _answered(session, frame_idx, box, points, labels)
+        answer = answered(session, frame_idx, box, points, labels)
         if box is not None:
             prompts["box"] = np.asarray(box, float).tolist()
         if points is not None:
-            prompts["points"], prompts["labels"] = (each.tolist() for each in _checked_points(session, points, labels))
+            prompts["points"], prompts["labels"] = (each.tolist() for each in checked_points(session, points, labels))
     with session.command("add", frame_idx=frame_idx, **prompts) as draft:
         obj = draft_object(session, draft, frame_idx, class_name, name)
         draft.put(_given(session, obj.obj_id, frame_idx, answer.mask, answer.mask_score, answer.object_score))
@@ -209,8 +170,8 @@ def refine(
         ValueError: no such object, a locked one, or as `add_object`.
     """
     session.object(obj_id, to_change=True)
-    given, kinds = _checked_points(session, points, labels)
-    answer = _refined(session, obj_id, session.check_frame(frame_idx), given, kinds)
+    given, kinds = checked_points(session, points, labels)
+    answer = refined(session, obj_id, session.check_frame(frame_idx), given, kinds)
     args = {"obj_id": obj_id, "frame_idx": frame_idx, "points": given.tolist(), "labels": kinds.tolist()}
     with session.command("refine", **args) as draft:
         draft.put(_given(session, obj_id, frame_idx, answer.mask, answer.mask_score, answer.object_score))
@@ -221,7 +182,7 @@ def set_mask(session: Session, obj_id: int, frame_idx: int, mask: Masks) -> None
     """Give an object's mask (H, W) on a frame; an empty one says that it is not there. Errors as `refine`."""
     session.object(obj_id, to_change=True)
     session.check_frame(frame_idx)
-    checked = _checked_mask(session, mask)
+    checked = checked_mask(session, mask)
     with session.command("set_mask", obj_id=obj_id, frame_idx=frame_idx) as draft:
         draft.put(_given(session, obj_id, frame_idx, checked))
 
@@ -246,7 +207,7 @@ def paint(
         ValueError: as `refine`.
     """
     session.object(obj_id, to_change=True)
-    points, _ = _checked_points(session, stroke, None)
+    points, _ = checked_points(session, stroke, None)
     if not 0.5 <= radius <= max(session.size):
         raise ValueError(f"expected a radius from 0.5 to {max(session.size)} pixels, got {radius}")
     before = session.mask(obj_id, frame_idx)
@@ -271,8 +232,8 @@ def paint(
 
 def rename(session: Session, obj_id: int, name: str | None = None, class_name: str | None = None) -> None:
     """Call an object, or the kind of thing that it is, something else; None leaves that."""
-    changes = {key: value for key, value in (("name", name), ("class_name", class_name)) if value is not None}
-    _change_object(session, "rename", obj_id, **changes)
+    obj = session.object(obj_id)
+    _change_object(session, "rename", obj_id, name=name or obj.name, class_name=class_name or obj.class_name)
 
 
 def recolor(session: Session, obj_id: int, color: str) -> None:
@@ -329,84 +290,4 @@ def _given(
     mask_score: float | None = None,
     object_score: float | None = None,
 ) -> NewCell:
-    return new_cell(obj_id, frame_idx, GIVEN, _checked_mask(session, mask), (mask_score, object_score))
-
-
-def _answered(
-    session: Session,
-    frame_idx: int,
-    box: npt.NDArray[np.number] | Sequence[float] | None,
-    points: Points | None,
-    labels: Iterable[int] | None,
-) -> Answer:
-    """What the model sees of a new object with these prompts."""
-    corners = None if box is None else np.asarray(box, np.float32)
-    if corners is not None and (corners.shape != (4,) or not np.isfinite(corners).all()):
-        raise ValueError(f"expected a box of 4 finite numbers (xyxy), got {np.asarray(box).tolist()}")
-    given, kinds = (None, None) if points is None else _checked_points(session, points, labels)
-    video = session.scratch
-    try:
-        return _answer_of(video.add(frame_idx, SCRATCH_ID, box=corners, points=given, labels=kinds))
-    finally:
-        video.remove(SCRATCH_ID)
-
-
-def _refined(
-    session: Session, obj_id: int, frame_idx: int, points: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
-) -> Answer:
-    """What the model makes of an object's mask with these clicks beside those that made it."""
-    mask = session.mask(obj_id, frame_idx)
-    for earlier in _clicks_behind(session, obj_id, frame_idx):
-        points = np.concatenate([np.asarray(earlier["points"], np.float32), points])
-        labels = np.concatenate([np.asarray(earlier["labels"], np.int32), labels])
-    if mask is None or not mask.any():
-        return _answered(session, frame_idx, None, points, labels.tolist())
-    video = session.scratch
-    try:
-        video.add(frame_idx, SCRATCH_ID, mask=mask)
-        return _answer_of(video.refine(frame_idx, SCRATCH_ID, points, labels))
-    finally:
-        video.remove(SCRATCH_ID)
-
-
-def _clicks_behind(session: Session, obj_id: int, frame_idx: int) -> list[dict[str, Any]]:
-    """The arguments of the commands whose clicks made the mask of a cell, the newest first."""
-    clicks = []
-    row = session.cells.row_at(obj_id, frame_idx)
-    for command in reversed(session.history.done):
-        if row < command.first:
-            continue
-        if command.kind not in ("add", "refine") or "points" not in command.args:
-            break
-        clicks.append(command.args)
-        row = int(session.cells.records()[row]["before"])
-        if command.kind == "add":
-            break
-    return clicks
-
-
-def _answer_of(seen: Seen) -> Answer:
-    mask_score = None if seen.mask_scores is None else float(seen.mask_scores[0])
-    return Answer(np.asarray(seen.masks[0], bool), mask_score, float(seen.object_scores[0]))
-
-
-def _checked_mask(session: Session, mask: Masks) -> Masks:
-    expected = session.size[::-1]
-    if np.shape(mask) != expected or np.asarray(mask).dtype != bool:
-        raise ValueError(f"expected a bool mask {expected}, got {np.asarray(mask).dtype} {np.shape(mask)}")
-    return cast(Masks, np.asarray(mask))
-
-
-def _checked_points(
-    session: Session, points: Points, labels: Iterable[int] | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Points (P, 2) and labels (P,) as arrays; ValueError for other shapes, values or places outside the frame."""
-    given = np.asarray(points, np.float32)
-    if given.ndim != 2 or given.shape[1] != 2 or len(given) == 0:
-        raise ValueError(f"expected points (P, 2) with P of at least 1, got {given.shape}")
-    if not np.isfinite(given).all() or (given < 0).any() or (given > session.size).any():
-        raise ValueError(f"expected points in a frame of {session.size[0]}x{session.size[1]}, got {given.tolist()}")
-    kinds = np.ones(len(given), np.int32) if labels is None else np.asarray(list(labels), np.int32)
-    if kinds.shape != (len(given),) or not np.isin(kinds, (0, 1)).all():
-        raise ValueError(f"expected {len(given)} labels of 0 or 1, got {kinds.tolist()}")
-    return given, kinds
+    return new_cell(obj_id, frame_idx, GIVEN, checked_mask(session, mask), (mask_score, object_score))

@@ -1,11 +1,15 @@
-"""What a session knows of its objects beside their masks, and what it looks for."""
+"""What a session knows beside masks: its objects, what it looks for, and the commands that changed them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-__all__ = ["Search", "SessionObject"]
+import numpy as np
+
+__all__ = ["Command", "Search", "SessionObject"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,45 @@ class Search:
     text_prompt: str = ""
     box_threshold: float | Mapping[str, float] = 0.35
     text_threshold: float | Mapping[str, float] = 0.25
+
+
+@dataclass
+class Command:
+    """One thing that a person did, and what it changed.
+
+    Attributes:
+        seq: counts from 1.
+        kind: "add", "refine", "rename", …
+        args: what was asked for, as plain values.
+        objects: object id → what it was (None: not there) and what it is.
+        search: what the search was and is; None: not changed.
+        first: number of its first record.
+        stop: number after its last one; None while it is open.
+    """
+
+    seq: int
+    kind: str
+    args: dict[str, Any]
+    objects: dict[int, tuple[SessionObject | None, SessionObject]] = field(default_factory=dict)
+    search: tuple[Search, Search] | None = None
+    first: int = 0
+    stop: int | None = None
+
+    def to_line(self) -> str:
+        """As a line of the log; inverse of `from_entry`."""
+        objects = {
+            int(obj_id): [before and asdict(before), asdict(after)] for obj_id, (before, after) in self.objects.items()
+        }
+        entry = {"seq": self.seq, "kind": self.kind, "args": self.args, "objects": objects}
+        search = None if self.search is None else [asdict(search) for search in self.search]
+        return json.dumps({**entry, "search": search, "cells": [self.first, self.stop]}, default=np.generic.item) + "\n"
+
+    @classmethod
+    def from_entry(cls, entry: dict[str, Any]) -> Command:
+        objects = {
+            int(obj_id): (before and SessionObject(**before), SessionObject(**after))
+            for obj_id, (before, after) in entry["objects"].items()
+        }
+        search = None if entry["search"] is None else (Search(**entry["search"][0]), Search(**entry["search"][1]))
+        first, stop = entry["cells"]
+        return cls(int(entry["seq"]), str(entry["kind"]), dict(entry["args"]), objects, search, first, stop)

@@ -75,7 +75,7 @@ def write_annotations(session: Session, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: `path` cannot be written.
     """
-    header = VideoHeader(session.size, session.name, session.fps, tuple(class_names(session)))
+    header = VideoHeader(session.size, session.name, session.frames.fps, tuple(class_names(session)))
     with FrameAnnotationWriter(path, header) as writer:
         for frame_idx in range(session.num_frames):
             image_path = session.frames.image_path(frame_idx)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grounded_sam2.files import replacing
 from grounded_sam2.masks import Masks
 from grounded_sam2.session.cells import GIVEN, CellStore
 from grounded_sam2.session.compaction import is_wasteful, write_compacted
-from grounded_sam2.session.history import SLACK_BYTES, Command, Draft, History
-from grounded_sam2.session.objects import Search, SessionObject
+from grounded_sam2.session.folder import FORMAT_VERSION, locked, read_record, write_record
+from grounded_sam2.session.history import SLACK_BYTES, Draft, History
+from grounded_sam2.session.objects import Command, Search, SessionObject
 from grounded_sam2.session.source import SourceLimits, check_images, open_source, take_source
 from grounded_sam2.track.follower import FollowedVideo, Follower, as_follower
 from grounded_sam2.video.frame_source import IndexedFrameSource
@@ -33,10 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "create_session", "open_session"]
 
 logger = logging.getLogger(__name__)
-
-FORMAT_VERSION = 1
-RECORD_NAME = "session.json"
-LOCK_NAME = "lock"
 
 
 class Session:
@@ -64,8 +57,8 @@ class Session:
         limits: SourceLimits | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self._record = _read_record(self.folder)
-        self._lock = _locked(self.folder)
+        self._record = read_record(self.folder)
+        self._lock = locked(self.folder)
         self._follower = None if follower is None else as_follower(follower)
         self._scratch: FollowedVideo | None = None
         self._next_check = 0  # size of masks.bin from which on waste is looked for
@@ -73,8 +66,7 @@ class Session:
             self.name = str(self._record["name"])
             source = self.folder / self._record["source"]
             self.frames: IndexedFrameSource = open_source(source, float(self._record["fps"]), limits or SourceLimits())
-            self._check_video()
-            self._remove_leftovers()
+            self._check_folder()
             self.history = History(self.folder / self._record["history"], self.frames.size, len(self.frames))
             self.compact_when_wasteful()
         except BaseException:
@@ -92,11 +84,6 @@ class Session:
     def num_frames(self) -> int:
         """How many frames the video has."""
         return len(self.frames)
-
-    @property
-    def fps(self) -> Fraction:
-        """Frames per second."""
-        return self.frames.fps
 
     @property
     def follower(self) -> Follower:
@@ -217,7 +204,7 @@ class Session:
             write_compacted(old, folder)
             self.history = History(folder, self.size, self.num_frames)
             self._record["history"] = folder.name
-            _write_record(self.folder, self._record)
+            write_record(self.folder, self._record)
         except BaseException:
             self.history = old
             self._record["history"] = old.folder.name
@@ -241,15 +228,13 @@ class Session:
     ) -> None:
         self.close()
 
-    def _check_video(self) -> None:
+    def _check_folder(self) -> None:
+        """Make sure that the video is the one it was, and remove histories that a kill left while they took turns."""
         expected = [self._record[name] for name in ("num_frames", "width", "height")]
         found = [len(self.frames), *self.frames.size]
         if found != expected:
             described = ("{} frames of {}x{} pixels".format(*video) for video in (expected, found))
             raise ValueError("the session in {} is of a video with {}, found {}".format(self.folder, *described))
-
-    def _remove_leftovers(self) -> None:
-        """Remove the histories that a kill left while they took turns."""
         for folder in self.folder.glob("history-*"):
             if folder.name != self._record["history"]:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -302,7 +287,7 @@ def create_session(
                 "history": "history-00000000",
             }
         (partial / "history-00000000").mkdir()
-        _write_record(partial, record)
+        write_record(partial, record)
         os.rename(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -326,44 +311,3 @@ def _named(path: Path, source: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), os.fspath(source))) from error
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD_NAME
-    if not path.exists():
-        raise FileNotFoundError(f"no session in {folder}: make one with create_session(...)")
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if int(record["format_version"]) > FORMAT_VERSION:
-            raise ValueError(f"format_version: expected at most {FORMAT_VERSION}, got {record['format_version']}")
-        if not str(record["history"]).startswith("history-") or Path(record["history"]).name != record["history"]:
-            raise ValueError(f"history: expected the name of a folder, got {record['history']!r}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not of a session: {error!r}") from error
-    return record
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    with replacing(folder / RECORD_NAME) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(record, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _locked(folder: Path) -> BinaryIO:
-    """The lock of a session, held until the file is closed or the process ends, however it ends."""
-    file: BinaryIO = (folder / LOCK_NAME).open("ab")
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise BlockingIOError(f"the session in {folder} is open elsewhere: close it there first") from None
-    return file

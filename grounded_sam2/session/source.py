@@ -20,7 +20,7 @@ from PIL import Image as PILImage
 
 from grounded_sam2.images import IMAGE_SUFFIXES
 from grounded_sam2.video import open_indexed_frames
-from grounded_sam2.video.frame_source import IndexedFrameSource
+from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
 from sam2.frames import images_in
 from sam2.frames.still_image import check_regular_file
 
@@ -118,13 +118,13 @@ def open_source(path: Path, fps: float, limits: SourceLimits) -> IndexedFrameSou
     return frames
 
 
-def check_images(frames: IndexedFrameSource) -> None:
+def check_images(frames: FrameSource) -> None:
     """Look at the header of every image of a folder, so that none of another size comes up in the middle of work.
 
     Raises:
         ValueError: one is no image, or of another size than the first.
     """
-    for frame_idx in range(len(frames)):
+    for frame_idx in range(frames.num_frames or 0):
         path = frames.image_path(frame_idx)
         if path is None:
             return
