@@ -35,6 +35,7 @@ from grounded_sam2.session import (
     states,
     swap,
 )
+from grounded_sam2.track.follower import Seen
 
 MASK, OTHER = box_mask(4, 4, 12, 12), box_mask(30, 20, 40, 30)
 EMPTY = np.zeros_like(MASK)
@@ -125,7 +126,8 @@ def test_refinement_goes_on_from_the_mask_and_its_clicks(session: Session, monke
     np.testing.assert_array_equal(session.mask(1, 3), answer.mask)
     paint(session, 1, 3, [[40, 10]], 1)
     refine(session, 1, 3, [[50, 40]])
-    assert asked[-1] == [[50, 40]]  # what made the mask before it was painted is in the mask
+    # what made the mask before it was painted is in the mask, of which the middle is given
+    assert asked[-1] == [[30, 30], [50, 40]]
     session.undo()
     session.undo()
     refine(session, 1, 3, [[5, 5]])
@@ -133,6 +135,20 @@ def test_refinement_goes_on_from_the_mask_and_its_clicks(session: Session, monke
     refine(session, 1, 8, [[50, 40]])  # where nothing is known
     np.testing.assert_array_equal(session.mask(1, 8), box_mask(48, 38, 53, 43))
     assert session.given_frames(1) == [3, 8] and session.scratch.obj_ids == []
+
+
+def test_a_click_beside_a_mask_that_no_click_made_comes_with_one_inside(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_object(session, 3, mask=box_mask(10, 10, 41, 21))
+    asked = []
+    monkeypatch.setattr(type(session.scratch), "refine", lambda *args: asked.append(args[3:]) or args[0]._seen(3, [1]))
+    monkeypatch.setattr(type(session.scratch), "_seen", lambda *_: Seen([1], MASK[None], np.ones(1)))
+    refine(session, 1, 3, [[16, 15], [63, 48]], [0, 0])
+    points, labels = asked[-1]
+    assert labels.tolist() == [1, 0, 0] and points[1:].tolist() == [[16, 15], [63, 48]]
+    x, y = points[0]
+    assert 20 < x < 40 and y == 15
 
 
 def test_a_brush_adds_and_takes_away(session: Session) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from grounded_sam2.masks import Masks
+from grounded_sam2.masks import Masks, points_in_mask
 from grounded_sam2.session.session import Session
 from grounded_sam2.track.follower import Seen
 
@@ -78,13 +78,24 @@ def answered(
 def refined(
     session: Session, obj_id: int, frame_idx: int, points: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
 ) -> Answer:
-    """What the model makes of an object's mask with these clicks beside those that made it."""
-    mask = session.mask(obj_id, frame_idx)
+    """What the model makes of an object's mask with these clicks, beside those that made it.
+
+    Where no click on the object made the mask, one in its middle, away from the clicks beside it, is given with them: a
+    model that is only told where the object is not takes something else for it, whatever mask it starts from.
+    """
+    mask, num_new = session.mask(obj_id, frame_idx), len(labels)
     for earlier in _clicks_behind(session, obj_id, frame_idx):
         points = np.concatenate([np.asarray(earlier["points"], np.float32), points])
         labels = np.concatenate([np.asarray(earlier["labels"], np.int32), labels])
     if mask is None or not mask.any():
         return answered(session, frame_idx, None, points, labels.tolist())
+    if not (labels[: len(labels) - num_new] == 1).any():
+        inside = mask.copy()
+        columns, rows = np.minimum(points[labels == 0].astype(int), np.array(session.size) - 1).T
+        inside[rows, columns] = False
+        middle = points_in_mask(inside, 1)
+        points = np.concatenate([middle, points])
+        labels = np.concatenate([np.ones(len(middle), np.int32), labels])
     video = session.scratch
     try:
         video.add(frame_idx, SCRATCH_ID, mask=mask)
