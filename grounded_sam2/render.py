@@ -52,7 +52,7 @@ def annotate(image: RGBImage, detections: sv.Detections, colors: Sequence[str] |
         `(H, W, 3)` uint8 RGB; equal to `image` for N = 0.
 
     Raises:
-        ValueError: `image` is not RGB uint8, or masks have another size.
+        ValueError: `image` is not RGB uint8, masks have another size, or there are more or fewer colours.
     """
     check_image(image, "image")
     if len(detections) == 0:
@@ -60,6 +60,8 @@ def annotate(image: RGBImage, detections: sv.Detections, colors: Sequence[str] |
     height, width = image.shape[:2]
     if detections.mask is not None and detections.mask.shape != (len(detections), height, width):
         raise ValueError(f"masks: expected {(len(detections), height, width)}, got {detections.mask.shape}")
+    if colors is not None and len(colors) != len(detections):
+        raise ValueError(f"colors: expected {len(detections)}, got {len(colors)}")
 
     palette = PALETTE if colors is None else sv.ColorPalette.from_hex(list(colors))
     if colors is not None:

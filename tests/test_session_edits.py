@@ -37,6 +37,8 @@ from grounded_sam2.session import (
 )
 from grounded_sam2.track.follower import Seen
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 MASK, OTHER = box_mask(4, 4, 12, 12), box_mask(30, 20, 40, 30)
 EMPTY = np.zeros_like(MASK)
 

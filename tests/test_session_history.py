@@ -38,6 +38,8 @@ from grounded_sam2.session import (
 )
 from grounded_sam2.session.history import UNDO_LIMIT
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 MASK, OTHER = box_mask(4, 4, 12, 12), box_mask(30, 20, 40, 30)
 
 
@@ -69,11 +71,6 @@ COMMANDS: dict[str, Callable[[Session], object]] = {
     "remove": lambda session: remove(session, 1),
     "search": lambda session: set_search(session, text_prompt="dog.", box_threshold={"dog": 0.2}),
 }
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda number: None)
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from grounded_sam2.session import (
 )
 from grounded_sam2.session.cells import TRACKED, new_cell
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 EMPTY = np.zeros((48, 64), bool)
 
 

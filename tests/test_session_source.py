@@ -17,6 +17,8 @@ from session_parts import write_frames, write_png
 
 from grounded_sam2.session import SourceLimits, create_session, open_session
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 
 @pytest.fixture
 def png(tmp_path: Path) -> bytes:

@@ -150,9 +150,10 @@ class CellStore:
         except BaseException:
             self._cut_files()
             raise
-        first, self.num_records = self.num_records, self.num_records + len(records)
+        for row, record in enumerate(records, start=self.num_records):
+            self.current[int(record["obj_id"])][record["frame_idx"]] = row
+        self.num_records += len(records)
         self.num_bytes += len(encoded)
-        self.apply(first, self.num_records)
 
     def sync(self) -> None:
         """Wait until what was written would survive a loss of power."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, BinaryIO
 from grounded_sam2.files import replacing
 
 __all__ = ["FORMAT_VERSION", "locked", "read_record", "write_record"]
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 RECORD_NAME = "session.json"
@@ -52,7 +55,9 @@ def locked(folder: Path) -> BinaryIO:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):  # the latter on Windows
         file.close()
         raise BlockingIOError(f"the session in {folder} is open elsewhere: close it there first") from None
+    except OSError as error:
+        logger.warning("the session in %s cannot be locked (%s): open it only once", folder, error.strerror)
     return file

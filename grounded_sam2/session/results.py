@@ -59,12 +59,14 @@ def objects_on(session: Session, frame_idx: int, *, with_hidden: bool = True) ->
 
 
 def annotated(session: Session, frame_idx: int) -> RGBImage:
-    """A frame (H, W, 3) RGB with the objects that are not hidden drawn in, in their colours."""
+    """A frame (H, W, 3) RGB with the objects that are not hidden drawn in, by their names and in their colours."""
     objects = objects_on(session, frame_idx, with_hidden=False)
-    colors = [
-        session.object(int(obj_id)).color for obj_id in ([] if objects.tracker_id is None else objects.tracker_id)
-    ]
-    return annotate(session.frames[frame_idx], objects, colors)
+    image = session.frames[frame_idx]
+    if objects.tracker_id is None or len(objects) == 0:
+        return image
+    colors = [session.object(int(obj_id)).color for obj_id in objects.tracker_id]
+    named = sv.Detections(objects.xyxy, mask=objects.mask, data={"class_name": objects.data["name"]})
+    return annotate(image, named, colors)
 
 
 def write_annotations(session: Session, path: str | os.PathLike[str]) -> None:
