@@ -189,6 +189,40 @@ def test_cancelled_and_gone_on_equals_uninterrupted(tmp_path: Path, num_done: in
         assert not (session.folder / "propagation.state").exists()
 
 
+@pytest.mark.parametrize("harm", ["damaged", "of another model", "of another propagation"])
+def test_a_saved_state_that_is_of_no_use_costs_time_only(
+    session: Session, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    set_mask(session, 1, 8, OTHER)
+    run(session)
+    expected = everything(session)
+    session.undo()
+    running = propagate(session, save_every=0)
+    for _ in range(5):
+        next(running)
+    path = session.folder / "propagation.state"
+    if harm == "damaged":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif harm == "of another model":
+        monkeypatch.setattr(DriftingFollower, "load_video", lambda *_: {}["masks"])
+    else:
+        session.undo()
+        propagate(session)
+    for _ in resume(session):
+        pass
+    assert everything(session) == expected
+
+
+def test_a_session_may_be_closed_in_the_middle(session: Session) -> None:
+    running = propagate(session)
+    next(running), next(running)
+    session.close()
+    del running
+    session.close()
+    with open_session(session.folder) as opened:
+        assert opened.unfinished is not None and opened.mask(1, 3) is not None
+
+
 def test_another_command_ends_a_cancelled_propagation(session: Session) -> None:
     running = propagate(session)
     next(running), next(running)

@@ -149,7 +149,7 @@ class History:
         self.put(command, [])
         self.cells.sync()
         self._append_entry("finished", command)
-        self._close_unfinished()
+        self.unfinished, command.stop = None, self.cells.num_records
 
     def undo(self) -> Command | None:
         """Take the last command back, masks and all; None where there is none (any more).
@@ -172,7 +172,9 @@ class History:
         return self._redone()
 
     def close(self) -> None:
-        """Close the files; an unfinished command stays so."""
+        """Close the files; an unfinished command stays so. Closing twice is harmless."""
+        if self.unfinished is not None and not self._log.closed:
+            self.cells.sync()
         self._log.close()
         self.cells.close()
 
@@ -216,6 +218,7 @@ class History:
 
     def _close_unfinished(self) -> None:
         if self.unfinished is not None:
+            self.cells.sync()
             self.unfinished.stop, self.unfinished = self.cells.num_records, None
 
     # ---- the file ----

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from grounded_sam2.session.session import Session
 from grounded_sam2.track.follower import FollowedVideo, Seen
 
 __all__ = ["Progress", "propagate", "resume"]
+
+logger = logging.getLogger(__name__)
 
 STATE_NAME = "propagation.state"
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -130,24 +133,20 @@ def _run(session: Session, command: Command, save_every: float) -> Iterator[Prog
     num_total = sum(_num_frames(stretch, first, last) for stretch in stretches)
     num_done = sum(int(marks.sum()) for marks in done.values())
     saver = _Saver(session, command, save_every)
-    try:
-        for side in (FORWARD, BACKWARD):
-            of_side = [stretch for stretch in stretches if stretch.side == side and saver.side <= side]
-            for frame_idx, tracked, seen in _follow(session, side, of_side, saver):
-                cells = []
-                for obj_id, stretch in tracked.items():
-                    if first <= frame_idx <= last and not done[obj_id, side][frame_idx]:
-                        done[obj_id, side][frame_idx] = True
-                        cells.append(_seen_cell(session, stretch, frame_idx, seen, seen.obj_ids.index(obj_id)))
-                session.history.put(command, cells)
-                num_done += len(cells)
-                yield Progress(frame_idx, [int(cell.record["obj_id"]) for cell in cells], num_done, num_total)
-        session.history.finish(command)
-        saver.remove()
-        session.compact_when_wasteful()
-    finally:
-        if command is session.unfinished:
-            session.cells.sync()
+    for side in (FORWARD, BACKWARD):
+        of_side = [stretch for stretch in stretches if stretch.side == side and saver.side <= side]
+        for frame_idx, tracked, seen in _follow(session, side, of_side, saver):
+            cells = []
+            for obj_id, stretch in tracked.items():
+                if first <= frame_idx <= last and not done[obj_id, side][frame_idx]:
+                    done[obj_id, side][frame_idx] = True
+                    cells.append(_seen_cell(session, stretch, frame_idx, seen, seen.obj_ids.index(obj_id)))
+            session.history.put(command, cells)
+            num_done += len(cells)
+            yield Progress(frame_idx, [int(cell.record["obj_id"]) for cell in cells], num_done, num_total)
+    session.history.finish(command)
+    saver.remove()
+    session.compact_when_wasteful()
 
 
 def _num_frames(stretch: Stretch, first: int, last: int) -> int:
@@ -270,7 +269,11 @@ class _Saver:
         if self._saved is None or self._saved["side"] != side:
             return None, None
         saved, self._saved = self._saved, None
-        video = self._session.follower.load_video(saved["video"], self._session.frames)
+        try:
+            video = self._session.follower.load_video(saved["video"], self._session.frames)
+        except (KeyError, TypeError, ValueError) as error:  # of another model
+            logger.warning("the propagation goes on from its beginning: %s", error)
+            return None, None
         return video, int(saved["frame_idx"])
 
     def remove(self) -> None:
