@@ -36,6 +36,7 @@ from grounded_sam2.session import (
     split,
     swap,
 )
+from grounded_sam2.session.folder import write_record
 from grounded_sam2.session.history import UNDO_LIMIT
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -303,6 +304,26 @@ def test_a_kill_while_histories_take_turns(session: Session) -> None:
     with open_session(session.folder) as opened:
         assert everything(opened) == expected
     assert [path.name for path in session.folder.glob("history-*")] == ["history-00000000"]
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_an_interrupt_while_histories_take_turns(
+    session: Session, monkeypatch: pytest.MonkeyPatch, is_before: bool
+) -> None:
+    def interrupted(folder: Path, record: dict) -> None:
+        if not is_before:
+            write_record(folder, record)
+        raise KeyboardInterrupt
+
+    expected = everything(session)
+    monkeypatch.setattr("grounded_sam2.session.session.write_record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.compact()
+    rename(session, 1, "Rex")
+    session.undo()
+    assert everything(session) == expected and len([*session.folder.glob("history-*")]) == 1
+    assert (session.history.folder.name == "history-00000000") == is_before
+    assert everything(reopened(session)) == expected
 
 
 # ---- the folder ----

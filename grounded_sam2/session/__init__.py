@@ -17,6 +17,7 @@ Every function that changes something is one command, on disk when it returns. A
 lie on disk, what undo costs and where masks come from is said in `cells`, `history` and `propagation`.
 """
 
+from grounded_sam2.session.create import create_session
 from grounded_sam2.session.edits import (
     accept,
     add_object,
@@ -37,7 +38,7 @@ from grounded_sam2.session.prompting import Answer, preview
 from grounded_sam2.session.propagation import Progress, propagate, resume
 from grounded_sam2.session.results import annotated, export, objects_on, write_annotations
 from grounded_sam2.session.review import Doubt, doubts, states
-from grounded_sam2.session.session import Session, create_session, open_session
+from grounded_sam2.session.session import Session, open_session
 from grounded_sam2.session.source import SourceLimits
 from grounded_sam2.session.spans import clear, merge, pin, release, split, swap
 

@@ -17,17 +17,17 @@ import numpy as np
 from grounded_sam2.masks import Masks
 from grounded_sam2.session.cells import GIVEN, CellStore
 from grounded_sam2.session.compaction import is_wasteful, write_compacted
-from grounded_sam2.session.folder import FORMAT_VERSION, locked, read_record, write_record
+from grounded_sam2.session.folder import locked, read_record, write_record
 from grounded_sam2.session.history import SLACK_BYTES, Draft, History
 from grounded_sam2.session.objects import Command, Search, SessionObject
-from grounded_sam2.session.source import SourceLimits, check_images, open_source, take_source
 from grounded_sam2.track.follower import FollowedVideo, Follower, as_follower
+from grounded_sam2.video import open_indexed_frames
 from grounded_sam2.video.frame_source import IndexedFrameSource
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-__all__ = ["Session", "create_session", "open_session"]
+__all__ = ["Session", "open_session"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,6 @@ class Session:
         self,
         folder: str | os.PathLike[str],
         follower: Follower | SAM2VideoPredictor | None = None,
-        limits: SourceLimits | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._record = read_record(self.folder)
@@ -65,7 +64,7 @@ class Session:
         try:
             self.name = str(self._record["name"])
             source = self.folder / self._record["source"]
-            self.frames: IndexedFrameSource = open_source(source, float(self._record["fps"]), limits or SourceLimits())
+            self.frames: IndexedFrameSource = open_indexed_frames(source, float(self._record["fps"]))
             self._check_folder()
             self.history = History(self.folder / self._record["history"], self.frames.size, len(self.frames))
             self.compact_when_wasteful()
@@ -197,21 +196,22 @@ class Session:
         """
         if self.unfinished is not None:
             raise RuntimeError("a propagation is unfinished: call resume(...), or give another command")
-        old = self.history
-        folder = self.folder / f"history-{secrets.token_hex(4)}"
+        old, folder = self.history, self.folder / f"history-{secrets.token_hex(4)}"
         folder.mkdir()
         try:
             write_compacted(old, folder)
-            self.history = History(folder, self.size, self.num_frames)
-            self._record["history"] = folder.name
-            write_record(self.folder, self._record)
+            compacted = History(folder, self.size, self.num_frames)
         except BaseException:
-            self.history = old
-            self._record["history"] = old.folder.name
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        old.close()
-        shutil.rmtree(old.folder, ignore_errors=True)
+        try:
+            write_record(self.folder, {**self._record, "history": folder.name})
+        finally:  # what the record on disk says is what holds, however that ended
+            self._record = read_record(self.folder)
+            is_replaced = self._record["history"] == folder.name
+            self.history, unused = (compacted, old) if is_replaced else (old, compacted)
+            unused.close()
+            shutil.rmtree(unused.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Let go of the video, the files and the lock. Closing twice is harmless."""
@@ -240,74 +240,17 @@ class Session:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def create_session(
-    folder: str | os.PathLike[str],
-    source: str | os.PathLike[str],
-    follower: Follower | SAM2VideoPredictor | None = None,
-    *,
-    name: str | None = None,
-    fps: float = 30.0,
-    copy: bool = True,
-    limits: SourceLimits | None = None,
-) -> Session:
-    """Make a session of a video; the folder is there as a whole or not at all.
-
-    Args:
-        folder: of the session; it must not be there.
-        source: a video file, a folder of images, one image or a zip of images; see `take_source`.
-        follower: the model, a `Follower` or a SAM 2 video predictor; None for what needs no model.
-        name: of the video, for people; None takes the source's.
-        fps: frames per second of images.
-        copy: False leaves the video where it is; such a session cannot be moved to another machine.
-        limits: what the source may have.
-
-    Raises:
-        FileExistsError: the folder is there.
-        FileNotFoundError, ValueError, OSError: as `take_source` and `Session`.
-    """
-    target = Path(folder)
-    if target.exists():
-        raise FileExistsError(f"cannot make a session in {target}: it is there already; open it with open_session(...)")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    limits = limits or SourceLimits()
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    (partial / "source").mkdir(parents=True)
-    try:
-        path = take_source(source, partial / "source", limits, copy)
-        with _named(path, source), open_source(path, fps, limits) as frames:
-            check_images(frames)
-            record = {
-                "format_version": FORMAT_VERSION,
-                "name": name or Path(source).name,
-                "source": path.relative_to(partial).as_posix() if path.is_relative_to(partial) else os.fspath(path),
-                "fps": fps,
-                "num_frames": frames.num_frames,
-                "width": frames.width,
-                "height": frames.height,
-                "history": "history-00000000",
-            }
-        (partial / "history-00000000").mkdir()
-        write_record(partial, record)
-        os.rename(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return Session(target, follower, limits)
-
-
 def open_session(
     folder: str | os.PathLike[str],
     follower: Follower | SAM2VideoPredictor | None = None,
-    limits: SourceLimits | None = None,
 ) -> Session:
-    """Open a session again, as it was left or killed; arguments as `create_session`, errors as `Session`."""
-    return Session(folder, follower, limits)
+    """Open a session again, as it was left or killed.
 
+    Args:
+        folder: of the session.
+        follower: the model, a `Follower` or a SAM 2 video predictor; None for what needs no model.
 
-@contextmanager
-def _named(path: Path, source: str | os.PathLike[str]) -> Iterator[None]:
-    """Let an error about the copy of a source name the source."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), os.fspath(source))) from error
+    Raises:
+        BlockingIOError, FileNotFoundError, ValueError: as `Session`.
+    """
+    return Session(folder, follower)
