@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -211,6 +212,31 @@ def test_a_saved_state_that_is_of_no_use_costs_time_only(
     for _ in resume(session):
         pass
     assert everything(session) == expected
+
+
+def test_a_disk_that_fills_up_in_the_middle(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(session)
+    expected = everything(session)
+    session.undo()
+    written = []
+
+    def fills_up(file: BinaryIO, content: bytes) -> None:
+        written.append(content)
+        if len(written) in (9, 12):  # in masks.bin, and in cells.bin
+            file.write(content[: len(content) // 2])
+            raise OSError(28, "No space left on device")
+        file.write(content)
+
+    running = propagate(session)
+    monkeypatch.setattr("grounded_sam2.session.cells._write_all", fills_up)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"history-00000000: No space left"):
+            list(running)
+        running = resume(session)
+    list(running)
+    assert everything(session) == expected
+    session.close()
+    assert everything(open_session(session.folder)) == expected
 
 
 def test_a_session_may_be_closed_in_the_middle(session: Session) -> None:
