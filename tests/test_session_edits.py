@@ -130,6 +130,9 @@ def test_refinement_goes_on_from_the_mask_and_its_clicks(session: Session, monke
     refine(session, 1, 3, [[50, 40]])
     # what made the mask before it was painted is in the mask, of which the middle is given
     assert asked[-1] == [[30, 30], [50, 40]]
+    refine(session, 1, 3, [[60, 40]])
+    assert len(asked[-1]) == 3 and asked[-1][1:] == [[50, 40], [60, 40]]
+    session.undo()
     session.undo()
     session.undo()
     refine(session, 1, 3, [[5, 5]])

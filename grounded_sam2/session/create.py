@@ -33,6 +33,8 @@ def create_session(
 ) -> Session:
     """Make a session of a video; the folder is there as a whole or not at all.
 
+    A kill leaves what was copied so far in a hidden folder beside it, `.<name>.<random>`, which may be removed.
+
     Args:
         folder: of the session; it must not be there.
         source: a video file, a folder of images, one image or a zip of images; see `take_source`.

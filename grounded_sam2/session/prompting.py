@@ -80,16 +80,18 @@ def refined(
 ) -> Answer:
     """What the model makes of an object's mask with these clicks, beside those that made it.
 
-    Where no click on the object made the mask, one in its middle, away from the clicks beside it, is given with them: a
-    model that is only told where the object is not takes something else for it, whatever mask it starts from.
+    Where the mask did not begin with a click on the object, one in its middle, away from the clicks beside it, is given
+    with them: told no more than what was wrong, a model takes something else for the object, or a part of it, whatever
+    mask it starts from.
     """
-    mask, num_new = session.mask(obj_id, frame_idx), len(labels)
+    mask, begins_with_click = session.mask(obj_id, frame_idx), False
     for earlier in _clicks_behind(session, obj_id, frame_idx):
         points = np.concatenate([np.asarray(earlier["points"], np.float32), points])
         labels = np.concatenate([np.asarray(earlier["labels"], np.int32), labels])
+        begins_with_click = "obj_id" not in earlier and 1 in earlier["labels"]  # of the command that added it
     if mask is None or not mask.any():
         return answered(session, frame_idx, None, points, labels.tolist())
-    if not (labels[: len(labels) - num_new] == 1).any():
+    if not begins_with_click:
         inside = mask.copy()
         columns, rows = np.minimum(points[labels == 0].astype(int), np.array(session.size) - 1).T
         inside[rows, columns] = False

@@ -11,11 +11,13 @@ object is tracked backward and forward, if `direction` says so.
 **What a mask depends on.** The frames; the masks on the one or two conditioning frames next to it; and, that the model
 knows the whole object though a correction shows half of it, the mask on the object's home frame, or where that is no
 conditioning frame any more, on its earliest one. Nothing else: not other objects, not other gaps, not what was tracked
-before. So a correction only concerns the gaps around it, and tracking them again gives what tracking all would.
+before. So a correction only concerns the gaps around it, and tracking them again gives what tracking all would, but for
+the last bits of a model whose arithmetic depends on how many objects go through it together.
 
 Each propagation opens its video anew and gives those masks as prompts, in place of a state of the model that lives as
-long as the session: such a state would hold what undone commands taught it, and would differ after a kill. It costs one
-more encoding for each conditioning frame. All objects go through the video together, once forward and once backward.
+long as the session: such a state would hold what undone commands taught it, and would differ after a kill. It costs two
+more encodings for each conditioning frame, shared by the objects that have it. All objects go through the video
+together, once forward and once backward.
 
 **Interrupted.** Masks are on disk as they come. A propagation that was cancelled (its loop left) or killed goes on with
 `resume`, from the state that was saved last, at most `save_every` seconds before, and what it had written is not
