@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import supervision as sv
@@ -35,7 +37,7 @@ def label_texts(detections: sv.Detections) -> list[str]:
     return texts
 
 
-def annotate(image: RGBImage, detections: sv.Detections) -> RGBImage:
+def annotate(image: RGBImage, detections: sv.Detections, colors: Sequence[str] | None = None) -> RGBImage:
     """Draw masks, boxes and labels on a copy of an image.
 
     An object keeps its colour through a video: colours follow `tracker_id` where there is one, otherwise the class.
@@ -44,12 +46,13 @@ def annotate(image: RGBImage, detections: sv.Detections) -> RGBImage:
     Args:
         image: `(H, W, 3)` uint8 RGB; not changed.
         detections: N ≥ 0 with boxes in pixels of `image`; masks `(N, H, W)` bool where there are any.
+        colors: N colours "#rrggbb", in the order of the detections, instead of those of the palette.
 
     Returns:
         `(H, W, 3)` uint8 RGB; equal to `image` for N = 0.
 
     Raises:
-        ValueError: `image` is not RGB uint8, or masks have another size.
+        ValueError: `image` is not RGB uint8, masks have another size, or there are more or fewer colours.
     """
     check_image(image, "image")
     if len(detections) == 0:
@@ -57,8 +60,13 @@ def annotate(image: RGBImage, detections: sv.Detections) -> RGBImage:
     height, width = image.shape[:2]
     if detections.mask is not None and detections.mask.shape != (len(detections), height, width):
         raise ValueError(f"masks: expected {(len(detections), height, width)}, got {detections.mask.shape}")
+    if colors is not None and len(colors) != len(detections):
+        raise ValueError(f"colors: expected {len(detections)}, got {len(colors)}")
 
-    if detections.tracker_id is not None:
+    palette = PALETTE if colors is None else sv.ColorPalette.from_hex(list(colors))
+    if colors is not None:
+        color_lookup = sv.ColorLookup.INDEX
+    elif detections.tracker_id is not None:
         color_lookup = sv.ColorLookup.TRACK
     elif detections.class_id is not None:
         color_lookup = sv.ColorLookup.CLASS
@@ -67,7 +75,7 @@ def annotate(image: RGBImage, detections: sv.Detections) -> RGBImage:
     thickness = sv.calculate_optimal_line_thickness((width, height))
     text_scale = max(MIN_TEXT_SCALE, sv.calculate_optimal_text_scale((width, height)))
     label_annotator = sv.LabelAnnotator(
-        PALETTE,
+        palette,
         color_lookup,
         text_scale=text_scale,
         text_thickness=max(1, round(text_scale * 1.5)),
@@ -77,7 +85,7 @@ def annotate(image: RGBImage, detections: sv.Detections) -> RGBImage:
 
     scene_bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # supervision paints its colours in OpenCV's order
     if detections.mask is not None:
-        scene_bgr = sv.MaskAnnotator(PALETTE, color_lookup=color_lookup).annotate(scene_bgr, detections)
-    scene_bgr = sv.BoxAnnotator(PALETTE, thickness, color_lookup).annotate(scene_bgr, detections)
+        scene_bgr = sv.MaskAnnotator(palette, color_lookup=color_lookup).annotate(scene_bgr, detections)
+    scene_bgr = sv.BoxAnnotator(palette, thickness, color_lookup).annotate(scene_bgr, detections)
     scene_bgr = label_annotator.annotate(scene_bgr, detections, labels=label_texts(detections))
     return cv2.cvtColor(scene_bgr, cv2.COLOR_BGR2RGB)

@@ -37,6 +37,12 @@ def images() -> list[np.ndarray]:
     return [rng.integers(0, 256, size, dtype=np.uint8) for size in ((60, 80, 3), (80, 60, 3), (60, 80, 3))]
 
 
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: what a loss of power would leave is not tested."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
+
+
 def write_tokenizer(folder: Path) -> None:
     """Write a BERT tokenizer of a few words and all letters, with the special ids Grounding DINO counts on."""
     vocabulary = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1010: ",", 1012: ".", 1029: "?"}

@@ -26,8 +26,12 @@ WITHOUT_TORCH = [
     "export.images", "outputs", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
     "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous", "track.reverse",
     "track.first_sight",
-    "detectors.base", "detectors.tiled", "detectors.dds", "weights.download",
+    "detectors.base", "detectors.tiled", "detectors.dds", "weights.download", "session",
 ]  # fmt: skip
+# what editing sessions may import of the library; scripts build on them, and nothing within it does
+SESSION_BUILDS_ON = {
+    "session", "detectors.base", "export", "files", "images", "masks", "render", "track", "video",
+}  # fmt: skip
 # what is imported from a shorter or former path → where it is
 SHORT_PATHS = {
     "grounded_sam2.continuous:ContinuousTracker": "grounded_sam2.track.continuous",
@@ -66,6 +70,18 @@ def test_no_package_imports_sideways_or_up(package: str) -> None:
         for imported, _ in imports_of(name, path):
             top = imported.partition(".")[0]
             assert top not in FORBIDDEN[package] and not top.startswith("grounded_sam2_"), f"{name} imports {imported}"
+
+
+def test_sessions_lie_on_top_of_the_library() -> None:
+    room = f"{LIBRARY}.session"
+    for name, path in modules_of(LIBRARY).items():
+        for imported, _ in imports_of(name, path):
+            if name == room or name.startswith(f"{room}."):
+                within = imported.removeprefix(f"{LIBRARY}.")
+                is_allowed = any(within == part or within.startswith(f"{part}.") for part in SESSION_BUILDS_ON)
+                assert is_allowed or not imported.startswith(LIBRARY), f"{name} imports {imported}"
+            else:
+                assert not imported.startswith(room), f"{name} imports {imported}"
 
 
 def test_modules_import_each_other_in_no_circle() -> None:

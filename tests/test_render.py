@@ -61,6 +61,14 @@ def test_colour_follows_the_id_and_not_the_position() -> None:
     np.testing.assert_array_equal(alone[90, 100], together[90, 100])
 
 
+def test_colours_that_are_given_go_by_position() -> None:
+    image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    annotated = annotate(image, some_detections(3)[[1]], ["#00ff00"])
+    assert annotated[70, 100].tolist() == [0, 255, 0]
+    with pytest.raises(ValueError, match="colors: expected 2, got 1"):
+        annotate(image, some_detections(2), ["#00ff00"])
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 2000), (1920, 1080)])
 def test_any_image_size(size: tuple[int, int]) -> None:
     image = np.zeros((size[1], size[0], 3), np.uint8)

@@ -149,6 +149,23 @@ def test_a_saved_video_goes_on(predictor: SAM2VideoPredictor) -> None:
         follower.load_video(video.save(), open_frames(FRAMES[:3]))
 
 
+def test_objects_come_and_go_between_two_frames_without_a_change_to_others(predictor: SAM2VideoPredictor) -> None:
+    alone, company = (Sam2Follower(predictor).open_video(open_frames(FRAMES)) for _ in range(2))
+    for video in (alone, company):
+        video.add(1, 1, box=BOXES[0])
+    expected = dict(alone.follow(1))
+    seen_of: dict[int, list[int]] = {}
+    for frame_idx, seen in company.follow(1):
+        seen_of[frame_idx] = list(seen.obj_ids)
+        np.testing.assert_array_equal(seen.masks[:1], expected[frame_idx].masks)
+        if frame_idx == 1:
+            company.add(3, 2, box=BOXES[1])  # on a further frame first
+            company.add(1, 2, box=BOXES[1])
+        if frame_idx == 2:
+            company.remove(2)
+    assert list(seen_of.values())[:3] == [[1], [1, 2], [1]] and len(seen_of) == len(expected)
+
+
 def test_a_refinement_sticks(predictor: SAM2VideoPredictor) -> None:
     """Tracking over a refined frame once more leaves the mask there as it was refined."""
     video = Sam2Follower(predictor).open_video(open_frames(FRAMES))

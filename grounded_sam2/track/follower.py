@@ -67,7 +67,7 @@ class Followed(Protocol):
         labels: npt.NDArray[np.integer] | None = None,
         mask: npt.NDArray[np.bool_] | None = None,
     ) -> Seen:
-        """Say where an object is on a frame: a new one, or anew where a known one was added or refined there before.
+        """Say where an object is on a frame: a new one, or a known one on a further frame, or anew on the same.
 
         Args:
             frame_idx: 0-based.
@@ -158,6 +158,8 @@ class FollowedVideo(Followed, Protocol):
 
     def follow(self, frame_idx: int, reverse: bool = False) -> Iterator[tuple[int, Seen]]:
         """Follow all objects from one frame on.
+
+        Between two frames objects may be added, on any frame, and removed: the next frame has them as they are then.
 
         Args:
             frame_idx: the first frame, 0-based.
