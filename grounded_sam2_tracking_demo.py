@@ -15,6 +15,7 @@ from grounded_sam2.export import write_json
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.images import write_image
 from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -57,13 +58,13 @@ def main() -> None:
     prompt = read_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
     start_frame = frame_at(frames, START_FRAME_IDX)
-    name = Path(VIDEO_PATH).stem
+    files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
         stop_on_signals() as stop,
-        TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings, with_identity=False) as outputs,
+        TrackingOutputs(files, frames, prompt.phrases, settings, with_identity=False) as outputs,
     ):
         images = stop.frames(frames, MAX_FRAMES)
 
@@ -81,8 +82,8 @@ def main() -> None:
 
         # Step 4: one object id per detection
         objects = add_objects(video, START_FRAME_IDX, detections, PROMPT_TYPE_FOR_VIDEO)
-        write_image(OUTPUT_DIR / f"{name}_start_frame.jpg", annotate(start_frame, objects))
-        write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
+        write_image(files.path("_start_frame.jpg"), annotate(start_frame, objects))
+        write_json(files.path("_start_frame.json"), VIDEO_PATH, objects, frames.size)
 
         # Step 5: follow them to both ends; draw and write each frame as it arrives
         tracked = follow_both_ways(video, START_FRAME_IDX, objects, stop.guard, progress=tqdm)
