@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from grounded_sam2.files import Inputs, check_writable, writing_to
 
-__all__ = ["OutputFiles", "OwnedFolder", "source_ids"]
+__all__ = ["RECORD_NAME", "OutputFiles", "OwnedFolder", "hidden_id", "source_ids"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +73,9 @@ class OwnedFolder:
 
         Raises:
             ValueError: an input or something else is there; see `is_free`.
-            OSError: it cannot be written.
         """
         path = self.folder / name
-        if not path.is_dir():
-            check_writable(path)  # refuses inputs
+        Inputs.refuse(path)
         if not self.is_free(name, source):
             known = self._open_record().owners.get(name)
             whose = "was not written by this program" if known is None else "is about another source"
@@ -86,9 +84,13 @@ class OwnedFolder:
         self._claimed.add(name)
         return path
 
+    def knows(self, name: str) -> bool:
+        """Whether an output of that name was noted."""
+        return name in self._open_record().owners
+
     def adopt(self, name: str) -> None:
         """Note that a file was written by an earlier version, which kept no record."""
-        if name not in self._open_record().owners:
+        if not self.knows(name):
             self._open_record().note(name, ())
 
     def remove_others(self) -> None:
@@ -237,15 +239,13 @@ class OutputFiles:
 
     def _free_name(self, stem: str, suffixes: Sequence[str]) -> str:
         name, number = stem, 1
-        while not all(self._may_write(f"{name}{suffix}") for suffix in suffixes):
+        while not all(self._is_free(f"{name}{suffix}") for suffix in suffixes):
             number += 1
             name = f"{stem}-{number}"
         return name
 
-    def _may_write(self, name: str) -> bool:
-        path = self.folder / name
-        if path.exists():
-            check_writable(path)  # refuses the source itself, which is no reason to take another name
+    def _is_free(self, name: str) -> bool:
+        Inputs.refuse(self.folder / name)  # which is no reason to take another name
         return self._owned.is_free(name, self._source)
 
     def path(self, suffix: str) -> Path:
@@ -255,7 +255,9 @@ class OutputFiles:
             ValueError: something else is there.
             OSError: it cannot be written.
         """
-        return self._owned.claim(f"{self.name}{suffix}", self._source)
+        path = self._owned.claim(f"{self.name}{suffix}", self._source)
+        check_writable(path)
+        return path
 
     def folder_for(self, *names: str) -> Path:
         """Where outputs go whose names say no source: the folder, or one of the source's name when it has others'.
@@ -279,12 +281,10 @@ def source_ids(source: str | os.PathLike[str]) -> tuple[str, ...]:
     Neither can be read: an address may hold a password.
     """
     path = Path(source)
-    if not path.exists():
-        return (_digest(os.fspath(source)),)
-    where = _digest(os.path.normcase(os.path.realpath(path)))
+    where = hidden_id(os.path.normcase(os.path.realpath(path)) if path.exists() else os.fspath(source))
     if path.is_dir():
         entries = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path) if entry.is_file())
-        return where, _digest(repr(entries))
+        return where, hidden_id(repr(entries))
     if not path.is_file():
         return (where,)
     size = path.stat().st_size
@@ -295,7 +295,8 @@ def source_ids(source: str | os.PathLike[str]) -> tuple[str, ...]:
     return where, f"{size}-{checksum:08x}"
 
 
-def _digest(text: str) -> str:
+def hidden_id(text: str) -> str:
+    """Tells a text from others and does not say what it is."""
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 

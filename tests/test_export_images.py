@@ -73,15 +73,15 @@ def test_coco_of_no_images(tmp_path: Path) -> None:
 def test_yolo_labels(tmp_path: Path) -> None:
     write_image_yolo(iter(write_three(tmp_path)), ["dog", "car", "tree"], tmp_path / "yolo")
     assert yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text(encoding="utf-8")) == {
-        "path": ".",
-        "names": {0: "dog", 1: "car", 2: "tree"},
+        "names": {0: "dog", 1: "car", 2: "tree"},  # and no "train", since the images are not at hand
     }
     labels = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in tmp_path.glob("yolo/labels/sub/*")}
     assert labels.keys() == {"1", "2", "5"}
     assert [line.split()[0] for line in labels["1"]] == ["2", "0"] and labels["2"] == []
     corners = np.array(labels["1"][0].split()[1:], float).reshape(-1, 2)
-    assert corners.min(axis=0) == pytest.approx([2 / 40, 4 / 24], abs=1e-6)
-    assert corners.max(axis=0) == pytest.approx([17 / 40, 19 / 24], abs=1e-6)  # of the last pixels
+    # within the pixels of the edge, not on their corners: a reader that cuts 1.99999 off would take the pixel before
+    assert corners.min(axis=0) == pytest.approx([2.4 / 40, 4.4 / 24], abs=1e-6)
+    assert corners.max(axis=0) == pytest.approx([17.4 / 40, 19.4 / 24], abs=1e-6)  # of the last pixels
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"annotations": [{"class_name": "cat"}]}'])

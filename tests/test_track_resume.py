@@ -27,6 +27,7 @@ from grounded_sam2.export import (
     read_header,
     read_id_map,
 )
+from grounded_sam2.owned import RECORD_NAME
 from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.script import StoppedError, StopRequest, run
 from grounded_sam2.track.continuous import ContinuousTracker
@@ -327,7 +328,11 @@ def end_after(process: subprocess.Popen[str], path: Path, num_lines: int, number
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != RECORD_NAME
+    }
 
 
 def test_the_continuous_script_goes_on_after_sigkill_and_sigterm(tmp_path: Path, video: Path) -> None:
