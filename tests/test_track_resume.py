@@ -296,6 +296,12 @@ def test_a_camera_is_followed_but_not_resumed(tmp_path: Path, predictor: SAM2Vid
         SavedRun(tmp_path / "a.resume", SETTINGS, camera, resume=True)
 
 
+@pytest.mark.parametrize("every", [float("nan"), -1.0])
+def test_seconds_between_saves_are_a_number(tmp_path: Path, every: float) -> None:
+    with pytest.raises(ValueError, match="expected SAVE_EVERY of at least 0 seconds"):
+        SavedRun(tmp_path / "a.resume", SETTINGS, open_frames([np.zeros((8, 8, 3), np.uint8)]), every=every)
+
+
 # ---- the scripts, really stopped and killed ----
 
 

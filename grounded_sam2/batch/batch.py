@@ -293,8 +293,9 @@ class BatchFolder:
         if self.with_pictures and not self.picture_path(image).exists():
             return False
         try:
-            former = {"stem": image.stem, **self._finished[image.name]}
-            return former == {**_record(image), "place": former.get("place")}
+            # older versions noted no stem; of a moved image only the place differs
+            former = {"stem": image.stem, **self._finished[image.name], "place": None}
+            return former == {**_record(image), "place": None}
         except OSError:
             return False
 
