@@ -319,7 +319,7 @@ def _add_flag(add: Callable[..., Any], names: Sequence[str], kind: Any, default:
     if kind is bool:
         options |= {"nargs": "?", "const": True, "type": _reader(bool, nullable), "metavar": "true|false"}
         negated = [f"--no{mark}{word}" for pair in words for mark, word in zip("-_", pair, strict=True)]
-        add(*negated, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
+        add(*negated, dest=name, default=default, action="store_const", const=False, help=argparse.SUPPRESS)
     elif _is_sequence(kind):
         options |= {"nargs": "+", "action": _ReadSequence, "kind": kind, "nullable": nullable, "metavar": "VALUE"}
     else:

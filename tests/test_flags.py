@@ -55,6 +55,7 @@ def namespace(tmp_path: Path) -> dict[str, Any]:
         (["--threshold", "1"], "THRESHOLD", 1.0),
         (["--count", "-4"], "COUNT", -4),
         (["--kind", "point"], "KIND", "point"),
+        ([], "SAVE", True),  # and not None, which argparse takes from the flag --no-save
         (["--save", "false"], "SAVE", False),
         (["--no-save"], "SAVE", False),
         (["--save"], "SAVE", True),
