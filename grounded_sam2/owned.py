@@ -9,12 +9,12 @@ import os
 import sys
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from grounded_sam2.files import Inputs, check_writable, writing_to
+from grounded_sam2.files import Inputs, check_writable, partial_of, writing_to
 
 __all__ = ["RECORD_NAME", "OutputFiles", "OwnedFolder", "hidden_id", "source_ids"]
 
@@ -121,7 +121,7 @@ class _Record:
         self.owners: dict[str, list[str]] = {}
         self._file = _locked(path, folder)
         self._path = path
-        weakref.finalize(self, _release, self._file, path, os.getpid())
+        weakref.finalize(self, _release, self._file, path, self.owners, os.getpid())
         for line in self._file.read().splitlines():
             try:
                 entry = json.loads(line)
@@ -186,10 +186,11 @@ def _lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _release(file: BinaryIO, path: Path, pid: int) -> None:
-    """Close a record, which unlocks it; one in which nothing is noted goes."""
-    is_empty = os.fstat(file.fileno()).st_size == 0
-    if is_empty and pid == os.getpid():
+def _release(file: BinaryIO, path: Path, owners: Mapping[str, Sequence[str]], pid: int) -> None:
+    """Close a record, which unlocks it; one of which no output is there goes."""
+    names = (path.parent / name for name in owners)
+    is_used = any(os.path.lexists(name) or os.path.lexists(partial_of(name)) for name in names)
+    if not is_used and pid == os.getpid():
         try:
             path.unlink(missing_ok=True)
         except OSError:  # Windows removes no open file

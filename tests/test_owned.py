@@ -168,25 +168,27 @@ def test_a_process_may_open_its_folder_twice_and_leaves_nothing_where_nothing_wa
     first.close()
     with pytest.raises(RuntimeError, match="was closed"):
         first.claim("a")
-    second.claim("a")
+    put(second.claim("a"))
     second.close()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [RECORD_NAME]
-    OwnedFolder(tmp_path / "new").close()
-    assert list((tmp_path / "new").iterdir()) == []
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", RECORD_NAME}
+    for name in ((), ("b",)):
+        third = OwnedFolder(tmp_path / "new")
+        for each in name:
+            third.claim(each)  # and never written
+        third.close()
+        assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_record_that_a_crash_has_cut_off_is_gone_on_with(tmp_path: Path) -> None:
     owned = OwnedFolder(tmp_path)
     for name in ("a", "b"):
-        owned.claim(name, ["x"])
+        put(owned.claim(name, ["x"]))
     owned.close()
     record = tmp_path / RECORD_NAME
     record.write_bytes(record.read_bytes()[:-5] + bytes(3))
-    for name in ("a", "b"):
-        put(tmp_path / name)
     owned = OwnedFolder(tmp_path)
     assert owned.is_free("a", ["x"]) and not owned.is_free("b", ["x"])
-    owned.claim("c", ["x"])
+    put(owned.claim("c", ["x"]))
     owned.close()
     assert json.loads(record.read_bytes().splitlines()[-1]) == {"file": "c", "source": ["x"]}
 
