@@ -72,11 +72,13 @@ def main() -> None:
     budget = FrameBudget(TARGET_FPS, detect_every=DETECT_EVERY, max_detect_every=max(DETECT_EVERY, MAX_DETECT_EVERY))
     with stop_on_signals() as stop, LiveStream(CAMERA, latency=LATENCY, stop=stop) as frames:
         images = stop.frames(frames, MAX_FRAMES)
-        files = OutputFiles(OUTPUT_DIR, CAMERA, stem="camera")
+        settings = settings_of(globals())
         note_nano_models(CAMERA, GDINO_MODEL_ID, SAM2_CHECKPOINT)
         with (
             Window(frames.name) if SHOW else nullcontext() as window,
-            TrackingOutputs(files, frames, prompt.phrases, settings_of(globals())) as outputs,
+            TrackingOutputs(
+                OutputFiles(OUTPUT_DIR, CAMERA, stem="camera"), frames, prompt.phrases, settings
+            ) as outputs,
         ):
             # Step 2: build the models and the tracker over them
             device = choose_device(DEVICE)
