@@ -158,7 +158,7 @@ def one_polygon(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
 
 def _ring(contour: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """A contour of OpenCV, (P, 1, 2), as corners in pixels; one that has no width gets some."""
-    corners = contour[:, 0] + _IN_PIXEL
+    corners = contour[:, 0].astype(np.float64) + _IN_PIXEL
     if np.ptp(corners, axis=0).min() == 0:  # one pixel, or a straight line of them
         (left, top), (right, bottom) = corners.min(axis=0) - 0.05, corners.max(axis=0) + 0.05
         return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
