@@ -60,7 +60,7 @@ def main() -> None:
     # Step 1: list the images, and see which ones an earlier run with the same settings finished
     listed = list_images(IMAGES, TEXT_PROMPT)
     settings = settings_of(globals(), without=["TEXT_PROMPT"])  # the phrases are noted image by image
-    folder = BatchFolder(OUTPUT_DIR, settings, with_pictures=SAVE_ANNOTATED, overwrite=OVERWRITE)
+    folder = BatchFolder(OUTPUT_DIR, settings, listed, source=IMAGES, with_pictures=SAVE_ANNOTATED, overwrite=OVERWRITE)
     note_nano_models(IMAGES, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     # Step 2: build the models

@@ -11,9 +11,9 @@ from typing import Literal
 from grounded_sam2.detectors.florence2 import Florence2
 from grounded_sam2.detectors.florence2.tasks import CAPTIONS, PIPELINES
 from grounded_sam2.export import write_json
-from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run
@@ -44,8 +44,8 @@ def main() -> None:
     image = read_image(IMAGE_PATH)
     note_nano_models(IMAGE_PATH, SAM2_CHECKPOINT, detector_setting=None)
     height, width = image.shape[:2]
-    annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{CAPTION_TYPE}.jpg")
-    json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_{CAPTION_TYPE}.json")
+    files = OutputFiles(OUTPUT_DIR, IMAGE_PATH, (f"_{CAPTION_TYPE}.jpg", f"_{CAPTION_TYPE}.json"))
+    annotated_path, json_path = files.paths
 
     # Step 2: build the models
     device = choose_device(DEVICE)

@@ -11,9 +11,9 @@ from pathlib import Path
 from grounded_sam2.detectors.local import LocalDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import write_json
-from grounded_sam2.files import check_writable
 from grounded_sam2.flags import override_from_flags
 from grounded_sam2.images import read_image, write_image
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -52,8 +52,8 @@ def main() -> None:
     prompt = read_prompt(TEXT_PROMPT)
     image = read_image(IMAGE_PATH)
     height, width = image.shape[:2]
-    annotated_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}_annotated.jpg")
-    json_path = check_writable(OUTPUT_DIR / f"{Path(IMAGE_PATH).stem}.json")
+    files = OutputFiles(OUTPUT_DIR, IMAGE_PATH, ("_annotated.jpg", ".json"))
+    annotated_path, json_path = files.paths
     note_nano_models(IMAGE_PATH, GDINO_CHECKPOINT, SAM2_CHECKPOINT, detector_setting="GDINO_CHECKPOINT")
 
     # Step 2: build the models

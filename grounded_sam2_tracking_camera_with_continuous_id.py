@@ -18,6 +18,7 @@ from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -71,10 +72,13 @@ def main() -> None:
     budget = FrameBudget(TARGET_FPS, detect_every=DETECT_EVERY, max_detect_every=max(DETECT_EVERY, MAX_DETECT_EVERY))
     with stop_on_signals() as stop, LiveStream(CAMERA, latency=LATENCY, stop=stop) as frames:
         images = stop.frames(frames, MAX_FRAMES)
+        settings = settings_of(globals())
         note_nano_models(CAMERA, GDINO_MODEL_ID, SAM2_CHECKPOINT)
         with (
             Window(frames.name) if SHOW else nullcontext() as window,
-            TrackingOutputs(OUTPUT_DIR, "camera", frames, prompt.phrases, settings_of(globals())) as outputs,
+            TrackingOutputs(
+                OutputFiles(OUTPUT_DIR, CAMERA, stem="camera"), frames, prompt.phrases, settings
+            ) as outputs,
         ):
             # Step 2: build the models and the tracker over them
             device = choose_device(DEVICE)

@@ -17,6 +17,7 @@ from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -60,15 +61,15 @@ def main() -> None:
     # Step 1: read the prompt and open the source
     prompt = read_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
-    name = Path(VIDEO_PATH).stem
+    files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
         stop_on_signals() as stop,
         frames,
-        SavedRun(OUTPUT_DIR / f"{name}.resume", settings, frames, RESUME, SAVE_EVERY) as saved,
-        TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings, with_identity=False) as outputs,
+        SavedRun(files.path(".resume"), settings, frames, RESUME, SAVE_EVERY) as saved,
+        TrackingOutputs(files, frames, prompt.phrases, settings, with_identity=False) as outputs,
     ):
         images = stop.frames(frames, MAX_FRAMES)
 

@@ -14,6 +14,7 @@ from grounded_sam2.detectors.dds import DDSCloudDetector, DDSModel
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -65,7 +66,7 @@ def main() -> None:
     prompt = read_prompt(TEXT_PROMPT)
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
     frames = open_frames(VIDEO_PATH)
-    name = Path(VIDEO_PATH).stem
+    files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, SAM2_CHECKPOINT, detector_setting=None)
     detector = DDSCloudDetector(
@@ -81,8 +82,8 @@ def main() -> None:
     with (
         stop_on_signals() as stop,
         frames,
-        SavedRun(OUTPUT_DIR / f"{name}.resume", settings, frames, RESUME, SAVE_EVERY) as saved,
-        TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings) as outputs,
+        SavedRun(files.path(".resume"), settings, frames, RESUME, SAVE_EVERY) as saved,
+        TrackingOutputs(files, frames, prompt.phrases, settings) as outputs,
     ):
         images = stop.frames(frames, MAX_FRAMES)
 

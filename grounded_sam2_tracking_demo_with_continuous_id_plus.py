@@ -14,6 +14,7 @@ from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.export import FrameAnnotationWriter
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -63,17 +64,17 @@ def main() -> None:
     prompt = read_prompt(TEXT_PROMPT)
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
     frames = open_indexed_frames(VIDEO_PATH)
-    name = Path(VIDEO_PATH).stem
+    files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
         stop_on_signals() as stop,
         frames,
-        SavedRun(OUTPUT_DIR / f"{name}.resume", settings, frames, RESUME, SAVE_EVERY) as saved,
-        TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings) as outputs,
-        FrameAnnotationWriter(OUTPUT_DIR / f"{name}_forward.jsonl", outputs.header) as forward_lines,
-        FrameAnnotationWriter(OUTPUT_DIR / f"{name}_backward.jsonl", outputs.header) as backward_lines,
+        SavedRun(files.path(".resume"), settings, frames, RESUME, SAVE_EVERY) as saved,
+        TrackingOutputs(files, frames, prompt.phrases, settings) as outputs,
+        FrameAnnotationWriter(files.path("_forward.jsonl"), outputs.header) as forward_lines,
+        FrameAnnotationWriter(files.path("_backward.jsonl"), outputs.header) as backward_lines,
     ):
         images = stop.frames(frames, MAX_FRAMES)
 

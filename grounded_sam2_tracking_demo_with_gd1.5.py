@@ -16,6 +16,7 @@ from grounded_sam2.export import write_json
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.images import write_image
 from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
 from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
@@ -64,7 +65,7 @@ def main() -> None:
     prompt = read_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
     start_frame = frame_at(frames, START_FRAME_IDX)
-    name = Path(VIDEO_PATH).stem
+    files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, SAM2_CHECKPOINT, detector_setting=None)
     detector = DDSCloudDetector(
@@ -79,8 +80,8 @@ def main() -> None:
 
     with (
         stop_on_signals() as stop,
-        SavedRun(OUTPUT_DIR / f"{name}.resume", settings, frames, RESUME, SAVE_EVERY) as saved,
-        TrackingOutputs(OUTPUT_DIR, name, frames, prompt.phrases, settings, with_identity=False) as outputs,
+        SavedRun(files.path(".resume"), settings, frames, RESUME, SAVE_EVERY) as saved,
+        TrackingOutputs(files, frames, prompt.phrases, settings, with_identity=False) as outputs,
     ):
         images = stop.frames(frames, MAX_FRAMES)
 
@@ -96,8 +97,8 @@ def main() -> None:
             if tracker.objects is None:
                 (detections,) = detector.detect(start_frame, prompt, box_threshold=BOX_THRESHOLD)
                 objects = tracker.start(detections, PROMPT_TYPE_FOR_VIDEO)
-                write_image(OUTPUT_DIR / f"{name}_start_frame.jpg", annotate(start_frame, objects))
-                write_json(OUTPUT_DIR / f"{name}_start_frame.json", VIDEO_PATH, objects, frames.size)
+                write_image(files.path("_start_frame.jpg"), annotate(start_frame, objects))
+                write_json(files.path("_start_frame.json"), VIDEO_PATH, objects, frames.size)
 
             # Step 4: follow them back to the first frame
             for _ in tqdm(stop.guard(tracker.go_back()), desc="backwards", unit="frame", leave=False):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 __all__ = [
     "GrowingFile",
+    "Inputs",
+    "check_partial",
     "check_writable",
     "partial_of",
     "replace_file",
@@ -20,6 +24,41 @@ __all__ = [
     "temporary_beside",
     "writing_to",
 ]
+
+
+class Inputs:
+    """Files that are read, over which nothing in this process is written for as long as this object lives.
+
+    A file is told by its place on the disk, so that no other path, link or spelling leads to it unnoticed.
+
+    Args:
+        paths: of files, and of folders for the files in them; whatever is neither is passed over.
+    """
+
+    _alive: ClassVar[weakref.WeakSet[Inputs]] = weakref.WeakSet()
+
+    def __init__(self, *paths: str | os.PathLike[str]) -> None:
+        self._places: set[tuple[int, int]] = set()
+        for path in paths:
+            files = list(Path(path).iterdir()) if Path(path).is_dir() else [path]
+            self._places |= {place for file in files if (place := _place_of(file)) is not None}
+        self._alive.add(self)
+
+    @classmethod
+    def refuse(cls, path: str | os.PathLike[str]) -> None:
+        """ValueError where `path` is one of any inputs."""
+        place = _place_of(path)
+        if place is not None and any(place in inputs._places for inputs in cls._alive):
+            raise ValueError(f"cannot write {path}: it is read as an input; choose another --output-dir")
+
+
+def _place_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Device and number of what a path leads to; None where there is nothing."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -33,8 +72,10 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     Raises:
         OSError: the subclass that fits (`PermissionError`, `IsADirectoryError`, ...), its message naming `path` and
             the reason.
+        ValueError: it is an input; see `Inputs`.
     """
     target = Path(os.path.realpath(path))
+    Inputs.refuse(path)
     if target.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder, expected a file name")
     try:
@@ -56,6 +97,18 @@ def temporary_beside(target: Path) -> Path:
 def partial_of(target: Path) -> Path:
     """Where a file is while it grows, for all to see and to read: `<stem>.partial<suffix>`."""
     return target.with_name(f"{target.stem}.partial{target.suffix}")
+
+
+def check_partial(target: Path) -> None:
+    """Make sure that the file in which `target` grows is no input and no pipe, which would be waited for.
+
+    Raises:
+        ValueError: it is.
+    """
+    partial = partial_of(target)
+    Inputs.refuse(partial)
+    if partial.exists() and stat.S_ISFIFO(partial.stat().st_mode):
+        raise ValueError(f"cannot write {partial}: it is a pipe, expected a file")
 
 
 @contextmanager
@@ -123,6 +176,7 @@ class GrowingFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.target = check_writable(path)
+        check_partial(self.target)
         self.num_bytes = 0
         self.checksum = 0
         self.is_closed = False

@@ -28,6 +28,8 @@ import ast
 import importlib
 import inspect
 import io
+import math
+import os
 import re
 import sys
 import tokenize
@@ -59,7 +61,8 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
     A setting is an UPPER_CASE name assigned at the top level of the script. Its type is its annotation, or else that of
     its value; str, bool, int, float, Path, Literal, ``X | None`` and tuples or lists of these are understood.
     ``--kebab-case`` and ``--snake_case`` spellings both work, a bool also as ``--name`` and ``--no-name``, a tuple as
-    ``1,2`` or ``1 2``, and the word ``none`` stands for None where the type allows it. A setting that was renamed is
+    ``1,2`` or ``1 2``, and the word ``none`` stands for None where the type allows it. No number is NaN, and ``~/``
+    begins a path in the home folder. A setting that was renamed is
     also known by its former name. ``--settings FILE`` names a file of settings, see this module; flags win over it.
 
     Args:
@@ -96,7 +99,14 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
     except (ValueError, OSError) as problem:
         parser.exit(2, f"{path.name}: {problem}\n")
     given = parser.parse_args(argv)
-    namespace.update({name: getattr(given, name) for name in comments})
+    namespace.update({name: _at_home(getattr(given, name)) for name in comments})
+
+
+def _at_home(value: Any) -> Any:
+    """A path below "~/" as one below the home folder: a shell leaves the "~" of --output-dir=~/o as it is."""
+    if isinstance(value, (str, Path)) and str(value).startswith("~/"):
+        return type(value)(os.path.expanduser(value))
+    return value
 
 
 def settings_of(namespace: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
@@ -173,7 +183,7 @@ def _settings_path(program: str, argv: Sequence[str] | None) -> Path | None:
     """The file that ``--settings`` names on the command line."""
     parser = _OneLineErrorParser(prog=program, add_help=False, allow_abbrev=False)
     parser.add_argument("--settings", type=Path)
-    settings_path: Path | None = parser.parse_known_args(argv)[0].settings
+    settings_path: Path | None = _at_home(parser.parse_known_args(argv)[0].settings)
     return settings_path
 
 
@@ -218,6 +228,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"to read {path} with Python 3.10: pip install tomli (newer versions can by themselves)"
         ) from None
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a TOML file: it is a folder, a pipe or a device")
     try:
         entries: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # of TOML, or of text that is not UTF-8
@@ -307,7 +319,7 @@ def _add_flag(add: Callable[..., Any], names: Sequence[str], kind: Any, default:
     if kind is bool:
         options |= {"nargs": "?", "const": True, "type": _reader(bool, nullable), "metavar": "true|false"}
         negated = [f"--no{mark}{word}" for pair in words for mark, word in zip("-_", pair, strict=True)]
-        add(*negated, dest=name, action="store_const", const=False, help=argparse.SUPPRESS)
+        add(*negated, dest=name, default=default, action="store_const", const=False, help=argparse.SUPPRESS)
     elif _is_sequence(kind):
         options |= {"nargs": "+", "action": _ReadSequence, "kind": kind, "nullable": nullable, "metavar": "VALUE"}
     else:
@@ -366,7 +378,10 @@ def _reader(kind: Any, nullable: bool) -> Callable[[str], Any]:
 
         def read(word: str) -> float:
             try:
-                return kind(word)
+                number: float = kind(word)
+                if math.isnan(number):
+                    raise ValueError
+                return number
             except ValueError:
                 expected = "a whole number" if kind is int else "a number"
                 raise argparse.ArgumentTypeError(f"expected {expected}, got {word!r}") from None

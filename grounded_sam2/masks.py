@@ -1,13 +1,15 @@
-"""Masks by themselves: run-length encoded, compared, boxed, and points inside them."""
+"""Masks by themselves: run-length encoded, compared, boxed, as polygons, and points inside them."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 from pycocotools import mask as coco_mask
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 __all__ = [
     "Corners",
@@ -17,11 +19,15 @@ __all__ = [
     "decode_rle",
     "encode_rle",
     "mask_overlaps",
+    "one_polygon",
     "points_in_mask",
 ]
 
 Masks: TypeAlias = npt.NDArray[np.bool_]
 Corners: TypeAlias = tuple[int, int, int, int]
+
+# Where in its pixel a corner of a polygon is: near the middle, and both who cuts and who rounds finds that pixel.
+_IN_PIXEL = 0.4
 
 
 def encode_rle(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
@@ -122,3 +128,48 @@ def points_in_mask(mask: npt.NDArray[np.bool_], num_points: int) -> npt.NDArray[
         points.append((float(column) + left - 1, float(row) + top - 1))
         depth = np.minimum(depth, np.hypot(rows - row, columns - column))
     return np.array(points, dtype=np.float32)
+
+
+def one_polygon(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """A mask as a single polygon, for formats that know neither holes nor objects in several parts.
+
+    Parts and holes are joined by bridges, from corner to near corner and back the same way. Filled with its edge by the
+    even-odd rule, as OpenCV's `fillPoly` does, it is the mask again, but for a line of pixels under a bridge between
+    two parts.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        (P, 2) x and y in pixels, with at least three corners; P = 0 for an empty mask.
+    """
+    contours, hierarchy = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    polygon = np.zeros((0, 2))
+    for index in sorted(range(len(contours)), key=lambda index: -cv2.contourArea(contours[index])):
+        if hierarchy[0][index][3] >= 0:  # a hole, which comes after what it is in
+            continue
+        polygon = _bridged(polygon, _ring(contours[index]))
+        hole = hierarchy[0][index][2]
+        while hole >= 0:
+            polygon = _bridged(polygon, _ring(contours[hole]))
+            hole = hierarchy[0][hole][0]
+    return polygon
+
+
+def _ring(contour: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """A contour of OpenCV, (P, 1, 2), as corners in pixels; one that has no width gets some."""
+    corners = contour[:, 0].astype(np.float64) + _IN_PIXEL
+    if np.ptp(corners, axis=0).min() == 0:  # one pixel, or a straight line of them
+        (left, top), (right, bottom) = corners.min(axis=0) - 0.05, corners.max(axis=0) + 0.05
+        return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    return corners if len(corners) > 2 else corners[[0, 1, 1]]
+
+
+def _bridged(polygon: npt.NDArray[np.float64], ring: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A polygon that leaves its way at the corner nearest to a ring, goes once round it, and comes back."""
+    if len(polygon) == 0:
+        return ring
+    distances, nearest = cKDTree(polygon).query(ring)
+    first = int(np.argmin(distances))
+    leave = int(nearest[first])
+    return np.concatenate([polygon[: leave + 1], ring[first:], ring[: first + 1], polygon[leave:]])

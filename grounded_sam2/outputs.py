@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +12,7 @@ import supervision as sv
 from grounded_sam2.export.annotations import FrameAnnotationWriter, VideoHeader
 from grounded_sam2.export.id_maps import IdMapWriter
 from grounded_sam2.images import RGBImage
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.track.events import EventLogWriter, IdentityEvent
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.video_writer import VideoWriter
@@ -24,7 +23,8 @@ __all__ = ["TrackingOutputs"]
 class TrackingOutputs:
     """The annotated video, the annotations, the maps of ids and the event log of one run.
 
-        with TrackingOutputs(OUTPUT_DIR, "clip", frames, phrases, settings_of(globals())) as outputs:
+        files = OutputFiles(OUTPUT_DIR, "clip.mp4")
+        with TrackingOutputs(files, frames, phrases, settings_of(globals())) as outputs:
             for frame_idx, image in enumerate(frames):
                 objects = tracker.step(image)
                 outputs.write(frame_idx, annotate(image, objects), objects, tracker.take_events())
@@ -32,11 +32,11 @@ class TrackingOutputs:
 
     They are `<name>.mp4`, `<name>.jsonl`, `mask_data/` with `json_data/`, and `events.jsonl`, and as long as the run
     goes on `….partial.…` beside them: see each writer. A run that ends well without any frame writes no video, and one
-    that an earlier run left there goes.
+    that an earlier run left there goes. Maps and events say no name: where those of another video are in the folder,
+    they go to the folder `<name>/` in it.
 
     Args:
-        folder: where everything goes; it is made if it is not there.
-        name: of the video and the annotations, without suffix.
+        files: says where everything goes, and what it is called.
         frames: what the video is made from, one for one and from the first.
         phrases: what is looked for; a `class_id` is an index in it.
         settings: of the script, see `grounded_sam2.flags.settings_of`.
@@ -53,19 +53,22 @@ class TrackingOutputs:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
-        name: str,
+        files: OutputFiles,
         frames: FrameSource,
         phrases: Sequence[str],
         settings: Mapping[str, Any],
         with_identity: bool = True,
     ) -> None:
-        folder = Path(folder)
         self.header = VideoHeader(frames.size, frames.name, frames.fps, tuple(phrases), settings)
-        self.annotations = FrameAnnotationWriter(folder / f"{name}.jsonl", self.header)
-        self.event_log = EventLogWriter(folder / "events.jsonl") if with_identity else None
-        self._id_maps = IdMapWriter(folder, frames.size) if with_identity else None
-        self._video = VideoWriter(folder / f"{name}.mp4", frames.fps, frames.size, like=frames)
+        self.annotations = FrameAnnotationWriter(files.path(".jsonl"), self.header)
+        self.event_log: EventLogWriter | None = None
+        self._id_maps: IdMapWriter | None = None
+        if with_identity:
+            folder = files.folder_for("events.jsonl", "mask_data", "json_data")
+            self.event_log = EventLogWriter(folder / "events.jsonl")
+            self._id_maps = IdMapWriter(folder, frames.size)
+        self._video = VideoWriter(files.path(".mp4"), frames.fps, frames.size, like=frames)
+        self._files = files  # holds the folder for this run
         self._frames = frames
         self._stack = ExitStack()
 

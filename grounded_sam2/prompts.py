@@ -169,12 +169,19 @@ class _Term(NamedTuple):
 def _split(text_prompt: str | Sequence[str]) -> list[str]:
     """The entries of a text or list, trimmed and in lower case; those without any letter or digit are left out."""
     if isinstance(text_prompt, str):
-        parts = _SEPARATORS.split(text_prompt)
+        parts = _SEPARATORS.split(_decoded(text_prompt))
     elif all(isinstance(part, str) for part in text_prompt):
-        parts = [part.strip(". \t\r\n") for part in text_prompt]
+        parts = [_decoded(part).strip(". \t\r\n") for part in text_prompt]
     else:
         raise ValueError(f"a prompt is text or a list of texts, got {text_prompt!r}")
     return [_trimmed(part) for part in parts if any(map(str.isalnum, part))]
+
+
+def _decoded(text: str) -> str:
+    """A text in which bytes of the command line that the locale could not decode (LC_ALL=C) are read as UTF-8."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _trimmed(text: str) -> str:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
 import supervision as sv
+from PIL import ImageFont
 
 from grounded_sam2.images import RGBImage, check_image
 
 __all__ = ["annotate", "label_texts"]
 
+logger = logging.getLogger(__name__)
+
 MIN_TEXT_SCALE = 0.4
+PIXELS_PER_TEXT_SCALE = 30  # of a font as large as OpenCV's at a text scale of 1
+# OpenCV 4 draws ASCII only; for other labels the first of these fonts is taken that is there and has every character.
+FONTS = ["DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc"] + [
+    "wqy-microhei.ttc", "DroidSansFallbackFull.ttf", "msyh.ttc", "YuGothM.ttc", "malgun.ttf", "PingFang.ttc",
+    "Hiragino Sans GB.ttc",
+]  # fmt: skip
 
 # Neighbours in the list differ in hue, so that objects 1, 2, 3 are told apart; all dark enough for white text.
 PALETTE = sv.ColorPalette.from_hex(
@@ -74,18 +85,64 @@ def annotate(image: RGBImage, detections: sv.Detections, colors: Sequence[str] |
         color_lookup = sv.ColorLookup.INDEX
     thickness = sv.calculate_optimal_line_thickness((width, height))
     text_scale = max(MIN_TEXT_SCALE, sv.calculate_optimal_text_scale((width, height)))
-    label_annotator = sv.LabelAnnotator(
+    labels = [label.encode("utf-8", "backslashreplace").decode("utf-8") for label in label_texts(detections)]
+    padding = max(2, round(text_scale * 10))
+    label_annotator: sv.LabelAnnotator | sv.RichLabelAnnotator = sv.LabelAnnotator(
         palette,
         color_lookup,
         text_scale=text_scale,
         text_thickness=max(1, round(text_scale * 1.5)),
-        text_padding=max(2, round(text_scale * 10)),
+        text_padding=padding,
         smart_position=True,
     )
+    if not _opencv_draws("".join(labels)):
+        font = _font_for(frozenset(character for label in labels for character in label if not character.isascii()))
+        if font is None:
+            labels = [label.encode("ascii", "backslashreplace").decode("ascii") for label in labels]
+        else:
+            size = round(PIXELS_PER_TEXT_SCALE * text_scale)
+            label_annotator = sv.RichLabelAnnotator(
+                palette, color_lookup, font_path=font, font_size=size, text_padding=padding, smart_position=True
+            )
 
     scene_bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # supervision paints its colours in OpenCV's order
     if detections.mask is not None:
         scene_bgr = sv.MaskAnnotator(palette, color_lookup=color_lookup).annotate(scene_bgr, detections)
     scene_bgr = sv.BoxAnnotator(palette, thickness, color_lookup).annotate(scene_bgr, detections)
-    scene_bgr = label_annotator.annotate(scene_bgr, detections, labels=label_texts(detections))
+    scene_bgr = label_annotator.annotate(scene_bgr, detections, labels=labels)
     return cv2.cvtColor(scene_bgr, cv2.COLOR_BGR2RGB)
+
+
+def _opencv_draws(text: str) -> bool:
+    """Whether this OpenCV has all characters; from version 5 on it brings fonts for most writings."""
+    return text.isascii() or int(cv2.__version__.split(".")[0]) >= 5
+
+
+@lru_cache(maxsize=256)
+def _font_for(characters: frozenset[str]) -> str | None:
+    """The file name of a font of the system that has some characters; None, which is logged, where none is found."""
+    for font in FONTS:
+        if characters <= _characters_among(font, characters):
+            return font
+    wanted = "".join(sorted(characters))
+    logger.warning("no font of this system has %s: labels show escapes; OpenCV 5 or newer brings fonts", wanted)
+    return None
+
+
+def _characters_among(font: str, characters: frozenset[str]) -> set[str]:
+    """Those that a font has; a font draws the same box for all that it lacks."""
+    loaded = _loaded(font)
+    if loaded is None:
+        return set()
+    lacking = loaded.getmask("\U0010fffe")
+    box = (lacking.size, bytes(lacking))
+    drawn = {character: loaded.getmask(character) for character in characters}
+    return {character for character, mask in drawn.items() if character.isspace() or (mask.size, bytes(mask)) != box}
+
+
+@cache
+def _loaded(font: str) -> ImageFont.FreeTypeFont | None:
+    try:
+        return ImageFont.truetype(font, 24)
+    except OSError:
+        return None

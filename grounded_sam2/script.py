@@ -1,6 +1,7 @@
 """How a script runs and ends: between two frames on a signal, and with one clear line when the input is bad."""
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -137,7 +138,8 @@ def script_errors(program: str) -> Iterator[None]:
 
     ValueError and OSError (no such file, no permission, a full disk) are taken as bad input, being out of memory on the
     accelerator as a too large model; anything else is a bug and keeps its traceback. Set the environment variable
-    GROUNDED_SAM2_TRACEBACK=1 to see the traceback of bad input too.
+    GROUNDED_SAM2_TRACEBACK=1 to see the traceback of bad input too. What a terminal has no character for is printed
+    as an escape, so that no work is lost for its name.
 
     Args:
         program: name the line starts with.
@@ -145,6 +147,7 @@ def script_errors(program: str) -> Iterator[None]:
     Raises:
         SystemExit: status 2 for bad input, 130 after Ctrl-C, 143 after a SIGTERM that `stop_on_signals` took.
     """
+    _print_anything()
     try:
         yield
     except StoppedError as stopped:
@@ -164,6 +167,12 @@ def script_errors(program: str) -> Iterator[None]:
         placeholder = f" … ({TRACEBACK_VARIABLE}=1 shows all of it)"
         print(f"{program}: {textwrap.shorten(str(problem), _LONGEST_ERROR, placeholder=placeholder)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _print_anything() -> None:
+    """Let stdout escape what its encoding lacks, as stderr always does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def run(main: Callable[[], None]) -> None:

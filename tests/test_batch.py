@@ -1,5 +1,8 @@
 """Many images: in which batches, what is found, and what an interruption leaves."""
 
+import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,10 @@ from listed_images import PROMPT, listed_as, write_bad_images, write_images
 from grounded_sam2.batch import BatchFolder, ImageBatch, ListedImage, detect_batch, list_images, read_batches
 from grounded_sam2.batch import batch as batch_module
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.export import write_json
+from grounded_sam2.export import read_json, write_json
+from grounded_sam2.export.images import write_image_coco, write_image_yolo
 from grounded_sam2.images import read_image, write_image
+from grounded_sam2.owned import RECORD_NAME
 from grounded_sam2.prompts import Prompt, parse_prompt
 
 # ---- reading ----
@@ -227,3 +232,99 @@ def test_a_damaged_progress_file_is_a_value_error(tmp_path: Path, line: str) -> 
         lines.write(line + "\n")
     with pytest.raises(ValueError, match=r"progress.jsonl, line 2 is damaged .*--overwrite"):
         BatchFolder(tmp_path / "out", {})
+
+
+# ---- whose results they are ----
+
+
+def test_images_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    """The second folder's image has other results, also when only their names agree."""
+    write_images(tmp_path / "one", "a.png")
+    write_images(tmp_path / "two", "b.png", "a.png")
+    first, second = (list_images(tmp_path / name / "a.png", PROMPT) for name in ("one", "two"))
+    with BatchFolder(tmp_path / "out", {}, first) as folder:
+        finish(folder, *first)
+    with pytest.raises(ValueError, match=r"a\.json is about another image than .*two/a\.png: choose another"):
+        BatchFolder(tmp_path / "out", {}, second)
+    with BatchFolder(tmp_path / "out", {}, first) as folder:
+        assert unfinished(folder, first) == ""
+    with BatchFolder(tmp_path / "out", {}, second, overwrite=True) as folder:
+        assert unfinished(folder, second) == "a"
+
+
+def test_an_image_that_is_called_otherwise_now_is_not_taken_for_another(tmp_path: Path) -> None:
+    """While a.jpg and a.png are both listed, neither is called "a"; alone, a.png must not get what a.jpg had as "a"."""
+    write_images(tmp_path / "in", "a.jpg")
+    out = tmp_path / "out"
+    with BatchFolder(out, {}, list_images(tmp_path / "in", PROMPT)) as folder:
+        finish(folder, *list_images(tmp_path / "in", PROMPT))
+    write_images(tmp_path / "in", "b.png", "a.png")
+    both = list_images(tmp_path / "in" / "a.*", PROMPT)
+    with BatchFolder(out, {}, both) as folder:
+        assert unfinished(folder, both) == "a.jpga.png"
+        finish(folder, *both)
+    alone = list_images(tmp_path / "in" / "a.png", PROMPT)
+    with BatchFolder(out, {}, alone) as folder:
+        assert unfinished(folder, alone) == "a"
+
+
+def test_results_of_an_older_version_are_gone_on_with(tmp_path: Path, images: list[ListedImage]) -> None:
+    """It noted neither the places of images nor whose files are."""
+    with BatchFolder(tmp_path / "out", {}, images) as folder:
+        finish(folder, *images[:2])
+    path = tmp_path / "out" / "progress.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [{key: entry[key] for key in entry if key not in ("stem", "place")} for entry in entries]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    (tmp_path / "out" / RECORD_NAME).unlink()
+    with BatchFolder(tmp_path / "out", {}, images) as folder:
+        assert unfinished(folder, images) == "c"
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, images: list[ListedImage]) -> None:
+    for place in ("progress.jsonl", "json/b.json", "coco.json", "yolo/labels/c.txt", "yolo/data.yaml"):
+        foreign = tmp_path / place.replace("/", "_") / place
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("the user's own")
+        with pytest.raises(ValueError, match="is there already and was not written by this program"):
+            BatchFolder(tmp_path / place.replace("/", "_"), {}, images, overwrite=True)
+        assert foreign.read_text() == "the user's own"
+
+
+def test_outputs_are_no_inputs(tmp_path: Path, images: list[ListedImage]) -> None:
+    with BatchFolder(tmp_path / "in", {}, images) as folder:
+        write_image(folder.picture_path(images[0]), np.zeros((20, 30, 3), np.uint8))
+    again = list_images(str(tmp_path / "in" / "**" / "*"), PROMPT)
+    with pytest.raises(ValueError, match=r"annotated/a\.jpg is an output of a run into .*in: choose another --output"):
+        BatchFolder(tmp_path / "in", {}, again)
+    listed = tmp_path / "out" / "coco.json"
+    listed.parent.mkdir()
+    listed.write_text(json.dumps([str(images[0].path)]))
+    with pytest.raises(ValueError, match=r"coco\.json: it is read as an input"):
+        BatchFolder(tmp_path / "out", {}, list_images(listed, PROMPT), source=listed)
+
+
+@pytest.mark.parametrize("problem", [OSError(), OSError("no more"), ValueError("")])
+def test_what_is_skipped_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception) -> None:
+    def fail(_: Path) -> np.ndarray:
+        raise problem
+
+    monkeypatch.setattr(batch_module, "read_image", fail)
+    [batch] = read_batches(listed_as("a.png", folder=tmp_path), 3)
+    assert batch.skipped[0][1] == f"{tmp_path / 'a.png'}: {str(problem) or type(problem).__name__}"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are UTF-8 there")
+def test_a_name_that_is_no_utf8_is_finished_like_any_other(tmp_path: Path) -> None:
+    [path] = write_images(tmp_path / "in", os.fsdecode(b"stra\xdfe.png"))
+    listed = list_images(tmp_path / "in", PROMPT)
+    with BatchFolder(tmp_path / "out", {}, listed) as folder:
+        finish(folder, *listed)
+    with BatchFolder(tmp_path / "out", {}, listed) as folder:
+        assert unfinished(folder, listed) == ""
+        read = read_json(folder.json_path(listed[0]))
+        assert read.image_path == str(path) and os.fsencode(read.image_path).endswith(b"stra\xdfe.png")
+        write_image_coco(folder.exported(listed), ["dog"], tmp_path / "coco.json")
+        write_image_yolo(folder.exported(listed), ["dog"], tmp_path / "yolo")
+    assert json.loads((tmp_path / "coco.json").read_bytes())["images"][0]["file_name"] == path.name
+    assert os.listdir(os.fsencode(tmp_path / "yolo" / "images")) == [b"stra\xdfe.png"]

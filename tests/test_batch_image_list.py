@@ -1,5 +1,6 @@
 """Which images a folder, a pattern or a list names, and for which phrases."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,12 @@ def test_no_images_is_an_error(tmp_path: Path, source: str) -> None:
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"no images in .*expected a folder of images, a pattern"):
         list_images(tmp_path / source, PROMPT)
+
+
+def test_no_two_images_share_a_stem(tmp_path: Path) -> None:
+    """Also not where the stem of one is the whole name of another, nor in lower case."""
+    names = ["a.jpg", "a.png", "a.jpg.png", "B.jpg", "b.png", "c.jpg", "C.JPG"]
+    paths = [tmp_path / name for name in names] + [tmp_path / "d" / "a.jpg", tmp_path / ".." / "e" / "a.jpg"]
+    (tmp_path / "list.json").write_text(json.dumps([str(path) for path in paths]))
+    stems = [image.stem.rpartition(f"{tmp_path.name}/")[2] for image in list_images(tmp_path / "list.json", PROMPT)]
+    assert stems == ["a.jpg", "a.png", "a.jpg.png", "B.jpg", "b.png", "c.jpg", "C.JPG-2", "d/a", "e/a"]

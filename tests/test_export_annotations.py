@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -279,3 +280,10 @@ def test_a_second_header_is_no_frame(tmp_path: Path) -> None:
 def test_a_header_that_a_crash_cut_off_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(HEADERS[1].to_line()[:-9], encoding="utf-8")
     assert read_header(tmp_path / "a.jsonl") is None and list(read_frame_annotations(tmp_path / "a.jsonl")) == []
+
+
+def test_a_file_name_that_is_no_utf8_reads_back(tmp_path: Path) -> None:
+    image_path = os.fsdecode(b"in/stra\xdfe \xe7\x8c\xab.jpg")
+    write_json(tmp_path / "a.json", image_path, some_detections(1), SIZE, caption="猫")
+    content = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "猫" in content and read_json(tmp_path / "a.json").image_path == image_path

@@ -1,6 +1,8 @@
 """Annotations in other programs' formats, read back by those programs' readers where there are any."""
 
 import json
+import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from grounded_sam2.export.formats import (
     write_yolo,
     write_youtube_vis,
 )
+from grounded_sam2.images import read_image, write_image
+from grounded_sam2.owned import RECORD_NAME
 
 SIZE = (40, 24)  # width, height
 NUM_FRAMES = 4
@@ -67,6 +71,8 @@ def annotations(tmp_path: Path) -> Path:
 def test_coco_loads_with_pycocotools(annotations: Path, tmp_path: Path) -> None:
     write_coco(annotations, tmp_path / "coco.json")
     coco = COCO(tmp_path / "coco.json")
+    coco.info()
+    assert len(coco.loadRes(coco.loadAnns(coco.getAnnIds())).getAnnIds()) == 5
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["dog", "red car"]
     assert len(coco.getImgIds()) == NUM_FRAMES
     for frame_idx in range(NUM_FRAMES):
@@ -186,7 +192,7 @@ def test_the_command_writes_all_formats(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["export_formats", str(annotations)])
     main()
-    written = {path.name for path in annotations.with_suffix("").iterdir()}
+    written = {path.name for path in annotations.with_suffix("").iterdir() if path.name != RECORD_NAME}
     assert written == {file_name for _, file_name in FORMATS.values()}
     monkeypatch.setattr("sys.argv", ["export_formats", "nowhere.jsonl"])
     with pytest.raises(SystemExit) as ending:
@@ -231,7 +237,7 @@ def test_frames_are_called_after_their_video(named: Path, tmp_path: Path) -> Non
     labels = sorted(path.relative_to(tmp_path / "yolo/labels") for path in (tmp_path / "yolo/labels").rglob("*.txt"))
     assert [path.as_posix() for path in labels] == [name.replace(".jpg", ".txt") for name in names]
     write_davis(named, tmp_path / "davis")
-    assert sorted(path.name for path in (tmp_path / "davis").iterdir()) == [f"{i:05d}.png" for i in range(NUM_FRAMES)]
+    assert sorted(path.name for path in (tmp_path / "davis").glob("*.png")) == [f"{i:05d}.png" for i in range(4)]
 
 
 def test_frames_that_are_files_are_called_as_those(tmp_path: Path) -> None:
@@ -269,3 +275,105 @@ def test_a_run_that_ended_before_its_first_frame(tmp_path: Path, name: str) -> N
     if file_name.endswith(".json"):
         entry = json.loads((tmp_path / file_name).read_text(encoding="utf-8"))
         assert [category["name"] for category in entry["categories"]] == list(PHRASES) and entry["annotations"] == []
+
+
+# ---- whose files they are ----
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr("sys.argv", ["export_formats", *map(str, words)])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.fixture
+def tracked(tmp_path: Path) -> Path:
+    """The annotations of a folder of frames that is there."""
+    for frame_idx in range(NUM_FRAMES):
+        write_image(tmp_path / "frames" / f"{frame_idx}.png", np.full((*SIZE[::-1], 3), 50 * frame_idx, np.uint8))
+    header = VideoHeader(SIZE, str(tmp_path / "frames"), Fraction(24), PHRASES)
+    with FrameAnnotationWriter(tmp_path / "tracked.jsonl", header) as writer:
+        for frame_idx in range(NUM_FRAMES):
+            writer.write(frame_idx, objects_on(frame_idx))
+    return tmp_path / "tracked.jsonl"
+
+
+def test_yolo_has_the_frames_beside_the_labels(
+    tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_yolo(tracked, tmp_path / "yolo")
+    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())["train"] == "images"
+    for frame_idx in range(NUM_FRAMES):
+        pixels = read_image(tmp_path / "yolo" / "images" / "frames" / f"{frame_idx:05d}.jpg")
+        assert pixels.shape == (*SIZE[::-1], 3) and abs(int(pixels[0, 0, 0]) - 50 * frame_idx) <= 2
+    (tmp_path / "frames").rename(tmp_path / "moved")
+    assert run_main(monkeypatch, tracked, "--formats", "yolo") == 0
+    assert "train" not in yaml.safe_load((tmp_path / "tracked/yolo/data.yaml").read_text())
+    assert run_main(monkeypatch, tracked, "--formats", "yolo", "--video-path", tmp_path / "moved") == 0
+    assert len(list((tmp_path / "tracked/yolo/images").rglob("*.jpg"))) == NUM_FRAMES
+    write_image(tmp_path / "other.png", np.zeros((5, 7, 3), np.uint8))
+    assert run_main(monkeypatch, tracked, "--formats", "yolo", "--video-path", tmp_path / "other.png") == 2
+    assert "expected frames of (40, 24), as were tracked, got (7, 5)" in capsys.readouterr().err
+
+
+def test_frames_of_a_live_stream_are_not_counted_as_those_of_its_file(tracked: Path, tmp_path: Path) -> None:
+    header = VideoHeader(SIZE, str(tmp_path / "frames"), Fraction(24), PHRASES, {"LATENCY": "drop"})
+    with FrameAnnotationWriter(tmp_path / "live.jsonl", header) as writer:
+        writer.write(0, objects_on(0))
+    write_yolo(tmp_path / "live.jsonl", tmp_path / "yolo")
+    assert not (tmp_path / "yolo" / "images").exists()
+
+
+@pytest.mark.parametrize(("write", "last"), [(write_yolo, "labels/00003.txt"), (write_davis, "00003.png")])
+def test_a_set_of_fewer_frames_keeps_nothing_of_the_longer_one(
+    annotations: Path, tmp_path: Path, write: Callable[..., None], last: str
+) -> None:
+    write(annotations, tmp_path / "set")
+    (tmp_path / "set" / "mine.txt").write_text("mine")
+    annotations.write_text("".join(annotations.read_text().splitlines(keepends=True)[:-1]))
+    assert (tmp_path / "set" / last).exists()
+    write(annotations, tmp_path / "set")
+    assert not (tmp_path / "set" / last).exists() and (tmp_path / "set" / "mine.txt").exists()
+
+
+def test_the_command_leaves_alone_what_is_not_its_own(
+    annotations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "coco.json").write_text("the user's own")
+    assert run_main(monkeypatch, annotations, "--output-dir", out) == 2
+    assert "coco.json is there already and was not written by this program" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["coco.json"] and (out / "coco.json").read_text() != ""
+    source = annotations.rename(tmp_path / "mot.txt")
+    content = source.read_bytes()
+    assert run_main(monkeypatch, source, "--formats", "mot", "--output-dir", tmp_path) == 2
+    assert "mot.txt: it is read as an input" in capsys.readouterr().err and source.read_bytes() == content
+    with pytest.raises(ValueError, match="it is read as an input"):
+        write_coco(source, source)
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(content + content[:-1])
+    assert run_main(monkeypatch, source, "--formats", "mot", "--output-dir", tmp_path / "both") == 0
+    assert run_main(monkeypatch, other, "--formats", "mot", "--output-dir", tmp_path / "both") == 2
+    assert "mot.txt is there already and is about another source" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", bytes(4096)])
+def test_a_file_of_nothing_is_no_empty_video(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that lost power leaves such files."""
+    (tmp_path / "nul.jsonl").write_bytes(content)
+    assert run_main(monkeypatch, tmp_path / "nul.jsonl", "--formats", "coco") == 2
+    assert capsys.readouterr().err.count("nul.jsonl") == 1
+
+
+def test_a_pipe_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert run_main(monkeypatch, tmp_path / "pipe.jsonl") == 2
+    assert "pipe.jsonl is a pipe" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """What goes wrong while a script runs: a full disk, damaged frames; and unusual footage that must not."""
 
+import json
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ from grounded_sam2 import outputs
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import read_frame_annotations, read_header, read_id_map
 from grounded_sam2.images import write_image
+from grounded_sam2.owned import RECORD_NAME
 from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.script import run
 from grounded_sam2.track.events import read_events
@@ -113,6 +115,9 @@ def earlier(tmp_path: Path) -> Iterator[None]:
     for name in names:
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text("an earlier result")
+    # that run has noted what it wrote; other files of such names would be kept, and this run's be called "clip-2"
+    noted = [{"file": name.partition("/")[0], "source": []} for name in names]
+    (tmp_path / "out" / RECORD_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in noted))
     yield
     for name in names:
         assert (tmp_path / "out" / name).read_text() == "an earlier result"
@@ -240,7 +245,7 @@ def test_a_stopped_custom_video_script_goes_on_with_resume(
     assert (tmp_path / "out" / "clip.resume").exists()
     ends(0, CUSTOM_SCRIPTS[0], never, RESUME=True, **settings)
     assert_same_files(tmp_path / "out", tmp_path / "whole")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.mp4", "clip.jsonl"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.mp4", "clip.jsonl", RECORD_NAME}
     assert any(len(frame.detections) for frame in read_frame_annotations(tmp_path / "out" / "clip.jsonl"))
 
 

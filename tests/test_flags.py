@@ -1,5 +1,6 @@
 """Settings of a script become typed flags; wrong values end with one line and status 2."""
 
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -54,6 +55,7 @@ def namespace(tmp_path: Path) -> dict[str, Any]:
         (["--threshold", "1"], "THRESHOLD", 1.0),
         (["--count", "-4"], "COUNT", -4),
         (["--kind", "point"], "KIND", "point"),
+        ([], "SAVE", True),  # and not None, which argparse takes from the flag --no-save
         (["--save", "false"], "SAVE", False),
         (["--no-save"], "SAVE", False),
         (["--save"], "SAVE", True),
@@ -281,3 +283,31 @@ def test_settings_are_those_that_results_depend_on(tmp_path: Path) -> None:
     exec(path.read_text(encoding="utf-8"), namespace)
     assert settings_of(namespace) == {"DETECT_EVERY": 10, "SIZE": (2, 3), "MODEL": "m", "TEXT_PROMPT": "dog."}
     assert settings_of(namespace, without=["TEXT_PROMPT", "SIZE"]) == {"DETECT_EVERY": 10, "MODEL": "m"}
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "-nan"])
+def test_no_number_is_nan(namespace: dict[str, Any], capsys: pytest.CaptureFixture[str], word: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        override_from_flags(namespace, [f"--threshold={word}"])
+    assert ended.value.code == 2 and f"expected a number, got '{word}'" in capsys.readouterr().err
+
+
+def test_a_path_in_the_home_folder(namespace: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a flag of which the shell leaves it as it is, from a file, and from the script itself."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # on Windows
+    namespace["DEVICE"] = "~/from the script"
+    (tmp_path / "my.toml").write_text('text_prompt = "~/from a file"', encoding="utf-8")
+    override_from_flags(namespace, ["--out=~/o", "--settings=~/my.toml"])
+    assert namespace["OUT"] == tmp_path / "o"
+    assert namespace["DEVICE"] == f"{tmp_path}/from the script"
+    assert namespace["TEXT_PROMPT"] == f"{tmp_path}/from a file"
+
+
+def test_a_pipe_of_settings_is_not_waited_for(
+    namespace: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(SystemExit) as ended:
+        override_from_flags(namespace, ["--settings", str(tmp_path / "pipe.toml")])
+    assert ended.value.code == 2 and "pipe.toml is not a TOML file" in capsys.readouterr().err

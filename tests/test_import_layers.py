@@ -22,7 +22,7 @@ FORBIDDEN = {
     "grounding_dino": {LIBRARY, "sam2", "training", "benchmarks", "tests"},
 }
 WITHOUT_TORCH = [
-    "prompts", "images", "render", "flags", "files", "masks", "script", "video", "export", "export.formats",
+    "prompts", "images", "render", "flags", "files", "owned", "masks", "script", "video", "export", "export.formats",
     "export.images", "outputs", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
     "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous", "track.reverse",
     "track.first_sight",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 from discs import LEFT, RIGHT, disc
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.masks import decode_rle, encode_rle, mask_overlaps, points_in_mask
+from grounded_sam2.masks import decode_rle, encode_rle, mask_overlaps, one_polygon, points_in_mask
 
 
 def test_overlaps_of_discs_and_nothing() -> None:
@@ -68,3 +70,55 @@ def test_small_masks_give_fewer_points(pixels: list[tuple[int, int]], expected: 
     points = points_in_mask(mask, 10)
     assert points.shape == (expected, 2)
     assert {(int(y), int(x)) for x, y in points} == set(pixels)
+
+
+# ---- one polygon ----
+
+
+def drawn(lines: dict[str, list[tuple[slice, slice]]], size: tuple[int, int] = (60, 80)) -> np.ndarray:
+    mask = np.zeros(size, bool)
+    for area in lines["in"]:
+        mask[area] = True
+    for area in lines.get("out", []):
+        mask[area] = False
+    return mask
+
+
+RING = drawn({"in": [np.s_[5:50, 10:60]], "out": [np.s_[15:40, 20:50]]})
+SHAPES = {
+    "bar": drawn({"in": [np.s_[5:20, 10:30]]}),
+    "ring": RING,
+    "two holes": drawn({"in": [np.s_[5:50, 10:60]], "out": [np.s_[10:20, 15:25], np.s_[30:31, 40:41]]}),
+    "island in a ring": RING | drawn({"in": [np.s_[25:30, 30:40]]}),
+    "two parts": drawn({"in": [np.s_[5:20, 10:30], np.s_[30:50, 40:70]]}),
+    "a ring and a pixel": RING | drawn({"in": [np.s_[58:59, 75:76]]}),
+    "one pixel": drawn({"in": [np.s_[59:60, 79:80]]}),
+    "a line": drawn({"in": [np.s_[7:8, 3:60]]}),
+    "a diagonal": np.eye(60, 80, dtype=bool) & drawn({"in": [np.s_[10:12, 10:12]]}),
+    "everything": np.ones((60, 80), bool),
+}
+
+
+@pytest.mark.parametrize("to_pixels", [np.trunc, np.round])
+@pytest.mark.parametrize("name", SHAPES)
+def test_one_polygon_is_the_mask_but_for_bridges(name: str, to_pixels: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Read back as label files are: as shares of the size, with six digits, cut or rounded to pixels."""
+    mask = SHAPES[name]
+    polygon = one_polygon(mask)
+    assert len(polygon) >= 3 and (np.ptp(polygon, axis=0) > 0).all()
+    shares = (polygon / mask.shape[::-1]).round(6)
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.fillPoly(filled, [to_pixels(shares * mask.shape[::-1]).astype(np.int32)], 1)
+    bridges = {"two parts": 18, "island in a ring": 12, "a ring and a pixel": 17}.get(name, 0)
+    assert (filled.astype(bool) | ~mask).all() and (filled.astype(bool) & ~mask).sum() <= bridges
+
+
+def test_no_mask_has_no_polygon() -> None:
+    assert one_polygon(np.zeros((5, 7), bool)).shape == (0, 2)
+
+
+def test_a_mask_in_many_pieces_is_one_polygon_in_no_time() -> None:
+    mask = np.random.default_rng(0).random((80, 120)) > 0.6
+    filled = np.zeros(mask.shape, np.uint8)
+    cv2.fillPoly(filled, [one_polygon(mask).astype(np.int32)], 1)
+    assert filled[mask].all()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from grounded_sam2.export import read_frame_annotations, read_header, read_id_map
 from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.owned import RECORD_NAME, OutputFiles
 from grounded_sam2.track.events import IdentityEvent, read_events
 from grounded_sam2.video import FrameSource, open_frames
 
@@ -36,11 +37,12 @@ def objects() -> sv.Detections:
 
 
 def outputs_in(folder: Path, frames: FrameSource, with_identity: bool = True) -> TrackingOutputs:
-    return TrackingOutputs(folder, "clip", frames, ["cat", "dog"], SETTINGS, with_identity)
+    return TrackingOutputs(OutputFiles(folder, "clip.mp4"), frames, ["cat", "dog"], SETTINGS, with_identity)
 
 
 def names_in(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return files - {RECORD_NAME}
 
 
 def write(folder: Path, count: int, with_identity: bool = True) -> str:

@@ -269,3 +269,9 @@ def test_each_phrase_may_have_its_own_threshold() -> None:
     for thresholds, expected in (([0.3, 0.3], (0, 0.6)), ([0.7, 0.3], (1, 0.5)), ([0.7, 0.7], (0, 0.0))):
         phrase_index, confidence = score_phrases(token_scores, spans, np.array(thresholds, np.float32))
         assert (phrase_index[0], pytest.approx(confidence[0])) == expected
+
+
+def test_words_that_the_locale_could_not_decode_are_utf8() -> None:
+    """As with LC_ALL=C; a byte that is no UTF-8 is no letter, and harms none beside it."""
+    as_given = "猫. straße\udcff.".encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+    assert parse_prompt(as_given) == ["猫", "straße\ufffd"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import supervision as sv
 
+from grounded_sam2 import render
 from grounded_sam2.render import PALETTE, annotate, label_texts
 
 SIZE = (160, 120)  # width, height
@@ -94,3 +96,32 @@ def test_wrong_shapes_are_named() -> None:
         annotate(np.zeros((4, 4), np.uint8), sv.Detections.empty())
     with pytest.raises(ValueError, match=r"masks: expected \(1, 10, 10\), got \(1, 120, 160\)"):
         annotate(np.zeros((10, 10, 3), np.uint8), some_detections(1))
+
+
+# ---- labels that are not ASCII ----
+
+
+def labelled(name: str) -> np.ndarray:
+    detections = some_detections(1, with_masks=False)
+    detections.data["class_name"] = np.array([name])
+    return annotate(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), detections)
+
+
+@pytest.mark.parametrize("version", ["4.10.0", cv2.__version__])
+def test_labels_differ_by_every_character(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """OpenCV 4 shows "??" for each; a byte of the command line that is no UTF-8 is shown as an escape."""
+    monkeypatch.setattr(cv2, "__version__", version)
+    pictures = [labelled(name).tobytes() for name in ("猫", "狗", "straße", "strasse", "Ж", "\udcff", "??")]
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_a_font_is_taken_that_has_the_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of these has what the other has; a character that no font has is an escape."""
+    has = {"latin.ttf": "ßé", "all.ttf": "ßé猫"}
+    monkeypatch.setattr(render, "FONTS", list(has))
+    monkeypatch.setattr(render, "_characters_among", lambda font, wanted: set(has[font]) & wanted)
+    render._font_for.cache_clear()
+    assert [render._font_for(frozenset(text)) for text in ("ß", "猫ß", "犬", "")] == [
+        "latin.ttf", "all.ttf", None, "latin.ttf",
+    ]  # fmt: skip
+    render._font_for.cache_clear()

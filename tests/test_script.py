@@ -164,3 +164,12 @@ def test_a_signal_does_not_undo_a_run_that_has_all_its_frames() -> None:
 def test_a_negative_number_of_frames_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="expected MAX_FRAMES of at least 0, or none for all frames, got -1"):
         StopRequest().frames(Numbers(5), -1)
+
+
+def test_a_terminal_without_the_characters_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a file name that is no text at all."""
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    run(lambda: print("found 1: 猫 in \udcff.mp4"))
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"found 1: \\u732b in \\udcff.mp4\n"

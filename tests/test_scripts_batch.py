@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from grounded_sam2.images import read_image, write_image
+from grounded_sam2.owned import RECORD_NAME
 from grounded_sam2.prompts import parse_prompt
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -69,11 +70,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What was written, but for the progress, which tells in which order."""
+    """What was written, but for the progress and the records of names, which tell in which order."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "progress.jsonl"
+        if path.is_file() and path.name not in ("progress.jsonl", RECORD_NAME)
     }
 
 
@@ -88,6 +89,7 @@ def test_script(run: Run, uninterrupted: Path, capsys: pytest.CaptureFixture[str
         *(f"json/{stem}.json" for stem in GOOD),
         *(f"annotated/{stem}.jpg" for stem in GOOD),
         *(f"yolo/labels/{stem}.txt" for stem in GOOD),
+        *(f"yolo/images/{stem}.{'jpg' if stem == 'scene' else 'png'}" for stem in GOOD),
     }
     coco = COCO(uninterrupted / "coco.json")
     prompt = "owl. pizza. sailboat. pig. green book. camera. teddy bear."

@@ -52,7 +52,7 @@ def times_of(path: Path) -> list[float]:
 
 def check_outputs(folder: Path) -> int:
     """All files are complete and tell of the same frames; returns how many."""
-    assert {path.name for path in folder.iterdir()} == WRITTEN
+    assert {path.name for path in folder.glob("[!.]*")} == WRITTEN
     by_frame = list(read_frame_annotations(folder / "camera.jsonl"))
     assert [frame.frame_idx for frame in by_frame] == list(range(len(by_frame)))
     assert len(times_of(folder / "camera.mp4")) == len(by_frame)

@@ -28,6 +28,7 @@ from grounded_sam2.export import (
     read_header,
     read_id_map,
 )
+from grounded_sam2.owned import RECORD_NAME
 from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.script import StoppedError, StopRequest, run
 from grounded_sam2.track.continuous import ContinuousTracker
@@ -296,6 +297,12 @@ def test_a_camera_is_followed_but_not_resumed(tmp_path: Path, predictor: SAM2Vid
         SavedRun(tmp_path / "a.resume", SETTINGS, camera, resume=True)
 
 
+@pytest.mark.parametrize("every", [float("nan"), -1.0])
+def test_seconds_between_saves_are_a_number(tmp_path: Path, every: float) -> None:
+    with pytest.raises(ValueError, match="expected SAVE_EVERY of at least 0 seconds"):
+        SavedRun(tmp_path / "a.resume", SETTINGS, open_frames([np.zeros((8, 8, 3), np.uint8)]), every=every)
+
+
 # ---- the scripts, really stopped and killed ----
 
 
@@ -328,7 +335,11 @@ def end_after(process: subprocess.Popen[str], path: Path, num_lines: int, number
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != RECORD_NAME
+    }
 
 
 def test_the_continuous_script_goes_on_after_sigkill_and_sigterm(

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -28,11 +29,14 @@ from grounded_sam2.detectors.base import (
 from grounded_sam2.export.images import ExportedImage
 from grounded_sam2.files import check_writable, writing_to
 from grounded_sam2.images import RGBImage, read_image
+from grounded_sam2.owned import OwnedFolder, hidden_id
 from grounded_sam2.prompts import Prompt
 
 __all__ = ["BatchFolder", "ImageBatch", "detect_batch", "read_batches"]
 
 SMALLEST_SIDE = 4  # pixels; less shows nothing
+_SUFFIXES = {"json": ".json", "annotated": ".jpg"}  # of the files in the folders of results
+_FIRST_BYTES = b'{"settings"'  # of progress.jsonl
 _READERS = 4  # threads that decode images
 
 
@@ -94,7 +98,8 @@ def _read(image: ListedImage) -> RGBImage | str:
     try:
         pixels = read_image(image.path)
     except (ValueError, OSError) as problem:
-        return str(problem)
+        reason = str(problem) or type(problem).__name__
+        return reason if image.path.name in reason else f"{image.path}: {reason}"
     height, width = pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         return f"{image.path} has {width}x{height} pixels, expected {SMALLEST_SIDE} a side at least"
@@ -143,39 +148,47 @@ def detect_batch(
 class BatchFolder:
     """The folder that a run over many images writes to, and what is finished in it.
 
-        with BatchFolder("outputs/batch", {"BOX_THRESHOLD": 0.35}) as folder:
+        with BatchFolder("outputs/batch", {"BOX_THRESHOLD": 0.35}, listed) as folder:
             for batch in read_batches(listed, 8, folder.is_finished):
                 ...
                 write_json(folder.json_path(image), image.path, detections, size)
                 ...
                 folder.finish(batch.listed)
 
-    An image is finished as long as its file, its phrases and the settings are the same and its JSON file is there.
+    An image is finished as long as its file, its phrases and the settings are the same and its JSON file is there. The
+    folder is this process's own until `close`, see `OwnedFolder`.
 
     Args:
         folder: is made if it is not there.
         settings: those that the results depend on.
+        listed: the images of the run; their files may not replace other ones.
+        source: the list that names them, which is not replaced either.
         with_pictures: an image is finished only if its annotated picture is there too.
         overwrite: forget what is finished.
 
     Raises:
-        ValueError: the folder holds results of other settings, or a damaged `progress.jsonl`.
-        OSError: the folder cannot be written.
+        ValueError: the folder holds results of other settings, of other images of the same name, or files that are not
+            the project's where results go; an image is itself an output there; or `progress.jsonl` is damaged.
+        OSError: the folder cannot be written, or another process writes to it.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
         settings: Mapping[str, Any],
+        listed: Sequence[ListedImage] = (),
         *,
+        source: str | os.PathLike[str] = "",
         with_pictures: bool = False,
         overwrite: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.with_pictures = with_pictures
+        self._owned = OwnedFolder(folder, *(image.path for image in listed), *([source] if source else []))
         self.progress_path = check_writable(self.folder / "progress.jsonl")
         self._finished: dict[str, dict[str, Any]] = {}
         settings = json.loads(json.dumps(settings, default=str))
+        self._claim_files(listed)
         if not overwrite and self.progress_path.exists():
             num_bytes = self._read_progress(settings)
             self._progress: BinaryIO = self.progress_path.open("r+b", buffering=0)
@@ -186,6 +199,45 @@ class BatchFolder:
             self._progress = self.progress_path.open("wb", buffering=0)
         if num_bytes == 0:
             self._append({"settings": settings})
+        if not overwrite:
+            self._refuse_other_images(listed)
+
+    def _claim_files(self, listed: Sequence[ListedImage]) -> None:
+        """Make sure, before anything is found, that results of these images can be written."""
+        is_older = self._is_of_older_version()
+        own_folders = tuple(os.path.realpath(self.folder / name) + os.sep for name in ("json", "annotated", "yolo"))
+        folders = ["json", "annotated"] if self.with_pictures else ["json"]
+        for image in listed:
+            if f"{_real_folder(image.path.parent)}{os.sep}".startswith(own_folders):
+                raise ValueError(f"{image.path} is an output of a run into {self.folder}: choose another --output-dir")
+            self._claim([f"{name}/{image.stem}{_SUFFIXES[name]}" for name in folders], self._owned, is_older)
+        self._claim(["progress.jsonl", "coco.json"], self._owned, is_older)
+        if (self.folder / "yolo").exists():
+            labels = [f"labels/{image.stem}.txt" for image in listed]
+            self._claim(["data.yaml", *labels], OwnedFolder(self.folder / "yolo"), is_older)
+
+    def _claim(self, names: Sequence[str], owned: OwnedFolder, is_older: bool) -> None:
+        for name in names:
+            if is_older:
+                owned.adopt(name)
+            owned.claim(name)
+
+    def _is_of_older_version(self) -> bool:
+        """Whether an earlier version of the project, which kept no record of files, wrote to the folder."""
+        if self._owned.knows("progress.jsonl") or not self.progress_path.exists():
+            return False
+        with self.progress_path.open("rb") as lines:
+            return lines.read(len(_FIRST_BYTES)) == _FIRST_BYTES
+
+    def _refuse_other_images(self, listed: Sequence[ListedImage]) -> None:
+        holders = {entry["stem"].lower(): entry for entry in self._finished.values() if "stem" in entry}
+        for image in listed:
+            entry = holders.get(image.stem.lower())
+            if entry is not None and image.path.exists() and _is_of_another(entry, image):
+                raise ValueError(
+                    f"{self.json_path(image)} is about another image than {image.path}: choose another --output-dir, "
+                    "or --overwrite it"
+                )
 
     def _read_progress(self, settings: Mapping[str, Any]) -> int:
         """Read what is finished.
@@ -241,7 +293,9 @@ class BatchFolder:
         if self.with_pictures and not self.picture_path(image).exists():
             return False
         try:
-            return self._finished[image.name] == _record(image)
+            # older versions noted no stem; of a moved image only the place differs
+            former = {"stem": image.stem, **self._finished[image.name], "place": None}
+            return former == {**_record(image), "place": None}
         except OSError:
             return False
 
@@ -251,21 +305,22 @@ class BatchFolder:
         Raises:
             OSError: a full disk, or an image that is gone by now.
         """
-        records = [_record(image) for image in images]
+        records = [{**_record(image), "place": _place(image)} for image in images]
         self._append(*records)
         self._finished.update((record["name"], record) for record in records)
 
     def exported(self, listed: Sequence[ListedImage]) -> list[ExportedImage]:
         """The finished ones among listed images, as a data set; their ids are their places in the list, from 1."""
         return [
-            ExportedImage(place, image.name, image.stem, self.json_path(image))
+            ExportedImage(place, image.name, image.stem, self.json_path(image), image.path)
             for place, image in enumerate(listed, start=1)
             if self.is_finished(image)
         ]
 
     def close(self) -> None:
-        """Close `progress.jsonl`. Closing twice is harmless."""
+        """Close `progress.jsonl` and let the folder go. Closing twice is harmless."""
         self._progress.close()
+        self._owned.close()
 
     def __enter__(self) -> BatchFolder:
         return self
@@ -286,8 +341,26 @@ def _record(image: ListedImage) -> dict[str, Any]:
     }
     return {
         "name": image.name,
+        "stem": image.stem,
         "phrases": list(prompt.phrases),
         **{name: value for name, value in more.items() if value},
         "num_bytes": status.st_size,
         "modified_ns": status.st_mtime_ns,
     }
+
+
+def _is_of_another(entry: Mapping[str, Any], image: ListedImage) -> bool:
+    """Whether what was written down is of an image elsewhere, and not of this one before it was moved."""
+    if entry["place"] == _place(image):
+        return False
+    status = image.path.stat()
+    return (entry["num_bytes"], entry["modified_ns"]) != (status.st_size, status.st_mtime_ns)
+
+
+def _place(image: ListedImage) -> str:
+    return hidden_id(os.path.join(_real_folder(image.path.parent), image.path.name))
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: Path) -> str:
+    return os.path.realpath(folder)

@@ -39,7 +39,8 @@ class ListedImage:
     Attributes:
         path: of the file, which may not be there or be no image.
         name: its path within the folder that holds all listed images, with "/"; unique.
-        stem: what files about it are called: `name` without its suffix, or with it where that alone tells two apart.
+        stem: what files about it are called, unique also in lower case: `name` without its suffix, or with it where
+            that alone tells two apart.
         prompt: what to look for.
     """
 
@@ -83,17 +84,26 @@ def list_images(source: str | os.PathLike[str], text_prompt: TextPrompt) -> list
         )
     root = folder or os.path.commonpath([os.path.abspath(path.parent) for path in prompts])
     names = {path: Path(os.path.relpath(path, root)).as_posix() for path in prompts}
-    stems = {path: name.removesuffix(path.suffix) for path, name in names.items()}
-    counts = Counter(stem.lower() for stem in stems.values())  # some file systems take "A" and "a" for one
-    return [
-        ListedImage(
-            path,
-            names[path],
-            names[path] if counts[stems[path].lower()] > 1 else stems[path],
-            prompt,
-        )
-        for path, prompt in prompts.items()
-    ]
+    stems = _unique_stems(list(names.values()))
+    return [ListedImage(path, names[path], stems[names[path]], prompt) for path, prompt in prompts.items()]
+
+
+def _unique_stems(names: Sequence[str]) -> dict[str, str]:
+    """Name → stem, by which no two files are one, also where a file system takes "A" and "a" for one."""
+    short = {name: name.removesuffix(Path(name).suffix) for name in names}
+    counts = Counter(stem.lower() for stem in short.values())
+    taken = {name.lower() for name in names}  # "a.jpg" is a name, so that "a.jpg.png" is not called that
+    stems: dict[str, str] = {}
+    used: set[str] = set()
+    for name in names:
+        stem = name if counts[short[name].lower()] > 1 or short[name].lower() in taken else short[name]
+        free, number = stem, 1
+        while free.lower() in used:
+            number += 1
+            free = f"{stem}-{number}"
+        used.add(free.lower())
+        stems[name] = free
+    return stems
 
 
 def all_phrases(images: Sequence[ListedImage]) -> list[str]:

@@ -201,8 +201,10 @@ def write_json(
     """
     described = {} if caption is None else {"caption": caption}
     entry = {**described, "image_path": os.fspath(image_path), **_image_entries(detections, size)}
+    text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # a byte of a file name that is no UTF-8 becomes the escape "\udc80" to "\udcff", which reads back as it
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: str | os.PathLike[str]) -> ImageAnnotations:
@@ -409,7 +411,8 @@ def read_frame_annotations(path: str | os.PathLike[str]) -> Iterator[ImageAnnota
             try:
                 entry = json.loads(line)
             except ValueError as error:
-                if not line.endswith("\n"):
+                is_cut_off = not line.endswith("\n") and not (number == 1 and "\0" in line)
+                if is_cut_off:
                     return
                 raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
             if number == 1 and _is_header(entry):

@@ -2,6 +2,7 @@
 
     python -m grounded_sam2.export_formats outputs/parade.jsonl                          # all of them, beside the file
     python -m grounded_sam2.export_formats outputs/parade.jsonl --formats coco mot --output-dir exports
+    python -m grounded_sam2.export_formats outputs/parade.jsonl --formats yolo --video-path moved/parade.mp4
 
 | format | what is written |
 |---|---|
@@ -9,12 +10,17 @@
 | `youtube_vis` | `youtube_vis.json`: YouTube-VIS ("COCO video"), one annotation per object with a mask per frame |
 | `mot` | `mot.txt`: MOTChallenge boxes, frames counted from 1 |
 | `mots` | `mots.txt`: MOTS run-length encoded masks, without overlaps |
-| `yolo` | `yolo/`: one text file of polygons per frame, and `data.yaml` |
+| `yolo` | `yolo/`: a data set that trains as it is: labels with a polygon per object, images, `data.yaml` |
 | `davis` | `davis/`: one palette PNG per frame, whose pixels are ids |
 
 Classes are the phrases of the run in their order, also those that were never found. A frame is called as its image file
 is, or after the video that it is of: `parade/00012.jpg`. Files without a header (of older versions) say neither: then
 classes are those that were found, and a frame is called by its number.
+
+The images of `yolo` are read from what was tracked, where that is still at hand (not for live streams).
+
+What an earlier export left in the folder is replaced, and files that it alone wrote go. Other files stay: a name that
+something else has is an error.
 
 The annotations are read frame by frame and never held together, but for `youtube_vis`, whose format needs all of an
 object's masks at once; it keeps them run-length encoded.
@@ -24,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -37,20 +44,18 @@ from PIL import Image as PILImage
 from pycocotools import mask as coco_mask
 
 from grounded_sam2.export.annotations import ImageAnnotations, read_frame_annotations, read_header
-from grounded_sam2.export.coco_yolo import (
-    FIRST_CATEGORY,
-    box_xywh,
-    coco_annotation,
-    coco_categories,
-    write_yolo_names,
-    yolo_lines,
-)
+from grounded_sam2.export.coco_yolo import FIRST_CATEGORY, YoloFolder, box_xywh, coco_annotation, coco_categories
 from grounded_sam2.export.id_maps import id_map
-from grounded_sam2.files import replacing
+from grounded_sam2.files import Inputs, replacing
 from grounded_sam2.masks import encode_rle
+from grounded_sam2.owned import OwnedFolder, source_ids
 from grounded_sam2.script import script_errors
+from sam2.frames import IndexedFrameSource, open_path
+from sam2.frames.still_image import check_regular_file
 
 __all__ = ["FORMATS", "write_coco", "write_davis", "write_mot", "write_mots", "write_yolo", "write_youtube_vis"]
+
+logger = logging.getLogger(__name__)
 
 StrPath = str | os.PathLike[str]
 
@@ -76,11 +81,17 @@ class _Video:
         class_names: class id → name; the phrases of the header, and what was found beside them so far.
         size: (width, height) in pixels as the header has it; (0, 0) without one.
         about: "description" and "fps", as far as the header has them.
+        header: of the file; None where it has none.
     """
 
     def __init__(self, annotations_path: StrPath) -> None:
+        if Path(annotations_path).exists():
+            check_regular_file(Path(annotations_path), "the annotations of a video")
         self._path = annotations_path
-        header = read_header(annotations_path)
+        self._inputs = Inputs(annotations_path)
+        self.header = header = read_header(annotations_path)
+        if header is None and os.path.getsize(annotations_path) == 0:
+            raise ValueError(f"{annotations_path} is empty, expected the annotations of a video")
         source = None if header is None else header.source
         self.class_names: dict[int, str] = {} if header is None else dict(enumerate(header.phrases))
         self.size = (0, 0) if header is None else header.size
@@ -105,6 +116,35 @@ class _Video:
         for obj in objects:
             self.class_names.setdefault(obj.class_id, obj.class_name)
         return objects
+
+    def pictures(self, video_path: StrPath | None) -> IndexedFrameSource | None:
+        """The frames themselves; None, which is logged, where they are not at hand.
+
+        Args:
+            video_path: the video file or folder of frames; None: what the header names.
+
+        Raises:
+            ValueError: `video_path` has frames of another size, or cannot be read.
+        """
+        if video_path is not None:
+            return self._opened(video_path)
+        header = self.header
+        is_live = header is not None and "LATENCY" in header.settings  # its frames are not counted as the file's are
+        source = None if header is None or is_live else header.source
+        try:
+            if source is not None and Path(source).exists():
+                return self._opened(source)
+            reason = "they are not at hand"
+        except ValueError as error:
+            reason = str(error)
+        logger.warning("yolo has labels and no images (%s): name the frames with --video-path", reason)
+        return None
+
+    def _opened(self, video_path: StrPath) -> IndexedFrameSource:
+        pictures = open_path(video_path)
+        if self.header is not None and pictures.size != self.header.size:
+            raise ValueError(f"{video_path}: expected frames of {self.size}, as were tracked, got {pictures.size}")
+        return pictures
 
     def image_name(self, frame_idx: int, frame: ImageAnnotations | None) -> str:
         """What a frame is called as an image, with "/"; None stands for a frame that is not in the file."""
@@ -257,18 +297,25 @@ def write_mots(annotations_path: StrPath, path: StrPath) -> None:
                 file.write(f"{place} {segmentation['counts']}\n")
 
 
-def write_yolo(annotations_path: StrPath, folder: StrPath) -> None:
-    """YOLO segmentation: a label file per image with "class x y x y …" in 0..1, one line per part; see `write_coco`.
+def write_yolo(annotations_path: StrPath, folder: StrPath, video_path: StrPath | None = None) -> None:
+    """A data set for YOLO segmentation, see `YoloFolder`, in which files are called as frames are; see `write_coco`.
 
     Args:
-        folder: gets `data.yaml` and `labels/`, in which files are called as images are.
+        folder: gets `data.yaml`, `labels/` and `images/`.
+        video_path: where the frames are; None: as the annotations say. Without frames there are labels only.
+
+    Raises:
+        ValueError: also for a video of other frames.
     """
     video = _Video(annotations_path)
+    pictures = video.pictures(video_path)
+    data_set = YoloFolder(folder)
     for frame_idx, frame in video.frames():
-        lines = [yolo_lines(obj.class_id, obj.mask) for obj in video.objects(frame)]
-        with replacing(Path(folder) / "labels" / f"{video.stem(frame_idx, frame)}.txt") as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
-    write_yolo_names(folder, video.class_names)
+        if pictures is not None and frame_idx >= len(pictures):
+            raise ValueError(f"{pictures.name} has {len(pictures)} frames, the annotations have frame {frame_idx}")
+        objects = ((obj.class_id, obj.mask) for obj in video.objects(frame))
+        data_set.add(video.stem(frame_idx, frame), objects, None if pictures is None else pictures[frame_idx])
+    data_set.finish(video.class_names)
 
 
 def write_davis(annotations_path: StrPath, folder: StrPath) -> None:
@@ -279,14 +326,16 @@ def write_davis(annotations_path: StrPath, folder: StrPath) -> None:
     """
     palette = davis_palette()
     video = _Video(annotations_path)
+    owned = OwnedFolder(folder)
     for frame_idx, frame in video.frames():
         largest = max((obj.obj_id for obj in video.objects(frame)), default=0)
         if largest > _LARGEST_PALETTE_ID:
             raise ValueError(f"a DAVIS image holds ids up to {_LARGEST_PALETTE_ID}, frame {frame_idx} has {largest}")
         picture = PILImage.fromarray(id_map(frame.detections, (frame.width, frame.height)).astype(np.uint8), mode="P")
         picture.putpalette(palette)
-        with replacing(Path(folder) / f"{PurePath(video.stem(frame_idx, frame)).name}.png") as temporary:
+        with replacing(owned.claim(f"{PurePath(video.stem(frame_idx, frame)).name}.png")) as temporary:
             picture.save(temporary, format="PNG")
+    owned.remove_others()
 
 
 def davis_palette() -> bytes:
@@ -299,7 +348,7 @@ def davis_palette() -> bytes:
     return colours.tobytes()
 
 
-FORMATS: dict[str, tuple[Callable[[StrPath, StrPath], None], str]] = {
+FORMATS: dict[str, tuple[Callable[..., None], str]] = {
     "coco": (write_coco, "coco.json"),
     "youtube_vis": (write_youtube_vis, "youtube_vis.json"),
     "mot": (write_mot, "mot.txt"),
@@ -315,13 +364,19 @@ def main() -> None:
     parser.add_argument("annotations", type=Path, help="*.jsonl that a tracking script wrote")
     parser.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), help="default: all")
     parser.add_argument("--output-dir", type=Path, help="default: a folder named like the annotations, beside them")
+    parser.add_argument("--video-path", type=Path, help="frames, for images of yolo; default: as the annotations say")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with script_errors("grounded_sam2.export_formats"):
-        output_dir = options.output_dir or options.annotations.with_suffix("")
-        for name in options.formats:
-            write, file_name = FORMATS[name]
-            write(options.annotations, output_dir / file_name)
-            print(f"wrote {output_dir / file_name}")
+        annotations = options.annotations.expanduser()
+        if not annotations.exists():
+            raise FileNotFoundError(f"no such annotations: {annotations}")
+        owned = OwnedFolder((options.output_dir or annotations.with_suffix("")).expanduser(), annotations)
+        paths = [owned.claim(FORMATS[name][1], source_ids(annotations)) for name in options.formats]
+        for name, path in zip(options.formats, paths, strict=True):
+            more = (options.video_path,) if name == "yolo" else ()
+            FORMATS[name][0](annotations, path, *more)
+            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from grounded_sam2.files import check_writable, replacing
 __all__ = ["IdMapWriter", "id_map", "read_id_map"]
 
 _FRAME_FILE = re.compile(r"mask_(\d+)\.(?:npy|json)")
+_TEMPORARY_FILE = re.compile(r"\.mask_\d+\.[0-9a-f]{8}\.(?:npy|json)")  # what a killed run leaves
 _LARGEST_ID = np.iinfo(np.uint16).max
 
 
@@ -74,6 +75,7 @@ class IdMapWriter:
 
     Raises:
         OSError: the folders cannot be written.
+        ValueError: a file in `partial` that no run has written, which could neither stay nor go.
     """
 
     def __init__(self, folder: str | os.PathLike[str], size: tuple[int, int]) -> None:
@@ -85,6 +87,14 @@ class IdMapWriter:
         for subfolder in (self.mask_folder, self.json_folder):
             check_writable(subfolder / "mask_00000")
             check_writable(self.partial_folder / subfolder.name / "mask_00000")
+        self._refuse_foreign_files()
+
+    def _refuse_foreign_files(self) -> None:
+        subfolders = [self.partial_folder / folder.name for folder in (self.mask_folder, self.json_folder)]
+        foreign = [path for path in self.partial_folder.iterdir() if path not in subfolders]
+        foreign += [path for folder in subfolders for path in folder.iterdir() if not _is_of_a_run(path)]
+        if foreign:
+            raise ValueError(f"{foreign[0]} was not written by this program: move it away, {self.partial_folder} goes")
 
     def write(self, frame_idx: int, detections: sv.Detections) -> None:
         """Write one frame; N = 0 writes an empty map.
@@ -104,7 +114,8 @@ class IdMapWriter:
         with replacing(self.partial_folder / self.mask_folder.name / f"{name}.npy") as temporary:
             np.save(temporary, ids)
         with replacing(self.partial_folder / self.json_folder.name / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
+            # a byte that is no UTF-8, of the command line, is escaped
+            temporary.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
         self._num_frames = max(self._num_frames, frame_idx + 1)
 
     def close(self) -> None:
@@ -117,10 +128,10 @@ class IdMapWriter:
             for path in partial.iterdir():
                 if 0 <= _frame_of(path) < self._num_frames:
                     os.replace(path, folder / path.name)
-                else:  # of an interrupted run
+                elif _is_of_a_run(path):  # of an interrupted one
                     path.unlink()
-            partial.rmdir()
-        self.partial_folder.rmdir()
+            _remove_if_empty(partial)
+        _remove_if_empty(self.partial_folder)
 
     def __enter__(self) -> IdMapWriter:
         return self
@@ -136,6 +147,15 @@ def _frame_of(path: Path) -> int:
     """The frame that a file of this format is of; -1 for other files."""
     named = _FRAME_FILE.fullmatch(path.name)
     return -1 if named is None else int(named[1])
+
+
+def _is_of_a_run(path: Path) -> bool:
+    return path.is_file() and (_frame_of(path) >= 0 or _TEMPORARY_FILE.fullmatch(path.name) is not None)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):  # someone may have put something there meanwhile
+        folder.rmdir()
 
 
 def _labels(detections: sv.Detections) -> list[dict[str, Any]]:

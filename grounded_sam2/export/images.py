@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from grounded_sam2.export.coco_yolo import coco_annotation, coco_categories, write_yolo_names, yolo_lines
+from grounded_sam2.export.coco_yolo import YoloFolder, coco_annotation, coco_categories
 from grounded_sam2.files import replacing
 from grounded_sam2.masks import decode_rle
 
@@ -33,12 +33,14 @@ class ExportedImage:
         file_name: what the data set calls the image.
         stem: of its label file, a relative path without suffix.
         json_path: what `grounded_sam2.export.write_json` wrote about it.
+        image_path: of the image itself; None where it is not at hand.
     """
 
     image_id: int
     file_name: str
     stem: str
     json_path: Path
+    image_path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -104,23 +106,21 @@ def write_image_coco(images: Iterable[ExportedImage], class_names: Sequence[str]
 
 
 def write_image_yolo(images: Iterable[ExportedImage], class_names: Sequence[str], folder: StrPath) -> None:
-    """Write YOLO segmentation: `labels/<stem>.txt` for each image, empty where nothing was found, and `data.yaml`.
+    """Write a data set for YOLO segmentation; see `YoloFolder`.
 
     Args:
         images: read one after another.
         class_names: classes count from 0 in this order.
-        folder: gets `labels/` and `data.yaml`.
+        folder: gets `labels/<stem>.txt`, `images/` with copies of the images, and `data.yaml`.
 
     Raises:
         FileNotFoundError: an image's JSON file is not there.
         ValueError: it is not what `write_json` writes, or names other classes.
     """
     class_ids = {name: class_id for class_id, name in enumerate(class_names)}
+    data_set = YoloFolder(folder)
     for image in images:
-        lines = [
-            yolo_lines(class_id, decode_rle([annotation["segmentation"]])[0])
-            for class_id, annotation in _read_entry(image.json_path, class_ids).objects
-        ]
-        with replacing(Path(folder) / "labels" / f"{image.stem}.txt") as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
-    write_yolo_names(folder, dict(enumerate(class_names)))
+        entries = _read_entry(image.json_path, class_ids).objects
+        objects = ((class_id, decode_rle([annotation["segmentation"]])[0]) for class_id, annotation in entries)
+        data_set.add(image.stem, objects, image.image_path)
+    data_set.finish(dict(enumerate(class_names)))

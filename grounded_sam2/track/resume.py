@@ -18,7 +18,7 @@ import supervision as sv
 import torch
 
 from grounded_sam2.export.annotations import FrameAnnotationWriter, read_frame_annotations
-from grounded_sam2.files import GrowingFile, check_writable, partial_of, replacing
+from grounded_sam2.files import GrowingFile, check_partial, check_writable, partial_of, replacing
 from grounded_sam2.images import RGBImage
 from grounded_sam2.script import StoppedError
 from grounded_sam2.track.events import EventLogWriter, IdentityEvent
@@ -83,7 +83,7 @@ class SavedRun:
         every: seconds from one save to the next.
 
     Raises:
-        ValueError: `path` is damaged, or of a run with other settings or of another source.
+        ValueError: `path` is damaged, or of a run with other settings or of another source; or `every` is negative.
         OSError: `path` cannot be written.
     """
 
@@ -95,6 +95,8 @@ class SavedRun:
         resume: bool = False,
         every: float = 30.0,
     ) -> None:
+        if not every >= 0:  # also not NaN
+            raise ValueError(f"expected SAVE_EVERY of at least 0 seconds, got {every}")
         self.path = Path(path)
         self.every = every
         self.indexed_frames = frames if isinstance(frames, IndexedFrameSource) else None
@@ -102,7 +104,7 @@ class SavedRun:
         self._run = {"settings": as_text, "source": _description(self.indexed_frames) if self.indexed_frames else {}}
         self._stages: dict[str, dict[str, Any]] = {}
         self._last_save = time.monotonic()
-        check_writable(path)
+        check_partial(check_writable(path))
         if resume:
             self._stages = self._read()
 

@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from grounded_sam2.files import check_writable, partial_of, replace_file, replacing, writing_to
+from grounded_sam2.files import check_partial, check_writable, partial_of, replace_file, replacing, writing_to
 from grounded_sam2.images import RGBImage, check_image
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.sound import SoundTrack, open_sound
@@ -113,6 +113,7 @@ class VideoWriter:
         self._like = like if isinstance(like, VideoFile) else None
         self._live = like if like is not None and like.seconds is not None else None
         self._target = check_writable(path)
+        check_partial(self._target)
         self._is_closed = False
         self._file: _CheckedFile | None = None
         self._container: av.container.OutputContainer | None = None
