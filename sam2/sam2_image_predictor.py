@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from sam2.modeling.sam2_base import ImageFeatures, SAM2Base
+from sam2.modeling.core import ImageFeatures
+from sam2.modeling.sam2_base import SAM2Base
 from sam2.transforms import SAM2Transforms, as_rgb_array
 
 LOW_RES_LIMIT = 32.0  # low-resolution logits come back within plus or minus this
@@ -110,7 +111,7 @@ class SAM2ImagePredictor:
     @property
     def mask_input_size(self) -> int:
         """Side of the low-resolution logits, and of a `mask_input`, in cells (256 for inputs of 1024x1024)."""
-        return self.model.sam_prompt_encoder.mask_input_size
+        return self.model.sam_prompt_encoder.mask_input_size[0]
 
     @property
     def transforms(self) -> SAM2Transforms:
@@ -416,17 +417,9 @@ class SAM2ImagePredictor:
             if points is not None:
                 corners, labels = torch.cat((corners, points[0]), dim=1), torch.cat((labels, points[1]), dim=1)
             points = corners, labels
-        if points is not None:
-            num_objects = len(points[0])
-        else:
-            num_objects = 1 if mask_input is None else len(mask_input)
-        sparse, dense = self.model.sam_prompt_encoder(points, mask_input, num_objects)
+        sparse, dense = self.model.sam_prompt_encoder(points, None, mask_input)
+        image_pe = self.model.sam_prompt_encoder.get_dense_pe()
         decoded = self.model.sam_mask_decoder(
-            features.vision,
-            self.model.sam_prompt_encoder.get_dense_pe(),
-            sparse,
-            dense,
-            features.high_res,
-            multimask_output,
+            features.vision, image_pe, sparse, dense, multimask_output, high_res_features=features.high_res
         )
         return decoded.mask_logits.float(), decoded.ious.float()

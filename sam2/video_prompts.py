@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.mask_ops import fill_holes
-from sam2.modeling.sam2_base import ImageFeatures, SamOutput
+from sam2.modeling.core import ImageFeatures, SamOutput
 from sam2.video_engine import VideoEngine
 from sam2.video_state import FrameTime, InferenceState, ObjectState
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2.config import SAM2Config
 from sam2.modeling.hiera import Hiera
+from sam2.modeling.position_encoding import sine_position_encoding
 
 
 class FpnNeck(nn.Module):
@@ -43,10 +46,25 @@ class ImageEncoder(nn.Module):
         self.trunk = build_trunk(config)
         self.neck = FpnNeck(config.d_model, self.trunk.level_channels, config.fpn_top_down_levels)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) normalised → pyramid levels (B, d_model, H, W), finest first."""
+    def forward(self, images: Tensor) -> dict[str, Any]:
+        """Encode (B, 3, S, S) normalised images; the values are those of facebookresearch/sam2.
+
+        Returns:
+            backbone_fpn: list of levels (B, d_model, H, W), finest first.
+            vision_pos_enc: list of as many (B, d_model, H, W), where their cells are.
+            vision_features: the coarsest level.
+        """
         pyramid = self.neck(self.trunk(images))
-        return pyramid[: len(pyramid) - self.scalp]
+        return encoded(pyramid[: len(pyramid) - self.scalp])
+
+
+def encoded(pyramid: list[Tensor]) -> dict[str, Any]:
+    """What an image encoder returns of its pyramid levels; see `ImageEncoder.forward`."""
+    where = [
+        sine_position_encoding(*level.shape[1:], level.device, level.dtype).expand(len(level), -1, -1, -1)
+        for level in pyramid
+    ]
+    return {"vision_features": pyramid[-1], "vision_pos_enc": where, "backbone_fpn": pyramid}
 
 
 def build_trunk(config: SAM2Config) -> Hiera:
