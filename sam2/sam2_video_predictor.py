@@ -275,6 +275,7 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
 
         Raises:
             RuntimeError: nothing to track, or the state is a stream's.
+            ValueError: `start_frame_idx` is outside the video, or `max_frame_num_to_track` negative.
         """
         state = inference_state
         if state.num_frames is None or state.is_stream:
@@ -282,7 +283,10 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
         self.propagate_in_video_preflight(state)
         if start_frame_idx is None:
             start_frame_idx = min(frame_idx for obj in state.objects.values() for frame_idx in obj.cond)
+        self._check_frame(state, start_frame_idx)
         count = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
+        if count < 0:
+            raise ValueError(f"expected max_frame_num_to_track of at least 0, got {count}")
         if reverse:
             stop = max(start_frame_idx - count, 0) - 1 if start_frame_idx > 0 else 0
             order = range(start_frame_idx, stop, -1)

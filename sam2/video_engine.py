@@ -138,12 +138,13 @@ class VideoEngine(SAM2Base):
         if not readable[0][0]:
             return self.add_no_memory(vision).expand(len(readable), -1, -1, -1)
         device = self.device
-        spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+        with torch.autocast(device.type, enabled=False):  # autocast to one half precision does not take another
+            spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+            if readable[0][1]:
+                pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
+            else:
+                pointers = torch.zeros(len(readable), 0, self.config.d_model, device=device, dtype=self.dtype)
         places = torch.tensor([[place for place, _ in memories] for memories, _ in readable], device=device)
-        if readable[0][1]:
-            pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
-        else:
-            pointers = torch.zeros(len(readable), 0, self.config.d_model, device=device, dtype=self.dtype)
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)

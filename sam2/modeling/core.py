@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,8 @@ from sam2.modeling.memory_attention import build_memory_attention
 from sam2.modeling.memory_encoder import build_memory_compressor, build_memory_encoder
 from sam2.modeling.position_encoding import sine_position_encoding, sine_time_encoding
 from sam2.modeling.prompt_encoder import PromptEncoder
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 NO_OBJ_SCORE = -1024.0  # mask logit everywhere when the object is not in the frame
 
@@ -82,6 +86,18 @@ def positions(level: Tensor) -> Tensor:
     return sine_position_encoding(*level.shape[1:], level.device, level.dtype).expand(len(level), -1, -1, -1)
 
 
+def in_own_precision(method: Method) -> Method:
+    """A method of a model, or of what holds one as `model`, that autocast of another half precision does not reach."""
+
+    @wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        model = self if isinstance(self, SAM2Core) else self.model
+        with model.own_precision():
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
 class SAM2Core(nn.Module):
     """The model without the bookkeeping of images or videos (that is the predictors').
 
@@ -141,6 +157,15 @@ class SAM2Core(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.no_mem_embed.dtype
 
+    def own_precision(self) -> AbstractContextManager[Any]:
+        """Switches autocast off where the weights have one half precision and autocast another: no layer takes both."""
+        kind = self.device.type
+        is_whole = self.dtype == torch.float32 or not torch.is_autocast_enabled(kind)
+        if is_whole or torch.get_autocast_dtype(kind) == self.dtype:
+            return nullcontext()
+        return torch.autocast(kind, enabled=False)
+
+    @in_own_precision
     def forward_image(self, images: Tensor) -> ImageFeatures:
         """Encode (B, 3, S, S) normalised RGB images."""
         pyramid = self.image_encoder(images.to(self.device, self.dtype))["backbone_fpn"]
@@ -149,6 +174,7 @@ class SAM2Core(nn.Module):
         decoder = self.sam_mask_decoder
         return ImageFeatures(pyramid[-1], [decoder.conv_s0(pyramid[0]), decoder.conv_s1(pyramid[1])])
 
+    @in_own_precision
     def add_no_memory(self, vision: Tensor) -> Tensor:
         """Features (B, C, h, w) as the mask decoder reads them on an image or a frame without memory."""
         if self.config.directly_add_no_mem_embed:
@@ -178,6 +204,7 @@ class SAM2Core(nn.Module):
         candidates = self.mask_candidates(vision, high_res, points, masks, multimask_output)
         return self.take(candidates, candidates.ious.argmax(dim=1))
 
+    @in_own_precision
     def mask_candidates(
         self,
         vision: Tensor,
@@ -212,6 +239,7 @@ class SAM2Core(nn.Module):
             mask_logits = torch.where(scores[:, :, None, None] > 0, mask_logits, NO_OBJ_SCORE)
         return MaskCandidates(mask_logits, decoded.ious.float(), scores, decoded.tokens)
 
+    @in_own_precision
     def take(self, candidates: MaskCandidates, chosen: Tensor) -> SamOutput:
         """Make an object's mask and pointer of the candidate that was chosen for it.
 
@@ -239,6 +267,7 @@ class SAM2Core(nn.Module):
             obj_ptr = presence * obj_ptr
         return obj_ptr + (1 - presence) * self.no_obj_ptr
 
+    @in_own_precision
     def use_mask_as_output(self, features: ImageFeatures, masks: Tensor) -> SamOutput:
         """A mask prompt (B, 1, S, S) of zeros and ones taken as the result itself; only the pointer is computed."""
         masks = masks.float()
@@ -265,6 +294,7 @@ class SAM2Core(nn.Module):
         """Low-resolution logits (N, 1, 4h, 4w) at the size of the model's input, (N, 1, S, S)."""
         return F.interpolate(low_res_masks.float(), size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
 
+    @in_own_precision
     def encode_memory(
         self, vision: Tensor, high_res_masks: Tensor, object_score_logits: Tensor, is_mask_from_points: bool
     ) -> Tensor:
@@ -291,6 +321,7 @@ class SAM2Core(nn.Module):
             memory = memory + absent * self.no_obj_embed_spatial[:, :, None, None]
         return self.memory_compressor(memory)
 
+    @in_own_precision
     def assemble_memory(
         self, spatial: Tensor, spatial_age: Tensor, pointers: Tensor, pointer_time: Tensor
     ) -> tuple[Tensor, Tensor, int]:
@@ -326,6 +357,7 @@ class SAM2Core(nn.Module):
         encoding = torch.cat((encoding, time.repeat_interleave(pieces, dim=1)), dim=1)
         return torch.cat((tokens, pointer_tokens.to(self.dtype)), dim=1), encoding, pointer_tokens.shape[1]
 
+    @in_own_precision
     def attend_to_frame(self, vision: Tensor) -> Tensor:
         """Tokens (B, h·w, C) of features (B, C, h, w) after what memory attention does before it reads memories."""
         height, width = vision.shape[-2:]
@@ -333,6 +365,7 @@ class SAM2Core(nn.Module):
         tokens, encoding = (x.flatten(2).transpose(1, 2) for x in (vision, frame_pe))
         return self.memory_attention.attend_to_frame(tokens, encoding)
 
+    @in_own_precision
     def condition_on_memory(
         self, attended: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int
     ) -> Tensor:
