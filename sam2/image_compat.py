@@ -14,9 +14,9 @@ from sam2.modeling.sam2_base import SAM2Base
 class UpstreamAttributes:
     """Upstream's attributes for `SAM2ImagePredictor`, which inherits them; embeddings can be taken out and put back.
 
-        features, size = predictor._features, predictor._orig_hw  # features["image_embed"], ["high_res_feats"]
-        ...
-        predictor._features, predictor._orig_hw, predictor._is_image_set = features, size, True
+    features, size = predictor._features, predictor._orig_hw  # features["image_embed"], ["high_res_feats"]
+    ...
+    predictor._features, predictor._orig_hw, predictor._is_image_set = features, size, True
     """
 
     model: SAM2Base

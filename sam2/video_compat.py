@@ -26,9 +26,7 @@ class ForkMethods:
         """See `append_frame`."""
         return self.append_frame(inference_state, image)
 
-    def infer_single_frame(
-        self: Any, inference_state: InferenceState, frame_idx: int
-    ) -> tuple[int, list[int], Tensor]:
+    def infer_single_frame(self: Any, inference_state: InferenceState, frame_idx: int) -> tuple[int, list[int], Tensor]:
         """`step` on the newest frame: its index, object ids and (N, 1, H, W) float32 logits.
 
         Raises:

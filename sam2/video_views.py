@@ -68,7 +68,9 @@ class ConsolidatedOutputs(MutableMapping[int, dict[str, Any]]):
 
     def __getitem__(self, frame_idx: int) -> dict[str, Any]:
         outputs = [self._of(obj).get(frame_idx) or obj.output_at(frame_idx) for obj in self.state.objects.values()]
-        known = next((self._of(obj)[frame_idx] for obj in self.state.objects.values() if frame_idx in self._of(obj)), None)
+        known = next(
+            (self._of(obj)[frame_idx] for obj in self.state.objects.values() if frame_idx in self._of(obj)), None
+        )
         if known is None:
             raise KeyError(frame_idx)
         empty = {"pred_masks": -1024.0, "object_score_logits": -10.0}

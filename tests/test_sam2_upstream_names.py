@@ -63,7 +63,9 @@ def model() -> SAM2Base:
 def from_tree() -> SAM2Base:
     torch.manual_seed(0)
     description = {key: value for key, value in tree().items() if "_for_" not in key and "_pt_per_" not in key}
-    return built({**description, "_target_": "sam2.modeling.sam2_base.SAM2Base", "only_obj_ptrs_in_the_past_for_eval": True})
+    return built(
+        {**description, "_target_": "sam2.modeling.sam2_base.SAM2Base", "only_obj_ptrs_in_the_past_for_eval": True}
+    )
 
 
 @pytest.mark.parametrize(("module", "names"), MODULES.items())
@@ -181,7 +183,9 @@ def test_parts_that_are_not_used_can_be_deleted() -> None:
 def test_training_steps_through_a_clip(from_tree: SAM2Base) -> None:
     """Upstream's classes by upstream's arguments; a mask on the first frame, the second tracked, gradients for all."""
     from_tree.train()
-    _, feats, where, sizes = from_tree._prepare_backbone_features(from_tree.forward_image(torch.randn(2, 3, SIDE, SIDE)))
+    _, feats, where, sizes = from_tree._prepare_backbone_features(
+        from_tree.forward_image(torch.randn(2, 3, SIDE, SIDE))
+    )
     outputs: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     truth = torch.zeros(2, 1, SIDE, SIDE)
     truth[:, :, 10:30, 10:30] = 1
@@ -203,7 +207,11 @@ def test_training_steps_through_a_clip(from_tree: SAM2Base) -> None:
     assert tracked["maskmem_features"].shape == tracked["maskmem_pos_enc"][0].shape == (2, 64, 4, 4)
     assert tracked["obj_ptr"].shape == (2, 256)
     tracked["pred_masks"].mean().backward()
-    for name in ("memory_attention.layers.1.linear1", "memory_encoder.out_proj", "image_encoder.trunk.blocks.0.attn.qkv"):
+    for name in (
+        "memory_attention.layers.1.linear1",
+        "memory_encoder.out_proj",
+        "image_encoder.trunk.blocks.0.attn.qkv",
+    ):
         assert from_tree.get_submodule(name).weight.grad.abs().sum() > 0
     trunk = from_tree.image_encoder.trunk
     assert trunk.get_num_layers() == 5 and trunk.get_layer_id("image_encoder.trunk.blocks.3.norm1.weight") == 4

@@ -153,9 +153,7 @@ class PromptTokenizer:
         """The text of token ids, word pieces joined; [CLS], [SEP] and the like are left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    def __call__(
-        self, text: str | Sequence[str], return_tensors: str | None = None, **ignored: object
-    ) -> Tokenized:
+    def __call__(self, text: str | Sequence[str], return_tensors: str | None = None, **ignored: object) -> Tokenized:
         """Tokens as Hugging Face's tokenizers give them: lists, or with `return_tensors="pt"` padded tensors.
 
         Args:

@@ -160,8 +160,8 @@ class SAM2Core(nn.Module):
     def own_precision(self) -> AbstractContextManager[Any]:
         """Switches autocast off where the weights have one half precision and autocast another: no layer takes both."""
         kind = self.device.type
-        is_whole = self.dtype == torch.float32 or not torch.is_autocast_enabled(kind)
-        if is_whole or torch.get_autocast_dtype(kind) == self.dtype:
+        is_reached = self.dtype in (torch.float16, torch.bfloat16) and torch.is_autocast_enabled(kind)
+        if not is_reached or torch.get_autocast_dtype(kind) == self.dtype:
             return nullcontext()
         return torch.autocast(kind, enabled=False)
 
@@ -230,9 +230,7 @@ class SAM2Core(nn.Module):
             masks = F.interpolate(masks.float(), size=size, mode="bilinear", antialias=True)
         sparse, dense = self.sam_prompt_encoder(points, None, masks)
         image_pe = self.sam_prompt_encoder.get_dense_pe()
-        decoded = self.sam_mask_decoder(
-            vision, image_pe, sparse, dense, multimask_output, high_res_features=high_res
-        )
+        decoded = self.sam_mask_decoder(vision, image_pe, sparse, dense, multimask_output, high_res_features=high_res)
         scores = decoded.object_score_logits.float()
         mask_logits = decoded.mask_logits.float()
         if self.config.pred_obj_scores:

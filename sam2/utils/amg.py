@@ -75,7 +75,9 @@ def batch_iterator(batch_size: int, *args: Any) -> Iterator[list[Any]]:
         yield [sequence[start : start + batch_size] for sequence in args]
 
 
-def is_box_near_crop_edge(boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = 20.0) -> Tensor:
+def is_box_near_crop_edge(
+    boxes: Tensor, crop_box: Sequence[int], orig_box: Sequence[int], atol: float = 20.0
+) -> Tensor:
     """Which boxes xyxy, in the frame of a crop, end at an edge of it that is not one of the image's."""
     x0, y0, x1, y1 = crop_box
     whole = uncrop_boxes_xyxy(boxes, [x0, y0, x1, y1]).float()
