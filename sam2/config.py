@@ -206,8 +206,8 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SAM2
 
     Args:
         name_or_path: see `find_config`. The file holds, under `model:` or not, our flat fields or upstream's tree.
-        overrides: hydra-style assignments, `"++model.fill_hole_area=8"` or `"fill_hole_area=8"`; `"~model.fill_hole_area"`
-            takes a setting out, which then has the value that upstream's constructors give it.
+        overrides: hydra-style assignments, `"++model.fill_hole_area=8"` or `"fill_hole_area=8"`, and
+            `"~model.fill_hole_area"`, after which a setting has the value that upstream's constructors give it.
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,4 +1,4 @@
-"""The interface of the forks of SAM 2 for cameras (`build_sam2_camera_predictor`): one stream, held by the predictor."""
+"""The interface of forks of SAM 2 for cameras (`build_sam2_camera_predictor`): one stream, held by the predictor."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam2.video_frames import LazyFrames, RGBFrames, open_rgb_frames, to_model_input
 from sam2.video_compat import ForkMethods
+from sam2.video_frames import LazyFrames, RGBFrames, open_rgb_frames, to_model_input
 from sam2.video_identity import IdentityHooks
 from sam2.video_state import History, InferenceState, state_from_dict
 

@@ -104,7 +104,7 @@ def _points(obj: ObjectState) -> dict[int, dict[str, Tensor]]:
     found = {t: {"point_coords": coords, "point_labels": labels} for t, (coords, labels) in obj.points.items()}
     if not found and not obj.masks:  # a stream forgets prompts once they are in memory; where they were is known
         nothing = {"point_coords": torch.zeros(1, 0, 2), "point_labels": torch.zeros(1, 0, dtype=torch.int32)}
-        found = {t: nothing for t in obj.cond}
+        found = dict.fromkeys(obj.cond, nothing)
     return found
 
 

@@ -421,11 +421,12 @@ def test_device_that_is_not_there_is_a_value_error(tiny_detector: Path) -> None:
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the reference package: make references")
-def test_the_published_functions_give_the_same() -> None:
+def test_the_published_functions_give_the_same(tmp_path: Path) -> None:
     """Boxes, scores and labels around one model, from thresholds that keep few queries to such that keep most."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REFERENCE, REPOSITORY, REPOSITORY / "tests")))}
     command = [sys.executable, "-m", "reference.official_inference", str(NANO), str(REPOSITORY / "assets/scene.jpg")]
-    run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    # not in the repository, whose package of the same name would hide the published one
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     cases = json.loads(run.stdout.splitlines()[-1])
     assert sum(len(expected["labels"]) for _, expected, _ in cases) > 100

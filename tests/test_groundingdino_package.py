@@ -116,7 +116,7 @@ def test_a_caption_of_more_tokens_than_the_model_reads(nano: CaptionedGroundingD
     names = ["owl", *(f"red apple tree {number}" for number in range(70)), "pizza"]
     caption = " . ".join(names) + " ."
     assert len(nano.tokenizer(caption)["input_ids"]) > 256
-    boxes, logits, phrases = predict(nano, image, caption, 0.5, 0.25)
+    _, _, phrases = predict(nano, image, caption, 0.5, 0.25)
     assert sorted(phrases) == ["owl", "pizza"]
     _, _, class_ids = predict_with_classes(nano, image, names, 0.5, 0.5)
     assert sorted(class_ids.tolist()) == [0, 71]

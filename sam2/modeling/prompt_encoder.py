@@ -82,7 +82,7 @@ class PromptEncoder(nn.Module):
             masks: (B, 1, 4h, 4w) mask logits, or None.
 
         Returns:
-            sparse embeddings (B, T, embed_dim), T being P + 1, 2, P + 2 or 0, and dense embeddings (B, embed_dim, h, w).
+            sparse embeddings (B, T, embed_dim), T being P + 1, 2, P + 2 or 0, and dense ones (B, embed_dim, h, w).
         """
         given = next((x for x in (points and points[0], boxes, masks) if x is not None), None)
         batch = 1 if given is None else len(given)

@@ -3,8 +3,8 @@
     PYTHONPATH=.references/sam2:tests python -m reference.training weights.pt reference.npz
     PYTHONPATH=.:tests:.references/sam2 python -m reference.training weights.pt ours.npz
 
-The current folder must not be the repository. The first run makes the weights. Outputs of evaluation and one step's loss
-and gradients are written.
+The current folder must not be the repository. The first run makes the weights. What evaluation gives, and the loss and
+gradients of one step, are written.
 """
 
 import sys
@@ -23,9 +23,10 @@ upstream_training.__path__ = [str(REFERENCE / "training")]
 sys.modules["training"] = upstream_training
 sys.modules.setdefault("tensordict", SimpleNamespace(tensorclass=lambda made: made))  # type: ignore[arg-type]
 
+from training.model.sam2 import SAM2Train  # noqa: E402
+
 import sam2  # noqa: E402, F401 - it tells hydra where its configurations are
 from reference.training_tree import SIDE, tree  # noqa: E402
-from training.model.sam2 import SAM2Train  # noqa: E402
 
 FRAMES, OBJECTS = 4, 2
 

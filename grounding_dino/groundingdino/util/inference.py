@@ -6,8 +6,8 @@
     cv2.imwrite("annotated.jpg", annotate(image_source, boxes, logits, phrases))
 
 Unlike upstream, a device that is left out is one this machine has, weights that do not fit are named, a caption that is
-too long is read in parts instead of being cut, labels hold no [SEP], and classes are integers. For labels that are always
-one of the user's phrases, batches, and any number of phrases see `grounded_sam2.detectors.local.LocalDetector`.
+too long is read in parts, labels hold no [SEP], and classes are integers. For labels that are always one of the user's
+phrases, batches, and any number of phrases see `grounded_sam2.detectors.local.LocalDetector`.
 """
 
 from __future__ import annotations
