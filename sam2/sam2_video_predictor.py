@@ -298,9 +298,16 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
-    """The same with its four large parts compiled by `torch.compile`: the first frames are slow, the others faster."""
+    """The same with its large parts compiled by `torch.compile`: the first frames are slow, the others faster."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for part in (self.image_encoder, self.memory_attention, self.memory_encoder, self.sam_mask_decoder):
-            part.compile()
+        for name in (
+            "image_encoder.trunk",
+            "image_encoder.neck",
+            "memory_attention",
+            "memory_encoder.mask_downsampler",
+            "memory_encoder.fuser",
+            "sam_mask_decoder",
+        ):
+            self.get_submodule(name).compile()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sam2.keyed import Keyed
-from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, positions
+from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures
+from sam2.modeling.position_encoding import positions
 from sam2.video_views import STATE_VIEWS
 
 History = Literal["recent", "all"]

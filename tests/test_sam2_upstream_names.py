@@ -286,7 +286,7 @@ def test_builders_pass_over_what_they_do_not_know(tmp_path: Path, monkeypatch: p
         warnings.simplefilter("error")
         target = "++model._target_=sam2.sam2_video_predictor.SAM2VideoPredictorVOS"
         predictor = build_sam2_video_predictor(str(config), device="cpu", hydra_overrides_extra=[target])
-    assert type(predictor) is SAM2VideoPredictorVOS and len(compiled) == 4
+    assert type(predictor) is SAM2VideoPredictorVOS and len(compiled) == 6
 
 
 # ---- points for training ----

@@ -19,7 +19,7 @@ from sam2.modeling.layers import MLP
 from sam2.modeling.mask_decoder import MaskDecoder
 from sam2.modeling.memory_attention import build_memory_attention
 from sam2.modeling.memory_encoder import build_memory_compressor, build_memory_encoder
-from sam2.modeling.position_encoding import sine_position_encoding, sine_time_encoding
+from sam2.modeling.position_encoding import positions, sine_position_encoding, sine_time_encoding
 from sam2.modeling.prompt_encoder import PromptEncoder
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -79,11 +79,6 @@ class SamOutput:
     def row(self, i: int) -> SamOutput:
         """Object `i` alone, batch dimension kept."""
         return SamOutput(**{name: tensor[i : i + 1] for name, tensor in vars(self).items()})
-
-
-def positions(level: Tensor) -> Tensor:
-    """Where the cells of maps (B, C, h, w) are, as maps of their shape."""
-    return sine_position_encoding(*level.shape[1:], level.device, level.dtype).expand(len(level), -1, -1, -1)
 
 
 def in_own_precision(method: Method) -> Method:

@@ -35,6 +35,11 @@ def sine_position_encoding(channels: int, height: int, width: int, device: torch
     return torch.cat((rows, columns))[None].to(dtype)
 
 
+def positions(level: Tensor) -> Tensor:
+    """Where the cells of maps (B, C, h, w) are, as maps of their shape."""
+    return sine_position_encoding(*level.shape[1:], level.device, level.dtype).expand(len(level), -1, -1, -1)
+
+
 def sine_time_encoding(times: Tensor, channels: int) -> Tensor:
     """Sine encoding of scalar times: (...,) float → (..., channels) float32, sines first, cosines after."""
     half = channels // 2

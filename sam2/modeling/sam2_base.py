@@ -22,8 +22,8 @@ from sam2.modeling.core import (
     SAM2Core,
     SamOutput,
     non_overlapping,
-    positions,
 )
+from sam2.modeling.position_encoding import positions
 from sam2.video_state import FrameOutput, FrameTime, ObjectState
 
 __all__ = ["NO_OBJ_SCORE", "ImageFeatures", "MaskCandidates", "SAM2Base", "SamOutput", "non_overlapping"]
