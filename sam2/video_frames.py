@@ -99,7 +99,7 @@ class LazyFrames(Sequence[Tensor]):
         source = self.source.name if isinstance(self.source, VideoFile) else self.source
         return _reopened, (source, self.image_size)
 
-    @overload
+    @overload  # type: ignore[override]  # a slice is stacked, as of a tensor
     def __getitem__(self, index: int) -> Tensor: ...
     @overload
     def __getitem__(self, index: slice) -> Tensor: ...

@@ -34,7 +34,7 @@ class StreamFrames(Sequence[Tensor]):
         size = (3, 0, 0) if self.state.newest_frame is None else self.state.newest_frame.shape
         return torch.Size((len(self), *size))
 
-    @overload
+    @overload  # type: ignore[override]  # a slice is stacked, as of a tensor
     def __getitem__(self, index: int) -> Tensor: ...
     @overload
     def __getitem__(self, index: slice) -> Tensor: ...

@@ -169,10 +169,11 @@ class PromptTokenizer:
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """Ids of tokens of the vocabulary; those of [UNK] for others."""
-        unknown = self._tokenizer.token_to_id("[UNK]")
-        ids = [self._tokenizer.token_to_id(token) for token in ([tokens] if isinstance(tokens, str) else tokens)]
-        known = [unknown if token_id is None else token_id for token_id in ids]
-        return known[0] if isinstance(tokens, str) else known
+        vocabulary = self._tokenizer.get_vocab()
+        ids = [
+            vocabulary.get(token, vocabulary["[UNK]"]) for token in ([tokens] if isinstance(tokens, str) else tokens)
+        ]
+        return ids[0] if isinstance(tokens, str) else ids
 
 
 def load_tokenizer(folder: str | Path | None = None) -> PromptTokenizer:

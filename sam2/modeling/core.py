@@ -113,9 +113,9 @@ class SAM2Core(nn.Module):
         self.image_size = config.image_size
         dim, mem_dim = config.d_model, config.mem_dim
 
-        self.image_encoder = given.get("image_encoder") or ImageEncoder(config)
-        self.memory_attention = given.get("memory_attention") or build_memory_attention(config)
-        self.memory_encoder = given.get("memory_encoder") or build_memory_encoder(dim, mem_dim)
+        self.image_encoder: Any = given.get("image_encoder") or ImageEncoder(config)
+        self.memory_attention: Any = given.get("memory_attention") or build_memory_attention(config)
+        self.memory_encoder: Any = given.get("memory_encoder") or build_memory_encoder(dim, mem_dim)
         self.memory_compressor = build_memory_compressor(config)
         self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, self.embedding_size)
         self.sam_mask_decoder = MaskDecoder(config)

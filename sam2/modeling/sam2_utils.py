@@ -62,7 +62,7 @@ def get_activation_fn(activation: str) -> Callable[[Tensor], Tensor]:
     Raises:
         RuntimeError: another name.
     """
-    functions = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "glu": F.glu}
     if activation not in functions:
         raise RuntimeError(f"expected the activation {', '.join(functions)}, got {activation!r}")
     return functions[activation]

@@ -86,7 +86,7 @@ def is_box_near_crop_edge(
 
 def box_xyxy_to_xywh(box_xyxy: Any) -> Any:
     """One box or (N, 4), of the type given."""
-    box = box_xyxy.clone() if isinstance(box_xyxy, Tensor) else np.array(box_xyxy)
+    box: Any = box_xyxy.clone() if isinstance(box_xyxy, Tensor) else np.array(box_xyxy)
     box[..., 2:] -= box[..., :2]
     return box
 

@@ -103,7 +103,7 @@ class CaptionedGroundingDINO(GroundingDINO):
             captions = targets  # type: ignore[assignment]  # by position
         elif captions is None:
             captions = [target["caption"] for target in targets or ()]
-        output = self.find(list(samples), [self.tokenizer.caption_ids(caption) for caption in captions])
+        output = self.find(list(samples), [self.tokenizer.caption_ids(caption) for caption in captions or ()])
         width = max(self.config.max_text_len, output.logits.shape[2])
         logits = output.logits.new_full((*output.logits.shape[:2], width), -torch.inf)
         logits[..., : output.logits.shape[2]] = output.logits

@@ -41,4 +41,4 @@ class MaskDecoder(mask_decoder.MaskDecoder):
         check_wiring("MaskDecoder", fixed, _FIXED)
         settings = {"d_model": transformer_dim, "use_high_res_features_in_sam": use_high_res_features, **arguments}
         super().__init__(config_of_settings(settings, "MaskDecoder", is_upstream=True))
-        self.transformer = transformer
+        self.transformer = transformer  # type: ignore[assignment]  # any that is called as ours is
