@@ -387,12 +387,12 @@ def test_script_written_for_upstream_runs(tmp_path: Path, tiny_detector: Path, p
     shutil.copy(tiny_detector / "tokenizer.json", tmp_path / "bert-base-uncased")
 
     model = load_model(str(tiny_detector), str(checkpoint), device="cpu")
-    image_source, image = load_image(str(photo), model.image_transform)
+    from_folder = load_model(None, tiny_detector, device="cpu")
+    image_source, image = load_image(str(photo), from_folder.image_transform)  # which the file alone does not tell
     boxes, logits, phrases = predict(
         model=model, image=image, caption="dog", box_threshold=0.3, text_threshold=0.3, device="cpu"
     )
     assert annotate(image_source=image_source, boxes=boxes, logits=logits, phrases=phrases).shape == (60, 80, 3)
-    from_folder = load_model(None, tiny_detector, device="cpu")
     torch.testing.assert_close(predict(from_folder, image, "dog", 0.3, 0.3)[0], boxes)
 
 
