@@ -119,7 +119,7 @@ class SAM2AutomaticMaskGenerator:
             if points_per_side is None:
                 raise ValueError("expected points_per_side or point_grids, got neither")
             sides = [int(points_per_side / crop_n_points_downscale_factor**i) for i in range(crop_n_layers + 1)]
-            point_grids = [_point_grid(max(side, 1)) for side in sides]
+            point_grids = [point_grid(max(side, 1)) for side in sides]
         elif points_per_side is not None:
             raise ValueError("expected points_per_side=None with point_grids, got both")
         if len(point_grids) <= crop_n_layers:
@@ -295,24 +295,27 @@ def crop_boxes(height: int, width: int, num_layers: int, overlap_ratio: float) -
     return boxes
 
 
-def ends_at_crop_edge(boxes_xyxy: Tensor, crop_box: Box, height: int, width: int) -> Tensor:
-    """Which boxes end within `CROP_EDGE_MARGIN` of an edge of their crop that is not near the image's edge.
+def ends_at_crop_edge(
+    boxes_xyxy: Tensor, crop_box: Box, height: int, width: int, margin: float = CROP_EDGE_MARGIN
+) -> Tensor:
+    """Which boxes end within `margin` of an edge of their crop that is not near the image's edge.
 
     Args:
         boxes_xyxy: (M, 4) pixels of the image.
         crop_box: of all of them.
         height, width: of the image.
+        margin: pixels.
 
     Returns:
         (M) bool.
     """
     crop_edges, image_edges = (boxes_xyxy.new_tensor(edges) for edges in (crop_box, (0, 0, width, height)))
-    at_crop_edge = (boxes_xyxy - crop_edges).abs() <= CROP_EDGE_MARGIN
-    at_image_edge = (boxes_xyxy - image_edges).abs() <= CROP_EDGE_MARGIN
+    at_crop_edge = (boxes_xyxy - crop_edges).abs() <= margin
+    at_image_edge = (boxes_xyxy - image_edges).abs() <= margin
     return (at_crop_edge & ~at_image_edge).any(dim=1)
 
 
-def _point_grid(points_per_side: int) -> np.ndarray:
+def point_grid(points_per_side: int) -> np.ndarray:
     """Centres of the cells of a square grid, row by row: (points_per_side**2, 2) x, y in [0, 1]."""
     half_cell = 1 / (2 * points_per_side)
     centres = np.linspace(half_cell, 1 - half_cell, points_per_side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,8 @@ import torch
 from sam2.config import SAM2Config, apply_overrides, load_config
 from sam2.memory_policy import MemoryPolicy
 from sam2.modeling.sam2_base import SAM2Base
-from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.sam2_camera_predictor import SAM2CameraPredictor
+from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 from sam2.weights import config_for, find_weights, load_into
 
 Model = TypeVar("Model", bound=SAM2Base)
@@ -34,6 +36,8 @@ _VIDEO_POSTPROCESSING = (
     "++model.binarize_mask_from_pts_for_mem_enc=true",
     "++model.fill_hole_area=8",
 )
+# what upstream's configurations name for a compiled predictor
+_VOS = "sam2.sam2_video_predictor.SAM2VideoPredictorVOS"
 
 
 def build_sam2(
@@ -44,6 +48,7 @@ def build_sam2(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     dtype: torch.dtype = torch.float32,
+    **ignored: object,
 ) -> SAM2Base:
     """Build a model for images (see `SAM2ImagePredictor`).
 
@@ -56,11 +61,13 @@ def build_sam2(
         hydra_overrides_extra: assignments such as `"++model.fill_hole_area=0"`.
         apply_postprocessing: replace unstable single masks by the best of three.
         dtype: precision of weights and computation.
+        ignored: other arguments change nothing, as upstream, but are warned of.
 
     Raises:
         FileNotFoundError: no such config or checkpoint.
         ValueError: neither config nor checkpoint given, an unknown setting, or weights that do not fit.
     """
+    _warn_of(ignored)
     overrides = [*(_IMAGE_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
     return _build(SAM2Base, config_file, ckpt_path, device, mode, overrides, dtype)
 
@@ -75,6 +82,7 @@ def build_sam2_video_predictor(
     vos_optimized: bool = False,
     dtype: torch.dtype = torch.float32,
     memory_policy: Callable[[SAM2Config], MemoryPolicy] | None = None,
+    **ignored: object,
 ) -> SAM2VideoPredictor:
     """Build a model for videos; the other arguments, and errors, as in `build_sam2`.
 
@@ -83,14 +91,30 @@ def build_sam2_video_predictor(
             `torch.compile`: the first frames are slow, the others faster.
         memory_policy: a subclass of `MemoryPolicy`, or whatever makes one of the model's configuration; None is SAM 2.
     """
+    _warn_of(ignored)
     overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
-    predictor = _build(SAM2VideoPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
+    is_compiled = vos_optimized or any(override.endswith("_target_=" + _VOS) for override in overrides)
+    model_class = SAM2VideoPredictorVOS if is_compiled else SAM2VideoPredictor
+    predictor = _build(model_class, config_file, ckpt_path, device, mode, overrides, dtype)
     if memory_policy is not None:
         predictor.memory_policy = memory_policy(predictor.config)
-    if vos_optimized:
-        for part in ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder"):
-            getattr(predictor, part).compile()
     return predictor
+
+
+def build_sam2_camera_predictor(
+    config_file: str | Path | None = None,
+    ckpt_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    dtype: torch.dtype = torch.float32,
+    **ignored: object,
+) -> SAM2CameraPredictor:
+    """Build the predictor that forks for cameras have, see `SAM2CameraPredictor`; arguments as in `build_sam2`."""
+    _warn_of(ignored)
+    overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
+    return _build(SAM2CameraPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
 
 
 def build_sam2_hf(model_id: str, **kwargs: object) -> SAM2Base:
@@ -101,6 +125,11 @@ def build_sam2_hf(model_id: str, **kwargs: object) -> SAM2Base:
 def build_sam2_video_predictor_hf(model_id: str, **kwargs: object) -> SAM2VideoPredictor:
     """`build_sam2_video_predictor` with a checkpoint of the Hugging Face hub or a local folder."""
     return build_sam2_video_predictor(*_files_of(model_id), **kwargs)  # type: ignore[arg-type]
+
+
+def _warn_of(ignored: dict[str, object]) -> None:
+    if ignored:
+        warnings.warn(f"these arguments of a SAM 2 builder change nothing: {', '.join(ignored)}", stacklevel=3)
 
 
 def _files_of(model_id: str) -> tuple[str | None, str]:

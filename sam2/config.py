@@ -108,8 +108,38 @@ _UPSTREAM_FIELDS = {
 }
 _UPSTREAM_PREFIXES = ("image_encoder.trunk.", "sam_mask_decoder_extra_args.", "")
 
+# What the official files leave out has the value that upstream's constructors give it, where that is not ours.
+_UPSTREAM_DEFAULTS: dict[str, Any] = {
+    "image_size": 512,
+    "stages": (2, 3, 16, 3),
+    "global_att_blocks": (12, 16, 20),
+    "window_pos_embed_bkg_spatial_size": (14, 14),
+    "scalp": 0,
+    "fpn_top_down_levels": (0, 1, 2, 3),
+    "use_high_res_features_in_sam": False,
+    "pred_obj_scores": False,
+    "pred_obj_scores_mlp": False,
+    "use_obj_ptrs_in_encoder": False,
+    "use_mlp_for_obj_ptr_proj": False,
+    "proj_tpos_enc_in_obj_ptrs": False,
+    "no_obj_embed_spatial": False,
+    "sigmoid_scale_for_mem_enc": 1.0,
+    "sigmoid_bias_for_mem_enc": 0.0,
+    "directly_add_no_mem_embed": False,
+    "use_mask_input_as_output_without_sam": False,
+    "multimask_output_in_sam": False,
+    "multimask_output_for_tracking": False,
+    "multimask_min_pt_num": 1,
+    "use_multimask_token_for_obj_ptr": False,
+    "iou_prediction_use_sigmoid": False,
+    "fixed_no_obj_ptr": False,
+    "only_obj_ptrs_in_the_past_for_eval": False,
+    "use_signed_tpos_enc_to_obj_ptrs": False,
+}
+
 # Arguments of the official files that no official file varies, or that follow from the fields above.
 _UPSTREAM_FIXED: dict[str, Any] = {
+    "backbone_stride": 16,
     "image_encoder.trunk.drop_path_rate": 0.0,
     "image_encoder.neck.fpn_interp_model": "nearest",
     "image_encoder.neck.fuse_type": "sum",
@@ -154,15 +184,17 @@ def find_config(name_or_path: str | Path) -> Path:
     """Path of a configuration file, from a short name, an upstream spelling or a path.
 
     Args:
-        name_or_path: `"sam2.1-large"`, `"configs/sam2.1/sam2.1_hiera_l.yaml"`, `"sam2_hiera_l.yaml"`, or any file.
+        name_or_path: `"sam2.1-large"`, `"configs/sam2.1/sam2.1_hiera_l.yaml"`, `"sam2_hiera_l.yaml"`, both also without
+            the ending or with a slash in front, or any file.
 
     Raises:
         FileNotFoundError: no such file, with the names that exist.
     """
     name = str(name_or_path)
-    candidates = [Path(name), CONFIG_ROOT / CONFIG_FILES.get(name, name)]
-    bare_name = name.removesuffix(".yaml")
-    candidates += [CONFIG_ROOT / file for file in CONFIG_FILES.values() if Path(file).stem == bare_name]
+    # hydra takes names without an ending, or with a slash in front
+    relative = CONFIG_FILES.get(name, f"{name.lstrip('/').removesuffix('.yaml')}.yaml")
+    candidates = [Path(name), CONFIG_ROOT / relative]
+    candidates += [CONFIG_ROOT / file for file in CONFIG_FILES.values() if Path(file).name == relative]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -173,8 +205,9 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SAM2
     """Read a configuration and apply overrides.
 
     Args:
-        name_or_path: see `find_config`. The file holds either our flat fields or upstream's tree under `model:`.
-        overrides: hydra-style assignments, `"++model.fill_hole_area=8"` or `"fill_hole_area=8"`.
+        name_or_path: see `find_config`. The file holds, under `model:` or not, our flat fields or upstream's tree.
+        overrides: hydra-style assignments, `"++model.fill_hole_area=8"` or `"fill_hole_area=8"`, and
+            `"~model.fill_hole_area"`, after which a setting has the value that upstream's constructors give it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -185,21 +218,42 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SAM2
         tree = yaml.safe_load(file)
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path} is not a SAM 2 config: expected a mapping, found {type(tree).__name__}")
-    values: dict[str, Any] = {}
-    entries = _flatten(tree["model"]) if "model" in tree else tree.items()
-    for key, value in entries:
-        values.update(_field_of(key, value, str(path)))
-    return apply_overrides(replace(SAM2Config(), **values), overrides)
+    settings = tree.get("model", tree)
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{path} is not a SAM 2 config: expected settings under 'model', found {settings!r}")
+    return apply_overrides(config_of_settings(settings, str(path), "image_encoder" in settings), overrides)
+
+
+def config_of_settings(settings: Mapping[str, Any], source: str, is_upstream: bool) -> SAM2Config:
+    """The configuration that settings, flat or in upstream's tree, describe.
+
+    Args:
+        settings: see `load_config`.
+        source: what errors call them.
+        is_upstream: what is left out has the value that upstream's constructors give it, not that of `SAM2Config`.
+
+    Raises:
+        ValueError: see `load_config`.
+    """
+    values = dict(_UPSTREAM_DEFAULTS) if is_upstream else {}
+    for key, value in _flatten(settings):
+        values.update(_field_of(key, value, source))
+    return replace(SAM2Config(), **values)
 
 
 def apply_overrides(config: SAM2Config, overrides: Sequence[str]) -> SAM2Config:
     """`config` with hydra-style assignments applied; see `load_config`."""
     values: dict[str, Any] = {}
     for override in overrides:
-        key, separator, text = override.lstrip("+").partition("=")
-        if not separator:
-            raise ValueError(f"override {override!r} is not of the form key=value")
-        values.update(_field_of(key.removeprefix("model."), yaml.safe_load(text), f"override {override!r}"))
+        key, separator, text = override.lstrip("+~").partition("=")
+        key, source = key.removeprefix("model."), f"override {override!r}"
+        if override.startswith("~"):
+            if (name := _field_name(key)) is not None:
+                values[name] = _UPSTREAM_DEFAULTS.get(name, getattr(SAM2Config(), name))
+        elif not separator:
+            raise ValueError(f"{source} is not of the form key=value")
+        else:
+            values.update(_field_of(key, yaml.safe_load(text), source))
     return replace(config, **values)
 
 
@@ -211,13 +265,19 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def _field_name(key: str) -> str | None:
+    """The field a key of ours or of upstream's tree sets, or None."""
+    names = [_UPSTREAM_FIELDS.get(key, "")] + [key.removeprefix(prefix) for prefix in _UPSTREAM_PREFIXES]
+    known = {field.name for field in fields(SAM2Config)}
+    return next((name for name in names if name in known), None)
+
+
 def _field_of(key: str, value: Any, source: str) -> dict[str, Any]:
     """The field a key sets, as a dictionary of at most one entry."""
-    known = {field.name: field.type for field in fields(SAM2Config)}
-    names = [_UPSTREAM_FIELDS.get(key, "")] + [key.removeprefix(prefix) for prefix in _UPSTREAM_PREFIXES]
-    for name in names:
-        if name in known:
-            return {name: tuple(value) if isinstance(value, list) else value}
+    name = _field_name(key)
+    if name is not None:
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)  # hydra's lists are none of Python's
+        return {name: tuple(value) if is_list else value}
     if key in _UPSTREAM_FIXED:
         if value != _UPSTREAM_FIXED[key]:
             raise ValueError(f"{source}: {key}={value!r} is not supported, only {_UPSTREAM_FIXED[key]!r}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sam2.config import SAM2Config
-from sam2.modeling.sam2_base import MaskCandidates, SamOutput
+from sam2.modeling.core import MaskCandidates, SamOutput
 from sam2.video_state import FrameOutput, FrameTime, ObjectState
 
 

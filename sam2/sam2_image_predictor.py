@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from sam2.modeling.sam2_base import ImageFeatures, SAM2Base
+from sam2.image_compat import UpstreamAttributes
+from sam2.modeling.core import ImageFeatures, in_own_precision
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.prompt_checks import check_labels, finite_tensor
 from sam2.transforms import SAM2Transforms, as_rgb_array
 
 LOW_RES_LIMIT = 32.0  # low-resolution logits come back within plus or minus this
@@ -46,7 +49,7 @@ class _Prompts:
         return _Prompts(**{name: None if part is None else part[start:stop] for name, part in parts.items()})
 
 
-class SAM2ImagePredictor:
+class SAM2ImagePredictor(UpstreamAttributes):
     """Encodes an image once, then answers any number of prompts on it.
 
         predictor = SAM2ImagePredictor(build_sam2("sam2.1-large", "checkpoints/sam2.1_hiera_large.pt"))
@@ -110,7 +113,7 @@ class SAM2ImagePredictor:
     @property
     def mask_input_size(self) -> int:
         """Side of the low-resolution logits, and of a `mask_input`, in cells (256 for inputs of 1024x1024)."""
-        return self.model.sam_prompt_encoder.mask_input_size
+        return self.model.sam_prompt_encoder.mask_input_size[0]
 
     @property
     def transforms(self) -> SAM2Transforms:
@@ -119,7 +122,7 @@ class SAM2ImagePredictor:
 
     def reset_predictor(self) -> None:
         """Forget the image or images."""
-        self._features: ImageFeatures | None = None
+        self._features = None
         self._orig_hw: list[tuple[int, int]] = []
         self._is_batch = False
 
@@ -271,36 +274,29 @@ class SAM2ImagePredictor:
         if (point_coords is None) != (point_labels is None):
             raise ValueError("point_coords and point_labels must be given together")
         if point_coords is not None:
-            coords = self._as_tensor(point_coords, "point_coords")
+            coords = finite_tensor(point_coords, "point_coords", self.device)
             labels = torch.as_tensor(point_labels, dtype=torch.int32, device=self.device)
             if coords.ndim not in (2, 3) or coords.shape[-1] != 2 or labels.shape != coords.shape[:-1]:
                 raise ValueError(
                     "expected point_coords (P, 2) with point_labels (P), or (N, P, 2) with (N, P), "
                     f"got {tuple(coords.shape)} with {tuple(labels.shape)}"
                 )
-            if ((labels < -1) | (labels > max(BOX_CORNER_LABELS))).any():
-                raise ValueError(f"expected point_labels of 1, 0 or -1, got {labels.unique().tolist()}")
+            check_labels(labels, "point_labels")
             coords = self._transforms.transform_coords(coords, normalize_coords, orig_hw)
             coords, labels = (coords, labels) if coords.ndim == 3 else (coords[None], labels[None])
         if box is not None:
-            boxes = self._as_tensor(box, "box")
+            boxes = finite_tensor(box, "box", self.device)
             if boxes.numel() > 0 and boxes.shape[-1:] != (4,):
                 raise ValueError(f"expected boxes xyxy of shape (4) or (N, 4), got {tuple(boxes.shape)}")
             boxes = self._transforms.transform_boxes(boxes, normalize_coords, orig_hw)
         if mask_input is not None:
-            mask_logits = self._as_tensor(mask_input, "mask_input")
+            mask_logits = finite_tensor(mask_input, "mask_input", self.device)
             side = self.mask_input_size
             if mask_logits.ndim not in (3, 4) or mask_logits.shape[-3:] != (1, side, side):
                 expected = f"(1, {side}, {side}) or (N, 1, {side}, {side})"
                 raise ValueError(f"expected mask_input of shape {expected}, got {tuple(mask_logits.shape)}")
             mask_logits = mask_logits if mask_logits.ndim == 4 else mask_logits[None]
         return _Prompts(coords, labels, boxes, self._one_for_all(mask_logits, coords, boxes))
-
-    def _as_tensor(self, values: ArrayLike, name: str) -> Tensor:
-        tensor = torch.as_tensor(values, dtype=torch.float32, device=self.device)
-        if not tensor.isfinite().all():
-            raise ValueError(f"expected finite numbers in {name}, got NaN or infinity")
-        return tensor
 
     @staticmethod
     def _one_for_all(mask_logits: Tensor | None, coords: Tensor | None, boxes: Tensor | None) -> Tensor | None:
@@ -378,6 +374,7 @@ class SAM2ImagePredictor:
         return masks, ious, logits.clamp(-LOW_RES_LIMIT, LOW_RES_LIMIT)
 
     @torch.no_grad()
+    @in_own_precision
     def decode(
         self,
         point_coords: Tensor | None = None,
@@ -416,17 +413,9 @@ class SAM2ImagePredictor:
             if points is not None:
                 corners, labels = torch.cat((corners, points[0]), dim=1), torch.cat((labels, points[1]), dim=1)
             points = corners, labels
-        if points is not None:
-            num_objects = len(points[0])
-        else:
-            num_objects = 1 if mask_input is None else len(mask_input)
-        sparse, dense = self.model.sam_prompt_encoder(points, mask_input, num_objects)
+        sparse, dense = self.model.sam_prompt_encoder(points, None, mask_input)
+        image_pe = self.model.sam_prompt_encoder.get_dense_pe()
         decoded = self.model.sam_mask_decoder(
-            features.vision,
-            self.model.sam_prompt_encoder.get_dense_pe(),
-            sparse,
-            dense,
-            features.high_res,
-            multimask_output,
+            features.vision, image_pe, sparse, dense, multimask_output, high_res_features=features.high_res
         )
         return decoded.mask_logits.float(), decoded.ious.float()

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2.video_compat import ForkMethods
 from sam2.video_frames import LazyFrames, RGBFrames, open_rgb_frames, to_model_input
 from sam2.video_identity import IdentityHooks
 from sam2.video_state import History, InferenceState, state_from_dict
 
 
-class SAM2VideoPredictor(IdentityHooks):
+class SAM2VideoPredictor(ForkMethods, IdentityHooks):
     """The public methods of facebookresearch/sam2 (release of 2024-12), and streams.
 
     All objects of a frame go through memory attention, mask decoder and memory encoder together; none reads
@@ -39,7 +40,7 @@ class SAM2VideoPredictor(IdentityHooks):
 
     def init_state(
         self,
-        video_path: str | Path | RGBFrames,
+        video_path: str | Path | RGBFrames | None = None,
         offload_video_to_cpu: bool = False,
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = False,
@@ -49,7 +50,8 @@ class SAM2VideoPredictor(IdentityHooks):
         """Open a video.
 
         Args:
-            video_path: a video file, a folder of images, or a sequence of RGB uint8 (H, W, 3) arrays.
+            video_path: a video file, a folder of images, or a sequence of RGB uint8 (H, W, 3) arrays; None opens a
+                stream, see `init_stream`.
             offload_video_to_cpu: accepted for compatibility; frames are decoded when needed and never all kept.
             offload_state_to_cpu: keep masks and spatial memories in main memory instead of the GPU's.
             async_loading_frames: accepted for compatibility; the next frames are always prepared in the background.
@@ -63,10 +65,12 @@ class SAM2VideoPredictor(IdentityHooks):
             FileNotFoundError: no such file or folder.
             ValueError: no frames in it.
         """
+        if video_path is None:
+            return self.init_stream(None, offload_state_to_cpu, corrections_stick)
         images = LazyFrames(open_rgb_frames(video_path), self.image_size)
         storage = torch.device("cpu") if offload_state_to_cpu else self.device
         size = (images.height, images.width)
-        return InferenceState(images, len(images), *size, storage, history, corrections_stick)
+        return InferenceState(images, len(images), *size, storage, history, corrections_stick, device=self.device)
 
     def init_stream(
         self, num_frames: int | None = None, offload_state_to_cpu: bool = False, corrections_stick: bool = False
@@ -79,7 +83,7 @@ class SAM2VideoPredictor(IdentityHooks):
             offload_state_to_cpu, corrections_stick: see `init_state`.
         """
         storage = torch.device("cpu") if offload_state_to_cpu else self.device
-        return InferenceState(None, num_frames, 0, 0, storage, "recent", corrections_stick)
+        return InferenceState(None, num_frames, 0, 0, storage, "recent", corrections_stick, device=self.device)
 
     @torch.inference_mode()
     def append_frame(self, inference_state: InferenceState, image: np.ndarray) -> int:
@@ -271,6 +275,7 @@ class SAM2VideoPredictor(IdentityHooks):
 
         Raises:
             RuntimeError: nothing to track, or the state is a stream's.
+            ValueError: `start_frame_idx` is outside the video, or `max_frame_num_to_track` negative.
         """
         state = inference_state
         if state.num_frames is None or state.is_stream:
@@ -278,7 +283,10 @@ class SAM2VideoPredictor(IdentityHooks):
         self.propagate_in_video_preflight(state)
         if start_frame_idx is None:
             start_frame_idx = min(frame_idx for obj in state.objects.values() for frame_idx in obj.cond)
+        self._check_frame(state, start_frame_idx)
         count = state.num_frames if max_frame_num_to_track is None else max_frame_num_to_track
+        if count < 0:
+            raise ValueError(f"expected max_frame_num_to_track of at least 0, got {count}")
         if reverse:
             stop = max(start_frame_idx - count, 0) - 1 if start_frame_idx > 0 else 0
             order = range(start_frame_idx, stop, -1)
@@ -287,3 +295,19 @@ class SAM2VideoPredictor(IdentityHooks):
         for frame_idx in order:
             self._encode_pending(state)  # prompts given between two frames
             yield frame_idx, state.obj_ids, self._step(state, frame_idx, reverse)
+
+
+class SAM2VideoPredictorVOS(SAM2VideoPredictor):
+    """The same with its large parts compiled by `torch.compile`: the first frames are slow, the others faster."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in (
+            "image_encoder.trunk",
+            "image_encoder.neck",
+            "memory_attention",
+            "memory_encoder.mask_downsampler",
+            "memory_encoder.fuser",
+            "sam_mask_decoder",
+        ):
+            self.get_submodule(name).compile()

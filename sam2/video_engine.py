@@ -4,15 +4,16 @@ memory."""
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2.config import SAM2Config
 from sam2.mask_ops import fill_holes
 from sam2.memory_policy import MemoryPolicy, pointer_span
-from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures, SAM2Base, SamOutput, non_overlapping
+from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, SamOutput, non_overlapping
+from sam2.modeling.sam2_base import SAM2Base
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
@@ -29,9 +30,13 @@ class VideoEngine(SAM2Base):
         memory_policy: what objects remember; it may be replaced while nothing is tracked.
     """
 
-    def __init__(self, config: SAM2Config) -> None:
-        super().__init__(config)
-        self.memory_policy = MemoryPolicy(config)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.memory_policy = MemoryPolicy(self.config)
+
+    def change_settings(self, **changes: Any) -> None:
+        super().change_settings(**changes)
+        self.memory_policy.config = self.config
 
     @property
     def max_batch(self) -> int:
@@ -133,12 +138,13 @@ class VideoEngine(SAM2Base):
         if not readable[0][0]:
             return self.add_no_memory(vision).expand(len(readable), -1, -1, -1)
         device = self.device
-        spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+        with torch.autocast(device.type, enabled=False):  # autocast to one half precision does not take another
+            spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+            if readable[0][1]:
+                pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
+            else:
+                pointers = torch.zeros(len(readable), 0, self.config.d_model, device=device, dtype=self.dtype)
         places = torch.tensor([[place for place, _ in memories] for memories, _ in readable], device=device)
-        if readable[0][1]:
-            pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
-        else:
-            pointers = torch.zeros(len(readable), 0, self.config.d_model, device=device, dtype=self.dtype)
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)

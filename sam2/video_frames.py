@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sam2.frames import open_path
+from sam2.frames import VideoFile, open_path
 from sam2.transforms import PIXEL_MEAN, PIXEL_STD
 
 
@@ -81,7 +81,35 @@ class LazyFrames(Sequence[Tensor]):
             self.prepared[index] = self.worker.submit(self._prepare, index)
         return self.prepared[index]
 
-    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+    @property
+    def shape(self) -> torch.Size:
+        """(frames, 3, S, S), as of the tensor that facebookresearch/sam2 has in its place."""
+        return torch.Size((len(self), 3, self.image_size, self.image_size))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a decoder cannot be pickled; its file is opened again
+        source = self.source.name if isinstance(self.source, VideoFile) else self.source
+        return _reopened, (source, self.image_size)
+
+    @overload  # type: ignore[override]  # a slice is stacked, as of a tensor
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Tensor: ...
+    def __getitem__(self, index: int | slice) -> Tensor:
+        wanted = range(len(self))[index]
+        if isinstance(wanted, range):
+            return torch.stack([self._frame(i) for i in wanted])
+        return self._frame(wanted)
+
+    def _frame(self, index: int) -> Tensor:
         direction = 1 if index >= self.last_index else -1
         self.last_index = index
         wanted = [index + direction * i for i in range(self.ahead + 1)]
@@ -96,3 +124,7 @@ class LazyFrames(Sequence[Tensor]):
                 f"frame {index} is {size[1]}x{size[0]} pixels, the frames before it {self.width}x{self.height}"
             )
         return frame
+
+
+def _reopened(source: Any, image_size: int) -> LazyFrames:
+    return LazyFrames(open_rgb_frames(source), image_size)

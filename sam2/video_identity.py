@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sam2.prompt_checks import finite_tensor
 from sam2.video_engine import MAX_BATCH
 from sam2.video_prompts import VideoPrompts
 from sam2.video_state import InferenceState
@@ -36,10 +37,16 @@ class IdentityHooks(VideoPrompts):
 
         Returns:
             (N, 1, H, W) float32 mask logits, (N,) predicted mask qualities (0 to 1) and (N, C) object pointers.
+
+        Raises:
+            ValueError: boxes of a wrong shape or not finite, or a frame outside the video.
         """
         state = inference_state
         self._check_frame(state, frame_idx)
-        corners = torch.as_tensor(boxes, dtype=torch.float32, device=self.device).reshape(-1, 2, 2)
+        corners = finite_tensor(boxes, "boxes", self.device)
+        if corners.numel() > 0 and corners.shape[-1:] != (4,):
+            raise ValueError(f"expected boxes xyxy of shape (N, 4), got {tuple(corners.shape)}")
+        corners = corners.reshape(-1, 2, 2)
         coords = corners / corners.new_tensor([state.video_width, state.video_height]) * self.image_size
         kinds = torch.tensor([[2, 3]], dtype=torch.int32, device=self.device).expand(len(coords), -1)
         features = self._features(state, frame_idx)

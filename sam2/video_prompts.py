@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.mask_ops import fill_holes
-from sam2.modeling.sam2_base import ImageFeatures, SamOutput
+from sam2.modeling.core import ImageFeatures, SamOutput
+from sam2.prompt_checks import check_labels, finite_tensor
 from sam2.video_engine import VideoEngine
 from sam2.video_state import FrameTime, InferenceState, ObjectState
 
@@ -45,8 +46,8 @@ class VideoPrompts(VideoEngine):
             frame_idx, object ids, and (N, 1, H, W) float32 logits of all objects on this frame.
 
         Raises:
-            ValueError: points without labels or the reverse, neither points nor box, wrong shapes, a box added
-                to old points, or a frame outside the video.
+            ValueError: points without labels or the reverse, neither points nor box, wrong shapes or labels, numbers
+                that are not finite, a box added to old points, or a frame outside the video.
         """
         state = inference_state
         self._check_frame(state, frame_idx)
@@ -56,12 +57,9 @@ class VideoPrompts(VideoEngine):
             raise ValueError("give points with labels, a box, or both")
         if box is not None and not clear_old_points:
             raise ValueError("a box comes before any point: use clear_old_points=True, and give the points again")
-        coords = torch.as_tensor([] if points is None else points, dtype=torch.float32).reshape(1, -1, 2)
-        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.int32).reshape(1, -1)
-        if coords.shape[1] != kinds.shape[1]:
-            raise ValueError(f"{coords.shape[1]} points but {kinds.shape[1]} labels")
+        coords, kinds = self._point_prompts(points, labels)
         if box is not None:
-            corners = torch.as_tensor(box, dtype=torch.float32)
+            corners = finite_tensor(box, "box", torch.device("cpu"))
             if corners.numel() != 4:
                 raise ValueError(f"a box has 4 numbers (xyxy), got shape {tuple(corners.shape)}")
             coords = torch.cat((corners.reshape(1, 2, 2).to(coords.device), coords), dim=1)
@@ -95,7 +93,12 @@ class VideoPrompts(VideoEngine):
     def add_new_mask(
         self, inference_state: InferenceState, frame_idx: int, obj_id: int, mask: np.ndarray | Tensor
     ) -> tuple[int, list[int], Tensor]:
-        """Give an object's mask (H, W) on one frame; returns and errors as in `add_new_points_or_box`."""
+        """Give an object's mask (H, W) on one frame; returns and errors as in `add_new_points_or_box`.
+
+        Args:
+            mask: bool or integers, what is not zero being the object; or floats: probabilities, all within [0, 1], are
+                the object above 0.5, logits above 0.
+        """
         state = inference_state
         self._check_frame(state, frame_idx)
         prompt = self._mask_prompt(mask)
@@ -157,11 +160,38 @@ class VideoPrompts(VideoEngine):
             prompted.reverse = None
             obj.non_cond[frame_idx] = prompted
 
+    @staticmethod
+    def _point_prompts(
+        points: np.ndarray | Tensor | Sequence[Sequence[float]] | None,
+        labels: np.ndarray | Tensor | Sequence[int] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Points (1, P, 2) and labels (1, P) on the CPU, P = 0 for None."""
+        if points is None or labels is None:
+            return torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.int32)
+        coords = finite_tensor(points, "points", torch.device("cpu"))
+        kinds = torch.as_tensor(labels, dtype=torch.int32, device="cpu")
+        if coords.numel() == 0 and kinds.numel() == 0:
+            return torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.int32)
+        # one batch dimension, and the label of a single point without any, are as upstream takes them
+        coords = coords[None] if coords.ndim == 1 else coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
+        kinds = kinds.reshape(-1) if kinds.ndim == 0 or (kinds.ndim == 2 and len(kinds) == 1) else kinds
+        if coords.ndim != 2 or coords.shape[-1] != 2 or kinds.shape != coords.shape[:-1]:
+            raise ValueError(
+                f"expected points (P, 2) with labels (P), got {tuple(coords.shape)} with {tuple(kinds.shape)}"
+            )
+        check_labels(kinds, "labels")
+        return coords[None], kinds[None]
+
     def _mask_prompt(self, mask: np.ndarray | Tensor) -> Tensor:
         """A mask (H, W) as the model takes it: (1, 1, image_size, image_size) float32 of zeros and ones."""
         prompt = torch.as_tensor(mask)
         if prompt.ndim != 2:
             raise ValueError(f"a mask prompt has shape (H, W), got {tuple(prompt.shape)}")
+        if prompt.is_floating_point():
+            if prompt.isnan().any():
+                raise ValueError("expected numbers in a mask prompt, got NaN")
+            is_probability = prompt.numel() > 0 and prompt.min() >= 0 and prompt.max() <= 1
+            prompt = prompt > (0.5 if is_probability else 0.0)
         prompt = (prompt != 0).float()[None, None].to(self.device)
         if prompt.shape[-2:] != (self.image_size, self.image_size):
             prompt = F.interpolate(prompt, size=(self.image_size,) * 2, mode="bilinear", antialias=True)

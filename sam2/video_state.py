@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sam2.modeling.sam2_base import NO_OBJ_SCORE, ImageFeatures
+from sam2.keyed import Keyed
+from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures
+from sam2.modeling.position_encoding import positions
+from sam2.video_views import STATE_VIEWS
 
 History = Literal["recent", "all"]
 
@@ -32,8 +36,11 @@ class FrameTime:
 
 
 @dataclass
-class FrameOutput:
-    """One object on one frame."""
+class FrameOutput(Keyed):
+    """One object on one frame; also the dictionary that facebookresearch/sam2 has in its place.
+
+    What other programs write under keys of their own lies in `policy_state`.
+    """
 
     low_res_masks: Tensor  # (1, 1, 4h, 4w) float32 logits
     obj_ptr: Tensor  # (1, C)
@@ -42,6 +49,20 @@ class FrameOutput:
     maskmem: Tensor | None = None  # (1, mem_dim, h, w) bfloat16; None until encoded, if never, or once out of reach
     reverse: bool | None = None  # direction in which tracking passed over the frame; None before it did
     policy_state: dict[str, Any] = field(default_factory=dict)  # a memory policy's own: tensors and plain values
+
+    keys_of_attributes: ClassVar[Mapping[str, str]] = {
+        "maskmem_features": "maskmem",
+        "pred_masks": "low_res_masks",
+        "obj_ptr": "obj_ptr",
+        "object_score_logits": "object_score_logits",
+    }
+    keys_computed: ClassVar[Mapping[str, Any]] = {
+        "maskmem_pos_enc": lambda self: None if self.maskmem is None else [positions(self.maskmem)],
+    }
+
+    @property
+    def extra(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.policy_state
 
     def to(self, device: torch.device, storage_device: torch.device) -> FrameOutput:
         """The same output where a predictor on `device` looks for it; masks and memory on `storage_device`."""
@@ -160,11 +181,11 @@ class ObjectState:
 
 
 @dataclass
-class InferenceState:
+class InferenceState(Keyed):
     """One video, or one stream, and the objects followed in it.
 
-    The keys that scripts written for facebookresearch/sam2 read (`inference_state["obj_ids"]`, `"num_frames"`,
-    `"video_height"`, `"video_width"`, `"images"`) work as well.
+    Also the dictionary that facebookresearch/sam2 has in its place, with the keys of its present and its first release;
+    `video_views` says what they hold. `deepcopy` and `pickle` work; a copy shares the frames, a pickle reopens them.
     """
 
     images: Sequence[Tensor] | None  # None: a stream, of which only the newest frame exists
@@ -178,6 +199,30 @@ class InferenceState:
     newest_frame: Tensor | None = None  # (3, S, S), streams only
     newest_frame_idx: int = -1
     features: tuple[int, ImageFeatures] | None = None  # of the frame last looked at
+    device: torch.device | None = None  # of the predictor
+    extra: dict[str, Any] = field(default_factory=dict)  # what other programs put beside it
+
+    keys_of_attributes: ClassVar[Mapping[str, str]] = {
+        "video_height": "video_height",
+        "video_width": "video_width",
+        "storage_device": "storage_device",
+        "device": "device",
+    }
+    keys_computed: ClassVar[Mapping[str, Any]] = STATE_VIEWS
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key not in ("images", "num_frames"):
+            super().__setitem__(key, value)
+        elif not self.is_stream:  # a stream knows its frames itself
+            setattr(self, key, value)
+            self.features = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InferenceState:
+        copied = InferenceState.__new__(InferenceState)
+        with torch.inference_mode():  # the tensors in it were made there
+            for name, value in vars(self).items():
+                setattr(copied, name, value if name == "images" else deepcopy(value, memo))
+        return copied
 
     def stream_to_dict(self) -> dict[str, Any]:
         """What the steps after the newest frame read, as tensors and plain values; the inverse of `state_from_dict`.
@@ -209,11 +254,6 @@ class InferenceState:
     def is_stream(self) -> bool:
         return self.images is None
 
-    def __getitem__(self, key: str) -> Any:
-        if key in ("images", "num_frames", "video_height", "video_width", "obj_ids", "storage_device"):
-            return getattr(self, key)
-        raise KeyError(key)
-
 
 def state_from_dict(
     saved: dict[str, Any],
@@ -239,6 +279,7 @@ def state_from_dict(
         storage_device,
         saved.get("history", "recent"),  # absent from streams saved before these two were
         saved.get("corrections_stick", False),
+        device=device,
     )
     state.newest_frame_idx = saved["newest_frame_idx"]
     for obj_id, obj in saved["objects"].items():

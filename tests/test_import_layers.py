@@ -14,12 +14,13 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIBRARY = "grounded_sam2"
-MODEL_PACKAGES = ("sam2", "grounding_dino")
+MODEL_PACKAGES = ("sam2", "grounding_dino", "groundingdino")
 # what the packages may not import, of what lies in this repository
 FORBIDDEN = {
     LIBRARY: {"training", "benchmarks", "tests"},
     "sam2": {LIBRARY, "grounding_dino", "training", "benchmarks", "tests"},
-    "grounding_dino": {LIBRARY, "sam2", "training", "benchmarks", "tests"},
+    "grounding_dino": {LIBRARY, "sam2", "groundingdino", "training", "benchmarks", "tests"},
+    "groundingdino": {LIBRARY, "sam2", "training", "benchmarks", "tests"},
 }
 WITHOUT_TORCH = [
     "prompts", "images", "render", "flags", "files", "owned", "masks", "script", "video", "export", "export.formats",

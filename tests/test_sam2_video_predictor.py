@@ -368,7 +368,10 @@ def test_non_overlapping_keeps_the_highest() -> None:
     [
         ({}, "points with labels, a box"),
         ({"points": [[1, 2]]}, "together"),
-        ({"points": [[1, 2]], "labels": [1, 0]}, "1 points but 2 labels"),
+        (
+            {"points": [[1, 2]], "labels": [1, 0]},
+            r"expected points \(P, 2\) with labels \(P\), got \(1, 2\) with \(2,\)",
+        ),
         ({"box": [1, 2, 3]}, "4 numbers"),
         ({"box": [1, 2, 3, 4], "clear_old_points": False}, "before any point"),
         ({"box": [1, 2, 3, 4], "frame_idx": 24}, "outside the video's 24 frames"),

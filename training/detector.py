@@ -459,6 +459,8 @@ def export(trainer: Trainer, folder: Path, calibration_scenes: int, photos: Sequ
         with torch.no_grad():
             model.model.decoder.layer_norm.bias[BIAS_CHANNEL] += shift
     model.half().save_pretrained(folder)
+    model.config.dtype = "float32"  # what a plain from_pretrained computes in; the file stays half as large
+    model.config.save_pretrained(folder)
 
 
 def main() -> None:

@@ -92,7 +92,7 @@ def corrected(prompts: Prompts, mask_logits: Tensor, masks: Tensor) -> Prompts:
 
 def decode(model: SAM2Base, vision: Tensor, high_res: list[Tensor], prompts: Prompts) -> tuple[Tensor, ...]:
     """All four mask candidates, their qualities, tokens and presence; see `MaskDecoder.predict_all`."""
-    sparse, dense = model.sam_prompt_encoder((prompts.coords, prompts.labels), prompts.masks, len(prompts.coords))
+    sparse, dense = model.sam_prompt_encoder((prompts.coords, prompts.labels), None, prompts.masks)
     image_pe = model.sam_prompt_encoder.get_dense_pe()
     return model.sam_mask_decoder.predict_all(vision, image_pe, sparse, dense, high_res)
 

@@ -234,6 +234,24 @@ def _hugging_face_backbone(tree: Mapping[str, Any], source: str) -> dict[str, An
     return values
 
 
+def config_of_settings(settings: Mapping[str, Any], source: str = "the config") -> GroundingDINOConfig:
+    """The configuration of settings that are read already: upstream's names, or a Hugging Face `config.json`.
+
+    Raises:
+        ValueError: of another model, or of an architecture that this package does not build.
+    """
+    if "model_type" in settings:
+        return config_from_hugging_face(settings, source)
+    return _config_from_upstream(settings, source)
+
+
+def read_settings(name_or_path: str | Path) -> dict[str, Any]:
+    """What a configuration file gives values to, as it stands there; see `load_config`."""
+    path = find_config(name_or_path)
+    text = path.read_text(encoding="utf-8")
+    return json.loads(text) if path.suffix == ".json" else _assignments(text, path)
+
+
 def _config_from_upstream(settings: Mapping[str, Any], source: str) -> GroundingDINOConfig:
     if "backbone" not in settings:
         raise ValueError(f"{source} is not a Grounding DINO config: it names no backbone")

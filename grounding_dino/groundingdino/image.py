@@ -62,6 +62,21 @@ class ImageTransform:
         resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
         return self._normalize(torch.from_numpy(resized.transpose(2, 0, 1)).float().div(255), unit=1.0)
 
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an image after `from_pillow`."""
+        return self._size(height, width, long_side_of_rounded=True)
+
+    def shrink(self, image: Tensor) -> Tensor:
+        """A prepared image (3, h, w) that is larger than this transform makes them, at that size; others as they are.
+
+        So an image that was prepared for the official models suits one that reads smaller images.
+        """
+        height, width = image.shape[-2:]
+        size = self.size_of(height, width)
+        if min(size) + 1 >= min(height, width):
+            return image
+        return torch.nn.functional.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+
     def _normalize(self, pixels: Tensor, unit: float) -> Tensor:
         mean, std = (torch.tensor(values).mul(unit)[:, None, None] for values in (self.mean, self.std))
         return pixels.sub(mean).div_(std).contiguous()

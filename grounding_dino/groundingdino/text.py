@@ -16,6 +16,8 @@ import tokenizers
 import torch
 from torch import Tensor
 
+from grounding_dino.groundingdino.captions import Tokenized
+
 DEFAULT_TOKENIZER = "bert-base-uncased"
 _MARKS = ("[CLS]", "[SEP]", ".", "?")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
@@ -150,6 +152,28 @@ class PromptTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, word pieces joined; [CLS], [SEP] and the like are left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def __call__(self, text: str | Sequence[str], return_tensors: str | None = None, **ignored: object) -> Tokenized:
+        """Tokens as Hugging Face's tokenizers give them: lists, or with `return_tensors="pt"` padded tensors.
+
+        Args:
+            text: one or several, taken as they are.
+            return_tensors: None or "pt".
+            ignored: other arguments of those tokenizers (padding, truncation): nothing is cut, tensors are padded.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        encodings = [self._tokenizer.encode(one, add_special_tokens=False) for one in texts]
+        ids = [[self.cls_id, *encoding.ids, self.sep_id] for encoding in encodings]
+        tokenized = Tokenized(ids, encodings, is_batch=not isinstance(text, str))
+        return tokenized if return_tensors is None else tokenized.as_tensors()
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
+        """Ids of tokens of the vocabulary; those of [UNK] for others."""
+        vocabulary = self._tokenizer.get_vocab()
+        ids = [
+            vocabulary.get(token, vocabulary["[UNK]"]) for token in ([tokens] if isinstance(tokens, str) else tokens)
+        ]
+        return ids[0] if isinstance(tokens, str) else ids
 
 
 def load_tokenizer(folder: str | Path | None = None) -> PromptTokenizer:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2.config import SAM2Config
+from sam2.keyed import Keyed
 from sam2.modeling.hiera import Hiera
+from sam2.modeling.position_encoding import positions
 
 
 class FpnNeck(nn.Module):
@@ -43,10 +48,28 @@ class ImageEncoder(nn.Module):
         self.trunk = build_trunk(config)
         self.neck = FpnNeck(config.d_model, self.trunk.level_channels, config.fpn_top_down_levels)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) normalised → pyramid levels (B, d_model, H, W), finest first."""
-        pyramid = self.neck(self.trunk(images))
-        return pyramid[: len(pyramid) - self.scalp]
+    def forward(self, images: Tensor) -> Pyramid:
+        """Encode (B, 3, S, S) normalised images."""
+        levels = self.neck(self.trunk(images))
+        return Pyramid(levels[: len(levels) - self.scalp])
+
+
+class Pyramid(Keyed):
+    """What an image encoder returns, under facebookresearch/sam2's keys.
+
+    "backbone_fpn": list of levels (B, d_model, H, W), finest first; "vision_features": the last of them;
+    "vision_pos_enc": list of as many, where their cells are, made when it is asked for.
+    """
+
+    keys_of_attributes: ClassVar[Mapping[str, str]] = {"backbone_fpn": "levels"}
+    keys_computed: ClassVar[Mapping[str, Any]] = {
+        "vision_features": lambda self: self.levels[-1],
+        "vision_pos_enc": lambda self: [positions(level) for level in self.levels],
+    }
+
+    def __init__(self, levels: list[Tensor]) -> None:
+        self.levels = levels
+        self.extra = {}
 
 
 def build_trunk(config: SAM2Config) -> Hiera:

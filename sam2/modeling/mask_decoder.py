@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +61,7 @@ class TwoWayTransformer(nn.Module):
         return self.norm_final_attn(tokens + attended), image
 
 
-@dataclass
-class DecodedMasks:
+class DecodedMasks(NamedTuple):
     """What the decoder says of B prompts, with M mask candidates each (M = 1 or 3)."""
 
     mask_logits: Tensor  # (B, M, 4h, 4w)
@@ -74,6 +74,7 @@ class MaskDecoder(nn.Module):
     """Four mask candidates: number 0 for unambiguous prompts, 1 to 3 for whole, part and sub-part."""
 
     num_mask_tokens = 4
+    num_multimask_outputs = 3
 
     def __init__(self, config: SAM2Config) -> None:
         super().__init__()
@@ -102,24 +103,28 @@ class MaskDecoder(nn.Module):
 
     def forward(
         self,
-        image: Tensor,
+        image_embeddings: Tensor,
         image_pe: Tensor,
-        sparse: Tensor,
-        dense: Tensor,
-        high_res: list[Tensor],
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
         multimask_output: bool,
+        repeat_image: bool = True,
+        high_res_features: Sequence[Tensor] | None = None,
     ) -> DecodedMasks:
-        """Decode B prompts on one image or on B images.
+        """Decode B prompts on one image or on B images; arguments and values are those of facebookresearch/sam2.
 
         Args:
-            image: (1 or B, C, h, w) image embedding.
-            image_pe: (1, C, h, w) its position encoding.
-            sparse: (B, T, C) point and box embeddings.
-            dense: (B, C, h, w) mask embeddings.
-            high_res: features at strides 4 and 8, (1 or B, C/8, 4h, 4w) and (1 or B, C/4, 2h, 2w); empty if unused.
+            image_embeddings: (1 or B, C, h, w).
+            image_pe: (1, C, h, w) position encoding of an image embedding.
+            sparse_prompt_embeddings: (B, T, C) of points and boxes.
+            dense_prompt_embeddings: (B, C, h, w) of masks.
             multimask_output: the three candidates of an ambiguous prompt instead of the single mask.
+            repeat_image: accepted for compatibility; one image serves all prompts whatever it says.
+            high_res_features: at strides 4 and 8, (1 or B, C/8, 4h, 4w) and (1 or B, C/4, 2h, 2w); none if unused.
         """
-        masks, ious, mask_tokens, object_score_logits = self.predict_all(image, image_pe, sparse, dense, high_res)
+        masks, ious, mask_tokens, object_score_logits = self.predict_all(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, high_res_features
+        )
         if multimask_output:
             tokens = mask_tokens[:, 1:] if self.config.use_multimask_token_for_obj_ptr else mask_tokens[:, :1]
             return DecodedMasks(masks[:, 1:], ious[:, 1:], tokens, object_score_logits)
@@ -128,7 +133,7 @@ class MaskDecoder(nn.Module):
         return DecodedMasks(masks[:, :1], ious[:, :1], mask_tokens[:, :1], object_score_logits)
 
     def predict_all(
-        self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, high_res: list[Tensor]
+        self, image: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, high_res: Sequence[Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All four candidates: masks (B, 4, 4h, 4w), qualities (B, 4), tokens (B, 4, C), presence (B, 1)."""
         batch, _, height, width = dense.shape
@@ -155,6 +160,20 @@ class MaskDecoder(nn.Module):
         else:
             object_score_logits = masks.new_full((batch, 1), 10.0)
         return masks, self.iou_prediction_head(iou_token), mask_tokens, object_score_logits
+
+    def predict_masks(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        repeat_image: bool = True,
+        high_res_features: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`predict_all` with the arguments of `forward`."""
+        return self.predict_all(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, high_res_features
+        )
 
     def replace_unstable(self, masks: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
         """Where the single mask changes much with the threshold, take the best of the other three instead.

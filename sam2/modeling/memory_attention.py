@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +16,49 @@ from sam2.modeling.attention import RoPEAttention
 MLP_ROWS = 512  # on a CPU, tokens that go through the MLP together: its wide middle then stays in the caches
 
 
-class MemoryAttentionLayer(nn.Module):
-    """Self-attention over the frame, cross-attention to the memory, MLP; normalised before each."""
+# how the layers of all SAM 2 models are wired, under the names of facebookresearch/sam2's arguments
+_LAYER_FIXED = {
+    "activation": "relu",
+    "pos_enc_at_attn": False,
+    "pos_enc_at_cross_attn_keys": True,
+    "pos_enc_at_cross_attn_queries": False,
+}
+_STACK_FIXED = {"pos_enc_at_input": True, "batch_first": True}
 
-    def __init__(self, dim: int, mem_dim: int, mlp_dim: int, rope_theta: float) -> None:
+
+class MemoryAttentionLayer(nn.Module):
+    """Self-attention over the frame, cross-attention to the memory, MLP; normalised before each.
+
+    Args:
+        d_model: C, channels of the frame.
+        dim_feedforward: width of the MLP.
+        self_attention: of the frame's cells.
+        cross_attention: of the frame's cells to the memory's tokens.
+        dropout: accepted for compatibility; nothing is dropped, in training either.
+        wiring: facebookresearch/sam2's other arguments, which have one value in all models.
+
+    Raises:
+        ValueError: another wiring.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        dim_feedforward: int,
+        self_attention: nn.Module,
+        cross_attention: nn.Module,
+        dropout: float = 0.0,
+        **wiring: Any,
+    ) -> None:
         super().__init__()
-        self.self_attn = RoPEAttention(dim, theta=rope_theta)
-        self.cross_attn_image = RoPEAttention(dim, theta=rope_theta, kv_dim=mem_dim)
-        self.linear1 = nn.Linear(dim, mlp_dim)
-        self.linear2 = nn.Linear(mlp_dim, dim)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.norm3 = nn.LayerNorm(dim)
+        check_wiring(type(self).__name__, wiring, _LAYER_FIXED)
+        self.self_attn = self_attention
+        self.cross_attn_image = cross_attention
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.norm3 = nn.LayerNorm(d_model)
 
     def attend_to_itself(self, frame: Tensor) -> Tensor:
         """The self-attention alone: (N, h·w, C) → (N, h·w, C)."""
@@ -47,15 +80,23 @@ class MemoryAttentionLayer(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """A stack of layers; objects are the batch."""
+    """A stack of layers; objects are the batch.
 
-    def __init__(self, config: SAM2Config) -> None:
+    Args:
+        d_model: C, channels of the frame.
+        layer: the first; the others are copies of it.
+        num_layers: how many.
+        wiring: facebookresearch/sam2's other arguments, which have one value in all models.
+
+    Raises:
+        ValueError: another wiring.
+    """
+
+    def __init__(self, d_model: int, layer: nn.Module, num_layers: int, **wiring: Any) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            MemoryAttentionLayer(config.d_model, config.mem_dim, config.memory_attention_mlp_dim, config.rope_theta)
-            for _ in range(config.memory_attention_layers)
-        )
-        self.norm = nn.LayerNorm(config.d_model)
+        check_wiring(type(self).__name__, wiring, _STACK_FIXED)
+        self.layers = nn.ModuleList([layer, *(deepcopy(layer) for _ in range(num_layers - 1))])
+        self.norm = nn.LayerNorm(d_model)
 
     def attend_to_frame(self, frame: Tensor, frame_pe: Tensor) -> Tensor:
         """What comes before any memory is read, the first self-attention: the same for all objects on a frame.
@@ -98,3 +139,28 @@ class MemoryAttention(nn.Module):
 
     def _stack(self) -> list[MemoryAttentionLayer]:
         return cast(list[MemoryAttentionLayer], list(self.layers))
+
+
+def build_memory_attention(config: SAM2Config) -> MemoryAttention:
+    """The stack that `config` describes, each layer with random weights of its own."""
+    dim, theta = config.d_model, config.rope_theta
+    layers = [
+        MemoryAttentionLayer(
+            dim,
+            config.memory_attention_mlp_dim,
+            self_attention=RoPEAttention(dim, theta=theta),
+            cross_attention=RoPEAttention(dim, theta=theta, kv_dim=config.mem_dim),
+        )
+        for _ in range(config.memory_attention_layers)
+    ]
+    attention = MemoryAttention(dim, layers[0], num_layers=1)
+    attention.layers.extend(layers[1:])
+    return attention
+
+
+def check_wiring(name: str, given: Mapping[str, Any], only: Mapping[str, Any]) -> None:
+    """Raise ValueError for an argument that is not among `only`, or has another value than the one there."""
+    for key, value in given.items():
+        if key not in only or value != only[key]:
+            allowed = f"only {key}={only[key]!r} is supported" if key in only else "there is no such argument"
+            raise ValueError(f"{name}: {allowed}, got {key}={value!r}")

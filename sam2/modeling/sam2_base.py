@@ -1,326 +1,338 @@
-"""SAM 2 as one module: image encoder, prompt encoder, mask decoder, memory attention and memory encoder."""
+"""The methods and attributes by which other programs work on the model of facebookresearch/sam2, on top of ours.
+
+There, features lie in (h·w, B, C), what a frame gave is a dictionary, and settings are attributes of the model. These
+methods translate; the computation is that of `SAM2Base`. Training code written for upstream runs on them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2.config import SAM2Config
-from sam2.modeling.image_encoder import ImageEncoder
-from sam2.modeling.layers import MLP
-from sam2.modeling.mask_decoder import MaskDecoder
-from sam2.modeling.memory_attention import MemoryAttention
-from sam2.modeling.memory_encoder import MemoryEncoder, build_memory_compressor
-from sam2.modeling.position_encoding import sine_position_encoding, sine_time_encoding
-from sam2.modeling.prompt_encoder import PromptEncoder
+from sam2.config import SAM2Config, config_of_settings
+from sam2.memory_policy import MemoryPolicy, pointer_span
+from sam2.modeling.core import (
+    NO_OBJ_SCORE,
+    ImageFeatures,
+    MaskCandidates,
+    SAM2Core,
+    SamOutput,
+    non_overlapping,
+)
+from sam2.modeling.position_encoding import positions
+from sam2.video_state import FrameOutput, FrameTime, ObjectState
 
-NO_OBJ_SCORE = -1024.0  # mask logit everywhere when the object is not in the frame
+__all__ = ["NO_OBJ_SCORE", "ImageFeatures", "MaskCandidates", "SAM2Base", "SamOutput", "non_overlapping"]
 
-
-@dataclass
-class ImageFeatures:
-    """What the image encoder says of B frames."""
-
-    vision: Tensor  # (B, C, h, w) at stride 16, no memory in it yet
-    high_res: list[Tensor]  # (B, C/8, 4h, 4w) and (B, C/4, 2h, 2w); empty when the model does not use them
-
-    def row(self, i: int) -> ImageFeatures:
-        """The features of frame `i` alone, batch dimension kept."""
-        return ImageFeatures(self.vision[i : i + 1], [level[i : i + 1] for level in self.high_res])
+# fields whose names the model has for something else: a parameter, a number that training code changes, a module
+_NOT_SETTINGS = ("no_obj_embed_spatial", "image_size", "memory_compressor")
 
 
-@dataclass
-class MaskCandidates:
-    """What the mask decoder offers for B objects on a frame, M candidates each (M = 1 or 3), before one is taken."""
-
-    mask_logits: Tensor  # (B, M, 4h, 4w) float32; `NO_OBJ_SCORE` everywhere for an object that is not in the frame
-    ious: Tensor  # (B, M) float32, predicted quality of each
-    object_score_logits: Tensor  # (B, 1) float32, above 0: the object is in the frame
-    tokens: Tensor  # (B, M or 1, C), what object pointers are made from
-
-
-@dataclass
-class SamOutput:
-    """Masks, quality, presence and pointer of B objects on a frame, all float32 but the pointer."""
-
-    low_res_multimasks: Tensor  # (B, M, 4h, 4w) logits of every candidate
-    ious: Tensor  # (B, M) predicted quality of each
-    low_res_masks: Tensor  # (B, 1, 4h, 4w) logits of the candidate taken
-    obj_ptr: Tensor  # (B, C)
-    object_score_logits: Tensor  # (B, 1)
-    chosen: Tensor  # (B,) int64, which candidate was taken
-
-    @property
-    def mask_scores(self) -> Tensor:
-        """(B,) predicted quality of the candidate taken."""
-        return self.ious.gather(1, self.chosen[:, None]).squeeze(1)
-
-    def row(self, i: int) -> SamOutput:
-        """Object `i` alone, batch dimension kept."""
-        return SamOutput(**{name: tensor[i : i + 1] for name, tensor in vars(self).items()})
-
-
-class SAM2Base(nn.Module):
-    """The model without the bookkeeping of images or videos (that is the predictors').
-
-    Parameter names are those of the official checkpoints. Inputs are cast to the dtype of the weights; masks and
-    scores come back as float32.
-    """
-
-    def __init__(self, config: SAM2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.image_size = config.image_size
-        dim, mem_dim = config.d_model, config.mem_dim
-
-        self.image_encoder = ImageEncoder(config)
-        self.memory_attention = MemoryAttention(config)
-        self.memory_encoder = MemoryEncoder(dim, mem_dim)
-        self.memory_compressor = build_memory_compressor(config)
-        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, self.embedding_size)
-        self.sam_mask_decoder = MaskDecoder(config)
-
-        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(config.num_maskmem, 1, 1, mem_dim))
-        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, dim))
-        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, dim))
-        for parameter in (self.maskmem_tpos_enc, self.no_mem_embed, self.no_mem_pos_enc):
-            nn.init.trunc_normal_(parameter, std=0.02)
-        if config.use_obj_ptrs_in_encoder:
-            self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
-            self.obj_ptr_proj = MLP(dim, dim, dim, 3) if config.use_mlp_for_obj_ptr_proj else nn.Linear(dim, dim)
-            if config.proj_tpos_enc_in_obj_ptrs:
-                self.obj_ptr_tpos_proj = nn.Linear(dim, mem_dim)
-        if config.pred_obj_scores and config.use_obj_ptrs_in_encoder:
-            self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
-            nn.init.trunc_normal_(self.no_obj_ptr, std=0.02)
-        if config.no_obj_embed_spatial:
-            self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, mem_dim))
-            nn.init.trunc_normal_(self.no_obj_embed_spatial, std=0.02)
-
-    @property
-    def embedding_size(self) -> int:
-        """Side of the image embedding, in cells of 16 pixels."""
-        return self.image_size // 16
-
-    @property
-    def device(self) -> torch.device:
-        return self.no_mem_embed.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.no_mem_embed.dtype
-
-    def forward_image(self, images: Tensor) -> ImageFeatures:
-        """Encode (B, 3, S, S) normalised RGB images."""
-        pyramid = self.image_encoder(images.to(self.device, self.dtype))
-        if not self.config.use_high_res_features_in_sam:
-            return ImageFeatures(pyramid[-1], [])
-        decoder = self.sam_mask_decoder
-        return ImageFeatures(pyramid[-1], [decoder.conv_s0(pyramid[0]), decoder.conv_s1(pyramid[1])])
-
-    def add_no_memory(self, vision: Tensor) -> Tensor:
-        """Features (B, C, h, w) as the mask decoder reads them on an image or a frame without memory."""
-        if self.config.directly_add_no_mem_embed:
-            return vision + self.no_mem_embed.reshape(1, -1, 1, 1)
-        memory = self.no_mem_embed[..., : self.config.mem_dim].expand(len(vision), 1, -1)
-        memory_pe = self.no_mem_pos_enc[..., : self.config.mem_dim]
-        return self.condition_on_memory(self.attend_to_frame(vision), memory, memory_pe, num_pointer_tokens=1)
-
-    def uses_multimask(self, is_init_cond_frame: bool, num_points: int) -> bool:
-        """Whether a frame of a video is decoded into three candidates of which the best is taken."""
-        config = self.config
-        return (
-            config.multimask_output_in_sam
-            and (is_init_cond_frame or config.multimask_output_for_tracking)
-            and config.multimask_min_pt_num <= num_points <= config.multimask_max_pt_num
-        )
-
-    def sam_heads(
-        self,
-        vision: Tensor,
-        high_res: list[Tensor],
-        points: tuple[Tensor, Tensor] | None = None,
-        masks: Tensor | None = None,
-        multimask_output: bool = False,
-    ) -> SamOutput:
-        """`mask_candidates`, of which the one that the model rates best is taken."""
-        candidates = self.mask_candidates(vision, high_res, points, masks, multimask_output)
-        return self.take(candidates, candidates.ious.argmax(dim=1))
-
-    def mask_candidates(
-        self,
-        vision: Tensor,
-        high_res: list[Tensor],
-        points: tuple[Tensor, Tensor] | None = None,
-        masks: Tensor | None = None,
-        multimask_output: bool = False,
-    ) -> MaskCandidates:
-        """Decode the masks of B objects from features that memory, or `add_no_memory`, has been added to.
-
-        Args:
-            vision: (B, C, h, w).
-            high_res: see `ImageFeatures`; batch 1 or B.
-            points: coords (B, P, 2) px of the model's input and labels (B, P); None for no prompt.
-            masks: (B, 1, H, W) mask prompt logits, resized to (4h, 4w) if they are not.
-            multimask_output: see `MaskDecoder`.
-        """
-        batch = len(vision)
-        if points is None:
-            points = (vision.new_zeros(batch, 1, 2), -torch.ones(batch, 1, dtype=torch.int32, device=vision.device))
-        side = self.sam_prompt_encoder.mask_input_size
-        if masks is not None and masks.shape[-2:] != (side, side):
-            masks = F.interpolate(masks.float(), size=(side, side), mode="bilinear", antialias=True)
-        sparse, dense = self.sam_prompt_encoder(points, masks, batch)
-        image_pe = self.sam_prompt_encoder.get_dense_pe()
-        decoded = self.sam_mask_decoder(vision, image_pe, sparse, dense, high_res, multimask_output)
-        scores = decoded.object_score_logits.float()
-        mask_logits = decoded.mask_logits.float()
-        if self.config.pred_obj_scores:
-            mask_logits = torch.where(scores[:, :, None, None] > 0, mask_logits, NO_OBJ_SCORE)
-        return MaskCandidates(mask_logits, decoded.ious.float(), scores, decoded.tokens)
-
-    def take(self, candidates: MaskCandidates, chosen: Tensor) -> SamOutput:
-        """Make an object's mask and pointer of the candidate that was chosen for it.
-
-        Args:
-            candidates: of B objects.
-            chosen: (B,) int64, below M.
-        """
-        rows = torch.arange(len(chosen), device=chosen.device)
-        tokens = candidates.tokens[rows, chosen if candidates.tokens.shape[1] > 1 else 0]
-        scores = candidates.object_score_logits
-        obj_ptr = self._pointer(tokens, scores) if self.config.use_obj_ptrs_in_encoder else tokens
-        masks = candidates.mask_logits[rows, chosen].unsqueeze(1)
-        return SamOutput(candidates.mask_logits, candidates.ious, masks, obj_ptr, scores, chosen)
-
-    def _pointer(self, tokens: Tensor, object_score_logits: Tensor) -> Tensor:
-        """Object pointers (B, C) of decoder tokens (B, C); an absent object's is (mixed with) `no_obj_ptr`."""
-        obj_ptr = self.obj_ptr_proj(tokens)
-        if not self.config.pred_obj_scores:
-            return obj_ptr
-        if self.config.soft_no_obj_ptr:
-            presence = object_score_logits.sigmoid().to(obj_ptr.dtype)
-        else:
-            presence = (object_score_logits > 0).to(obj_ptr.dtype)
-        if self.config.fixed_no_obj_ptr:
-            obj_ptr = presence * obj_ptr
-        return obj_ptr + (1 - presence) * self.no_obj_ptr
-
-    def use_mask_as_output(self, features: ImageFeatures, masks: Tensor) -> SamOutput:
-        """A mask prompt (B, 1, S, S) of zeros and ones taken as the result itself; only the pointer is computed."""
-        masks = masks.float()
-        logits = masks * 20.0 - 10.0
-        low_res = F.interpolate(logits, size=(self.image_size // 4,) * 2, mode="bilinear", antialias=True)
-        batch = len(masks)
-        if self.config.use_obj_ptrs_in_encoder:
-            prompt = self.mask_downsample(masks.to(self.dtype))
-            vision = features.vision.expand(batch, -1, -1, -1)
-            obj_ptr = self.sam_heads(vision, features.high_res, masks=prompt).obj_ptr
-        else:
-            obj_ptr = masks.new_zeros(batch, self.config.d_model, dtype=self.dtype)
-        presence = (masks.flatten(1) > 0).any(dim=1, keepdim=True)
-        if self.config.pred_obj_scores and self.config.use_obj_ptrs_in_encoder:
-            weight = presence.to(obj_ptr.dtype)
-            if self.config.fixed_no_obj_ptr:
-                obj_ptr = weight * obj_ptr
-            obj_ptr = obj_ptr + (1 - weight) * self.no_obj_ptr
-        ious = masks.new_ones(batch, 1)
-        chosen = torch.zeros(batch, dtype=torch.int64, device=masks.device)
-        return SamOutput(low_res, ious, low_res, obj_ptr, presence.float() * 20.0 - 10.0, chosen)
-
-    def upscale(self, low_res_masks: Tensor) -> Tensor:
-        """Low-resolution logits (N, 1, 4h, 4w) at the size of the model's input, (N, 1, S, S)."""
-        return F.interpolate(low_res_masks.float(), size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
-
-    def encode_memory(
-        self, vision: Tensor, high_res_masks: Tensor, object_score_logits: Tensor, is_mask_from_points: bool
-    ) -> Tensor:
-        """The memories of N objects on a frame.
-
-        Args:
-            vision: (1 or N, C, h, w) features of the frame, without memory.
-            high_res_masks: (N, 1, S, S) logits.
-            object_score_logits: (N, 1).
-            is_mask_from_points: the mask was prompted on this frame (by points, a box or a mask).
-
-        Returns:
-            (N, mem_dim, h, w), or what the model's memory compressor makes of it.
-        """
-        config = self.config
-        if config.binarize_mask_from_pts_for_mem_enc and is_mask_from_points and not self.training:
-            masks = (high_res_masks > 0).float()
-        else:
-            masks = high_res_masks.float().sigmoid()
-        masks = masks * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
-        memory = self.memory_encoder(vision, masks.to(self.dtype))
-        if config.no_obj_embed_spatial:
-            absent = (object_score_logits <= 0).to(memory.dtype)[:, :, None, None]
-            memory = memory + absent * self.no_obj_embed_spatial[:, :, None, None]
-        return self.memory_compressor(memory)
-
-    def assemble_memory(
-        self, spatial: Tensor, spatial_age: Tensor, pointers: Tensor, pointer_time: Tensor
-    ) -> tuple[Tensor, Tensor, int]:
-        """Lay the memories of N objects out as tokens for `condition_on_memory`.
-
-        Args:
-            spatial: (N, K, mem_dim, h, w) memories of K frames; see `encode_memory`.
-            spatial_age: (N, K) long, 0 for a conditioning frame, else how many frames ago, at most `num_maskmem` - 1.
-            pointers: (N, P, C) object pointers of P frames.
-            pointer_time: (N, P) float, frames between pointer and now, divided by the furthest that is looked back.
-
-        Returns:
-            tokens (N, L, mem_dim), their position encoding (N, L, mem_dim), and how many of them are pointers.
-        """
-        mem_dim = self.config.mem_dim
-        tokens = spatial.to(self.dtype).flatten(3).permute(0, 1, 3, 2).flatten(1, 2)  # (N, K·h·w, mem_dim)
-        grid = self.memory_compressor.position_encoding(spatial.shape[2:], self.device, self.dtype)
-        # row 0 of the table is the previous frame, the last row a conditioning frame
-        age = self.maskmem_tpos_enc[(spatial_age - 1) % self.config.num_maskmem].squeeze(2)  # (N, K, 1, mem_dim)
-        encoding = (grid.unsqueeze(1) + age).flatten(1, 2)
-        if pointers.shape[1] == 0:
-            return tokens, encoding, 0
-        pieces = self.config.d_model // mem_dim
-        pointer_tokens = pointers.unflatten(2, (pieces, mem_dim)).flatten(1, 2)
-        if self.config.add_tpos_enc_to_obj_ptrs:
-            if self.config.proj_tpos_enc_in_obj_ptrs:
-                time = sine_time_encoding(pointer_time, self.config.d_model).to(self.dtype)
-                time = self.obj_ptr_tpos_proj(time)
-            else:
-                time = sine_time_encoding(pointer_time, mem_dim).to(self.dtype)
-        else:
-            time = tokens.new_zeros(len(tokens), pointers.shape[1], mem_dim)
-        encoding = torch.cat((encoding, time.repeat_interleave(pieces, dim=1)), dim=1)
-        return torch.cat((tokens, pointer_tokens.to(self.dtype)), dim=1), encoding, pointer_tokens.shape[1]
-
-    def attend_to_frame(self, vision: Tensor) -> Tensor:
-        """Tokens (B, h·w, C) of features (B, C, h, w) after what memory attention does before it reads memories."""
-        height, width = vision.shape[-2:]
-        frame_pe = sine_position_encoding(self.config.d_model, height, width, self.device, self.dtype)
-        tokens, encoding = (x.flatten(2).transpose(1, 2) for x in (vision, frame_pe))
-        return self.memory_attention.attend_to_frame(tokens, encoding)
-
-    def condition_on_memory(
-        self, attended: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int
-    ) -> Tensor:
-        """Features (N, C, h, w) of frames (1 or N, h·w, C), see `attend_to_frame`, after reading the memories of N
-        objects, see `assemble_memory`."""
-        rotations = self.memory_compressor.rotations(self.config.d_model, self.config.rope_theta, self.device)
-        conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens, rotations)
-        return conditioned.transpose(1, 2).unflatten(2, (self.embedding_size, self.embedding_size))
-
-
-def non_overlapping(mask_logits: Tensor) -> Tensor:
-    """Keep each pixel for the object with the highest logit; the others are pushed to -10 or below there.
+class SAM2Base(SAM2Core):
+    """The model, with the constructor, methods and attributes of facebookresearch/sam2.
 
     Args:
-        mask_logits: (N, 1, H, W).
+        first: a configuration; or, with keywords alone, its fields; or the image encoder, with `memory_attention`,
+            `memory_encoder` and upstream's settings, which then have upstream's values where they are left out.
+
+    Raises:
+        TypeError: a configuration and other arguments.
+        ValueError: an argument that neither package has.
     """
-    if len(mask_logits) < 2:
-        return mask_logits
-    winner = mask_logits.argmax(dim=0, keepdim=True)
-    own = torch.arange(len(mask_logits), device=mask_logits.device)[:, None, None, None]
-    return torch.where(winner == own, mask_logits, mask_logits.clamp(max=-10.0))
+
+    backbone_stride = 16
+
+    def __init__(
+        self,
+        first: SAM2Config | nn.Module | None = None,
+        memory_attention: nn.Module | None = None,
+        memory_encoder: nn.Module | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(*_config_and_parts(first, memory_attention, memory_encoder, settings))
+
+    @property
+    def hidden_dim(self) -> int:
+        return self.config.d_model
+
+    @property
+    def sam_prompt_embed_dim(self) -> int:
+        return self.config.d_model
+
+    @property
+    def sam_image_embedding_size(self) -> int:
+        return self.embedding_size
+
+    @property
+    def num_feature_levels(self) -> int:
+        return 3 if self.config.use_high_res_features_in_sam else 1
+
+    def change_settings(self, **changes: Any) -> None:
+        """Replace fields of the configuration, wherever the model holds it."""
+        self.config = self.sam_mask_decoder.config = replace(self.config, **changes)
+
+    # ---- one frame ----
+
+    def _prepare_backbone_features(
+        self, backbone_out: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[Tensor], list[Tensor], list[tuple[int, int]]]:
+        """What `forward_image` returned, its levels and their positions as (h·w, B, C), and the levels' sizes."""
+        levels = backbone_out["backbone_fpn"][-self.num_feature_levels :]
+        where = backbone_out["vision_pos_enc"][-self.num_feature_levels :]
+        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        tokens, positions = ([x.flatten(2).permute(2, 0, 1) for x in maps] for maps in (levels, where))
+        return dict(backbone_out), tokens, positions, sizes
+
+    def _prepare_memory_conditioned_features(
+        self,
+        frame_idx: int,
+        is_init_cond_frame: bool,
+        current_vision_feats: Sequence[Tensor],
+        current_vision_pos_embeds: Sequence[Tensor],
+        feat_sizes: Sequence[tuple[int, int]],
+        output_dict: Mapping[str, Mapping[int, Mapping[str, Any]]],
+        num_frames: int | None,
+        track_in_reverse: bool = False,
+    ) -> Tensor:
+        """Features (B, C, h, w) of a frame after reading the memories in `output_dict`, or none on a first frame."""
+        vision = _as_map(current_vision_feats[-1], feat_sizes[-1])
+        config = self.config
+        if self.training:
+            config = replace(config, only_obj_ptrs_in_the_past_for_eval=False, memory_temporal_stride_for_eval=1)
+        outputs = (output_dict["cond_frame_outputs"], output_dict["non_cond_frame_outputs"])
+        cond, non_cond = ({t: _frame_output(out) for t, out in by_frame.items()} for by_frame in outputs)
+        obj, time = ObjectState(cond=cond, non_cond=non_cond), FrameTime(frame_idx, track_in_reverse, num_frames)
+        policy = MemoryPolicy(config)
+        found = [] if is_init_cond_frame else policy.spatial_memories(obj, time)
+        spatial = [(place, output.maskmem) for place, output in found if output.maskmem is not None]
+        if not spatial:
+            return self.add_no_memory(vision)
+        pointers = policy.pointers(obj, time) if config.use_obj_ptrs_in_encoder else []
+        batch, device = len(vision), vision.device
+        ages = torch.tensor([place for place, _ in spatial], device=device).expand(batch, -1)
+        elapsed = torch.tensor([t for t, _ in pointers], device=device, dtype=torch.float32)
+        times = (elapsed / max(pointer_span(config, num_frames) - 1, 1)).expand(batch, -1)
+        if pointers:
+            tokens = torch.stack([output.obj_ptr for _, output in pointers], dim=1)
+        else:
+            tokens = vision.new_zeros(batch, 0, config.d_model)
+        memories = torch.stack([memory.to(device) for _, memory in spatial], dim=1)
+        memory, memory_pe, num_pointer_tokens = self.assemble_memory(memories, ages, tokens, times)
+        return self.condition_on_memory(self.attend_to_frame(vision), memory, memory_pe, num_pointer_tokens)
+
+    def _use_multimask(self, is_init_cond_frame: bool, point_inputs: Mapping[str, Tensor] | None) -> bool:
+        num_points = 0 if point_inputs is None else point_inputs["point_labels"].shape[1]
+        return self.uses_multimask(is_init_cond_frame, num_points)
+
+    def _forward_sam_heads(
+        self,
+        backbone_features: Tensor,
+        point_inputs: Mapping[str, Tensor] | None = None,
+        mask_inputs: Tensor | None = None,
+        high_res_features: Sequence[Tensor] | None = None,
+        multimask_output: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """Decode the masks of B objects, see `SAM2Base.mask_candidates`.
+
+        Returns:
+            (B, M, 4h, 4w) logits of all candidates, the same at the input's size, their (B, M) predicted qualities;
+            (B, 1, 4h, 4w) of the best, the same at the input's size, its pointer (B, C), presence logits (B, 1).
+        """
+        points = None if point_inputs is None else (point_inputs["point_coords"], point_inputs["point_labels"])
+        output = self.sam_heads(backbone_features, list(high_res_features or ()), points, mask_inputs, multimask_output)
+        return self._as_tuple(output)
+
+    def _use_mask_as_output(
+        self, backbone_features: Tensor, high_res_features: Sequence[Tensor] | None, mask_inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`_forward_sam_heads` for masks (B, 1, S, S) that are themselves the result."""
+        features = ImageFeatures(backbone_features, list(high_res_features or ()))
+        output = self._as_tuple(self.use_mask_as_output(features, mask_inputs))
+        high_res = mask_inputs.float() * 20.0 - 10.0
+        return output[0], high_res, output[2], output[3], high_res, output[5], output[6]
+
+    def _as_tuple(self, output: SamOutput) -> tuple[Tensor, ...]:
+        multimasks, masks = output.low_res_multimasks, output.low_res_masks
+        high_res = self.upscale(multimasks), self.upscale(masks)
+        scores = output.object_score_logits
+        return multimasks, high_res[0], output.ious, masks, high_res[1], output.obj_ptr, scores
+
+    def _encode_new_memory(
+        self,
+        current_vision_feats: Sequence[Tensor],
+        feat_sizes: Sequence[tuple[int, int]],
+        pred_masks_high_res: Tensor,
+        object_score_logits: Tensor,
+        is_mask_from_pts: bool,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The memories (B, mem_dim, h, w) of masks (B, 1, S, S) logits on a frame, and where their cells are."""
+        vision = _as_map(current_vision_feats[-1], feat_sizes[-1])
+        if self.config.non_overlap_masks_for_mem_enc and not self.training:
+            pred_masks_high_res = self._apply_non_overlapping_constraints(pred_masks_high_res)
+        memory = self.encode_memory(vision, pred_masks_high_res, object_score_logits, is_mask_from_pts)
+        return memory, [positions(memory)]
+
+    def _track_step(
+        self,
+        frame_idx: int,
+        is_init_cond_frame: bool,
+        current_vision_feats: Sequence[Tensor],
+        current_vision_pos_embeds: Sequence[Tensor],
+        feat_sizes: Sequence[tuple[int, int]],
+        point_inputs: Mapping[str, Tensor] | None,
+        mask_inputs: Tensor | None,
+        output_dict: Mapping[str, Any],
+        num_frames: int | None,
+        track_in_reverse: bool,
+        prev_sam_mask_logits: Tensor | None,
+    ) -> tuple[dict[str, Any], tuple[Tensor, ...], list[Tensor] | None, Tensor]:
+        """Masks of B objects on a frame, before they enter memory.
+
+        Returns:
+            A dictionary for what the frame gives, `_forward_sam_heads`'s answer, the features at strides 4 and 8, and
+            those at stride 16 that the masks were decoded from.
+        """
+        levels = [_as_map(x, size) for x, size in zip(current_vision_feats, feat_sizes, strict=True)]
+        high_res = levels[:-1] or None
+        current_out = {"point_inputs": point_inputs, "mask_inputs": mask_inputs}
+        if mask_inputs is not None and self.config.use_mask_input_as_output_without_sam:
+            return current_out, self._use_mask_as_output(levels[-1], high_res, mask_inputs), high_res, levels[-1]
+        vision = self._prepare_memory_conditioned_features(
+            frame_idx,
+            is_init_cond_frame,
+            current_vision_feats[-1:],
+            current_vision_pos_embeds[-1:],
+            feat_sizes[-1:],
+            output_dict,
+            num_frames,
+            track_in_reverse,
+        )
+        prior = mask_inputs if prev_sam_mask_logits is None else prev_sam_mask_logits
+        multimask = self._use_multimask(is_init_cond_frame, point_inputs)
+        return current_out, self._forward_sam_heads(vision, point_inputs, prior, high_res, multimask), high_res, vision
+
+    def _encode_memory_in_output(
+        self,
+        current_vision_feats: Sequence[Tensor],
+        feat_sizes: Sequence[tuple[int, int]],
+        point_inputs: Mapping[str, Tensor] | None,
+        run_mem_encoder: bool,
+        high_res_masks: Tensor,
+        object_score_logits: Tensor,
+        current_out: dict[str, Any],
+    ) -> None:
+        """Put the memory of what `_track_step` found into its dictionary, None if no memory is wanted."""
+        memory, where = None, None
+        if run_mem_encoder and self.config.num_maskmem > 0:
+            memory, where = self._encode_new_memory(
+                current_vision_feats, feat_sizes, high_res_masks, object_score_logits, point_inputs is not None
+            )
+        current_out.update(maskmem_features=memory, maskmem_pos_enc=where)
+
+    def track_step(
+        self,
+        frame_idx: int,
+        is_init_cond_frame: bool,
+        current_vision_feats: Sequence[Tensor],
+        current_vision_pos_embeds: Sequence[Tensor],
+        feat_sizes: Sequence[tuple[int, int]],
+        point_inputs: Mapping[str, Tensor] | None,
+        mask_inputs: Tensor | None,
+        output_dict: Mapping[str, Any],
+        num_frames: int | None,
+        track_in_reverse: bool = False,
+        run_mem_encoder: bool = True,
+        prev_sam_mask_logits: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Masks, pointers and memories of B objects on a frame, as an entry for `output_dict`."""
+        current_out, sam_outputs, _, _ = self._track_step(
+            frame_idx,
+            is_init_cond_frame,
+            current_vision_feats,
+            current_vision_pos_embeds,
+            feat_sizes,
+            point_inputs,
+            mask_inputs,
+            output_dict,
+            num_frames,
+            track_in_reverse,
+            prev_sam_mask_logits,
+        )
+        _, _, _, low_res_masks, high_res_masks, obj_ptr, scores = sam_outputs
+        current_out.update(pred_masks=low_res_masks, pred_masks_high_res=high_res_masks, obj_ptr=obj_ptr)
+        if not self.training:
+            current_out["object_score_logits"] = scores
+        self._encode_memory_in_output(
+            current_vision_feats, feat_sizes, point_inputs, run_mem_encoder, high_res_masks, scores, current_out
+        )
+        return current_out
+
+    def _apply_non_overlapping_constraints(self, pred_masks: Tensor) -> Tensor:
+        """Keep each pixel of logits (N, 1, H, W) for the object with the highest."""
+        return non_overlapping(pred_masks)
+
+
+def _setting(name: str) -> property:
+    """An attribute that reads, and replaces, a field of the model's configuration."""
+
+    def read(model: SAM2Base) -> Any:
+        return getattr(model.config, name)
+
+    def write(model: SAM2Base, value: Any) -> None:
+        model.change_settings(**{name: value})
+
+    return property(read, write)
+
+
+for _field in fields(SAM2Config):
+    if _field.name not in _NOT_SETTINGS:
+        setattr(SAM2Base, _field.name, _setting(_field.name))
+
+
+def _config_and_parts(
+    first: SAM2Config | nn.Module | None,
+    memory_attention: nn.Module | None,
+    memory_encoder: nn.Module | None,
+    settings: dict[str, Any],
+) -> tuple[SAM2Config, dict[str, nn.Module]]:
+    """What `SAM2Base` was called with: our configuration, its fields, or upstream's modules and settings.
+
+    Args:
+        first: a configuration, or upstream's first argument, the image encoder.
+        memory_attention, memory_encoder: upstream's.
+        settings: all other arguments.
+
+    Returns:
+        The configuration, and those parts that are given rather than to be built from it.
+
+    Raises:
+        TypeError: a configuration and other arguments.
+        ValueError: an argument that neither package has.
+    """
+    if isinstance(first, SAM2Config):
+        if settings or memory_attention is not None or memory_encoder is not None:
+            raise TypeError(f"expected a SAM2Config alone, got other arguments as well: {', '.join(settings)}")
+        return first, {}
+    image_encoder = settings.pop("image_encoder", first)
+    if image_encoder is None:  # the fields of a configuration
+        return config_of_settings(settings, "SAM2Base", is_upstream=False), {}
+    given = {"image_encoder": image_encoder, "memory_attention": memory_attention, "memory_encoder": memory_encoder}
+    widths = {"d_model": image_encoder.neck.d_model, "mem_dim": image_encoder.neck.d_model}
+    if memory_encoder is not None and isinstance(memory_encoder.out_proj, nn.Conv2d):
+        widths["mem_dim"] = memory_encoder.out_proj.out_channels
+    config = replace(config_of_settings(settings, "SAM2Base", is_upstream=True), **widths)
+    return config, {name: part for name, part in given.items() if part is not None}
+
+
+def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    return tokens.permute(1, 2, 0).unflatten(2, tuple(size))  # (h·w, B, C) → (B, C, h, w)
+
+
+def _frame_output(entry: Mapping[str, Any]) -> FrameOutput:
+    """Upstream's dictionary of B objects on a frame as our record; what reading memory does not need is left out."""
+    absent = torch.empty(0)
+    return FrameOutput(absent, entry["obj_ptr"], absent, absent, entry["maskmem_features"])

@@ -15,10 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from groundingdino.util import inference as published
 from transformers import AutoTokenizer
 
 from grounding_dino.groundingdino.util import inference
+from groundingdino.util import inference as published
 
 CAPTIONS = ("owl. red apple. car", "Owl . pizza . umbrella? banana .", "an owl that jumps over a red apple")
 THRESHOLDS = ((0.35, 0.25), (0.05, 0.03), (0.0, 0.005))
@@ -42,6 +42,7 @@ def as_lists(boxes: Any, scores: Any, labels: Any) -> dict[str, list[Any]]:
 
 
 def main(folder: str, image_file: str) -> None:
+    assert published.predict is not inference.predict, "the published package must be first on the path"
     ours = inference.Model(None, folder, "cpu")
     theirs = SimpleNamespace(model=CalledAsPublished(ours.model, folder), device="cpu")
     _, image = inference.load_image(image_file, ours.model.image_transform)

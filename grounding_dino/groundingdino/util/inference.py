@@ -6,8 +6,8 @@
     cv2.imwrite("annotated.jpg", annotate(image_source, boxes, logits, phrases))
 
 Unlike upstream, a device that is left out is one this machine has, weights that do not fit are named, a caption that is
-too long is an error instead of being cut, labels hold no [SEP], and classes are integers. For labels that are always
-one of the user's phrases, batches, and any number of phrases see `grounded_sam2.detectors.local.LocalDetector`.
+too long is read in parts, labels hold no [SEP], and classes are integers. For labels that are always one of the user's
+phrases, batches, and any number of phrases see `grounded_sam2.detectors.local.LocalDetector`.
 """
 
 from __future__ import annotations
@@ -25,53 +25,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from grounding_dino.groundingdino.configuration import GroundingDINOConfig, load_config
+from grounding_dino.groundingdino.configuration import load_config
 from grounding_dino.groundingdino.image import ImageTransform, image_transform_for
-from grounding_dino.groundingdino.models.grounding_dino import GroundingDINO
-from grounding_dino.groundingdino.text import PromptTokenizer, text_inputs, tokenizer_for
+from grounding_dino.groundingdino.models.captioned import CaptionedGroundingDINO
+from grounding_dino.groundingdino.text import PromptTokenizer, tokenizer_for
 from grounding_dino.groundingdino.weights import config_for, find_weights, load_into
 
 Device = str | torch.device
-
-
-class CaptionedGroundingDINO(GroundingDINO):
-    """A `GroundingDINO` that reads captions as they are written, called as upstream's model is.
-
-    Args:
-        config: the architecture.
-        tokenizer: of the captions.
-        image_transform: how images are to be prepared; `load_image` and `Model` use it.
-    """
-
-    def __init__(
-        self, config: GroundingDINOConfig, tokenizer: PromptTokenizer, image_transform: ImageTransform | None = None
-    ) -> None:
-        super().__init__(config)
-        self.tokenizer = tokenizer
-        self.image_transform = image_transform or ImageTransform()
-
-    def forward(  # type: ignore[override]  # upstream's arguments and return value, not the parent's
-        self, samples: Sequence[Tensor] | Tensor, captions: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """Find in each image what its caption names.
-
-        Args:
-            samples: (3, H, W) normalised images, or one tensor (B, 3, H, W).
-            captions: one per image; each phrase ended by a dot.
-
-        Returns:
-            pred_logits: (B, Q, max_text_len) float32, -inf where the caption has no token.
-            pred_boxes: (B, Q, 4) float32 cxcywh in 0..1 of the image.
-
-        Raises:
-            ValueError: when there is no image, not one caption per image, or a caption of more than `max_text_len`
-                tokens.
-        """
-        input_ids = [self.tokenizer.caption_ids(caption) for caption in captions]
-        output = super().forward(list(samples), text_inputs(input_ids, self.tokenizer.special_ids))
-        logits = output.logits.new_full((*output.logits.shape[:2], self.config.max_text_len), -torch.inf)
-        logits[..., : output.logits.shape[2]] = output.logits
-        return {"pred_logits": logits, "pred_boxes": output.boxes_cxcywh}
 
 
 def load_model(
@@ -124,7 +84,8 @@ def load_image(
 
     Args:
         image_path: any image Pillow reads.
-        transform: how it is prepared, such as `model.image_transform`; None is that of the official models.
+        transform: how it is prepared, such as `model.image_transform`; None is that of the official models, and a model
+            for smaller images shrinks what it is given.
 
     Returns:
         image_source: (H, W, 3) uint8 RGB.
@@ -172,7 +133,7 @@ def predict(
             of several. `predict_with_classes` gives whole ones.
 
     Raises:
-        ValueError: when the caption has more tokens than the model reads.
+        ValueError: when a phrase of the caption has more tokens than the model reads.
     """
     input_ids = model.tokenizer.caption_ids(preprocess_caption(caption))
     boxes, scores = _find(model, image, input_ids, device)
@@ -213,7 +174,7 @@ def predict_with_classes(
         class_id: (N,) int64, the index in `classes` of the one with the best token.
 
     Raises:
-        ValueError: when there is no class, or they have more tokens than the model reads at once.
+        ValueError: when there is no class, or one of more tokens than the model reads.
     """
     names = [name.lower().strip() for name in classes]
     unique = list(dict.fromkeys(names))
@@ -328,6 +289,12 @@ class Model:
         return sv.Detections(xyxy=_to_pixels(boxes, source_h, source_w), confidence=logits.numpy())
 
     @staticmethod
+    def find_index(string: str, lst: Sequence[str]) -> int:
+        """Index of the first class that contains the first word of a phrase, in any case; -1 if there is none."""
+        word = next(iter(string.lower().split()), None)
+        return next((i for i, name in enumerate(lst) if word is not None and word in name.lower()), -1)
+
+    @staticmethod
     def phrases2classes(phrases: Sequence[str], classes: Sequence[str]) -> npt.NDArray[Any]:
         """Per phrase the index of the class it is, or else of the first class it contains, or else None."""
         class_ids: list[int | None] = []
@@ -344,8 +311,7 @@ def _find(
     """All Q queries of one image and one text of T tokens: boxes (Q, 4) cxcywh in 0..1 and scores (Q, T) in 0..1."""
     if device is not None:
         model.to(_choose_device(device))
-    text = model.encode_text(text_inputs([input_ids], model.tokenizer.special_ids))
-    output = model.detect(model.encode_images([image]), text)
+    output = model.find([image], [list(input_ids)])
     return output.boxes_cxcywh[0].float().cpu(), output.logits[0].float().sigmoid().cpu()
 
 

@@ -1,0 +1,1 @@
+"""See `grounding_dino.groundingdino.datasets`."""

@@ -1,0 +1,3 @@
+"""See `grounding_dino.groundingdino.util.get_tokenlizer`."""
+
+from grounding_dino.groundingdino.util.get_tokenlizer import *  # noqa: F403

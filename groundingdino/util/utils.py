@@ -1,0 +1,3 @@
+"""See `grounding_dino.groundingdino.util.utils`."""
+
+from grounding_dino.groundingdino.util.utils import *  # noqa: F403
