@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from checkpoint_files.configs import check_fields, shown
+
 CONFIG_ROOT = Path(__file__).parent
 
 CONFIG_FILES = {
@@ -181,13 +183,12 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SAM2
         ValueError: a key that is not a field of `SAM2Config`, or an upstream argument this package does not vary.
     """
     path = find_config(name_or_path)
-    with open(path, encoding="utf-8") as file:
-        tree = yaml.safe_load(file)
+    tree = _read_yaml(path.read_bytes(), str(path))
+    tree = tree.get("model", tree) if isinstance(tree, Mapping) else tree
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path} is not a SAM 2 config: expected a mapping, found {type(tree).__name__}")
     values: dict[str, Any] = {}
-    entries = _flatten(tree["model"]) if "model" in tree else tree.items()
-    for key, value in entries:
+    for key, value in _flatten(tree):
         values.update(_field_of(key, value, str(path)))
     return apply_overrides(replace(SAM2Config(), **values), overrides)
 
@@ -199,8 +200,17 @@ def apply_overrides(config: SAM2Config, overrides: Sequence[str]) -> SAM2Config:
         key, separator, text = override.lstrip("+").partition("=")
         if not separator:
             raise ValueError(f"override {override!r} is not of the form key=value")
-        values.update(_field_of(key.removeprefix("model."), yaml.safe_load(text), f"override {override!r}"))
+        source = f"override {override!r}"
+        values.update(_field_of(key.removeprefix("model."), _read_yaml(text, source), source))
     return replace(config, **values)
+
+
+def _read_yaml(text: str | bytes, source: str) -> Any:
+    """Plain values only, whatever tags a file has."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the last ones: of single values
+        raise ValueError(f"{source} is not YAML of plain values: {' '.join(str(error).split())[:300]}") from error
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -211,16 +221,28 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def _plain(value: Any) -> Any:
+    """YAML's lists as tuples, and numbers such as 1e4, which YAML 1.1 takes for text, as numbers."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _field_of(key: str, value: Any, source: str) -> dict[str, Any]:
     """The field a key sets, as a dictionary of at most one entry."""
     known = {field.name: field.type for field in fields(SAM2Config)}
     names = [_UPSTREAM_FIELDS.get(key, "")] + [key.removeprefix(prefix) for prefix in _UPSTREAM_PREFIXES]
     for name in names:
         if name in known:
-            return {name: tuple(value) if isinstance(value, list) else value}
+            value = _plain(value)
+            check_fields(SAM2Config(), {name: value}, source)
+            return {name: value}
     if key in _UPSTREAM_FIXED:
         if value != _UPSTREAM_FIXED[key]:
-            raise ValueError(f"{source}: {key}={value!r} is not supported, only {_UPSTREAM_FIXED[key]!r}")
+            raise ValueError(f"{source}: {key}={shown(value)} is not supported, only {_UPSTREAM_FIXED[key]!r}")
         return {}
     if key in _UPSTREAM_IGNORED or key.rpartition(".")[2] in _UPSTREAM_IGNORED:
         return {}
