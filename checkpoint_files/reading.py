@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-__all__ = ["read_index", "read_tensors"]
+__all__ = ["check_numbers", "read_index", "read_tensors"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,24 @@ def read_tensors(file: Path, anchors: Collection[str]) -> dict[str, Tensor]:
             f"found {_description(content)}"
         )
     return _unwrapped({name.replace(_COMPILED, ""): tensor for name, tensor in found.items()}, anchors, file)
+
+
+def check_numbers(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Make sure that weights are numbers: one NaN among them, and a model finds nothing, without a word.
+
+    Raises:
+        ValueError: some are NaN or infinite; names them.
+    """
+    # of a sum, which any NaN or infinity spoils, as it takes no room; float16 sums would overflow
+    kinds = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+    strange = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.sum(dtype=kinds.get(tensor.dtype)).isfinite()
+    ]
+    if strange:
+        names = ", ".join(strange[:8]) + (f" and {len(strange) - 8} more" if len(strange) > 8 else "")
+        raise ValueError(f"{source} holds weights that are no numbers (NaN or infinite): {names}")
 
 
 def read_index(index: Path) -> list[Path]:

@@ -9,13 +9,23 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar, cast
+
+from sam2.shown import shown
 
 __all__ = ["StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
 
 T = TypeVar("T")
 
 TRACEBACK_VARIABLE = "GROUNDED_SAM2_TRACEBACK"
+# what torch, oneDNN and the system say when there is no room
+_NO_MEMORY = (
+    "not enough memory",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "std::bad_alloc",
+    "start new thread",
+)
 _LONGEST_ERROR = 600  # characters; weights that do not fit a model give a line for each tensor
 
 
@@ -153,21 +163,61 @@ def script_errors(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         sys.exit(130)
-    except RuntimeError as problem:
-        if type(problem).__name__ != "OutOfMemoryError":  # torch's, told without importing torch
+    except (RuntimeError, MemoryError) as problem:
+        words = _out_of_memory(problem)
+        if words is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
-        print(f"{program}: out of GPU memory; use a smaller model, or --device cpu", file=sys.stderr)
+        print(f"{program}: {words}", file=sys.stderr)
         sys.exit(2)
     except (ValueError, OSError) as problem:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         placeholder = f" … ({TRACEBACK_VARIABLE}=1 shows all of it)"
-        print(f"{program}: {textwrap.shorten(str(problem), _LONGEST_ERROR, placeholder=placeholder)}", file=sys.stderr)
+        print(
+            f"{program}: {textwrap.shorten(shown(problem), _LONGEST_ERROR, placeholder=placeholder)}", file=sys.stderr
+        )
         sys.exit(2)
 
 
+def _out_of_memory(problem: BaseException) -> str | None:
+    """What to say where memory was too small; None for other problems."""
+    if type(problem).__name__ == "OutOfMemoryError":  # torch's, told without importing torch
+        return "out of GPU memory; use a smaller model, or --device cpu"
+    text = str(problem).lower()
+    if isinstance(problem, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return (
+            f"out of memory; use a smaller model or smaller images ({shown(problem)[:200] or type(problem).__name__})"
+        )
+    return None
+
+
+class _OneLinePrints:
+    """Standard output on which each print is one line, whatever names and prompts are in it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(text if text == "\n" else shown(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _OneLineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main` under `script_errors`, with the library's warnings shown on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with script_errors(Path(sys.argv[0]).name):
+    """Run a script's `main` under `script_errors`, with the library's warnings shown on stderr.
+
+    What it prints and what is logged goes out as `sam2.shown.shown` makes it: no name or prompt steers the terminal.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLineFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    prints = cast(TextIO, _OneLinePrints(sys.stdout))
+    with script_errors(Path(sys.argv[0]).name), contextlib.redirect_stdout(prints):
         main()

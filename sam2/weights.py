@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from checkpoint_files.configs import check_fields, read_json_object
-from checkpoint_files.reading import read_index, read_tensors
+from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from sam2.config import CONFIG_FILES, CONFIG_ROOT, SAM2Config, load_config
 
 # a tensor that every SAM 2 has, in the official layout and that of Hugging Face
@@ -191,7 +191,7 @@ def load_into(model: nn.Module, path: str | Path) -> None:
     Raises:
         FileNotFoundError: no such file, or a folder without weights.
         ValueError: keys are missing, unexpected or of another shape. The first line says what the file seems to be,
-            the lines after it name every such key.
+            the lines after it name every such key. Or they are not all numbers.
     """
     state_dict = load_state_dict(path)
     expected = model.state_dict()
@@ -210,6 +210,7 @@ def load_into(model: nn.Module, path: str | Path) -> None:
         sections = (("missing", missing), ("unexpected", unexpected), ("other shape", misshapen))
         lines = [f"  {kind}: {key}" for kind, keys in sections for key in keys]
         raise ValueError("\n".join([headline, *lines]))
+    check_numbers(state_dict, str(path))
     model.load_state_dict(state_dict)
 
 

@@ -179,6 +179,15 @@ def check_threshold(name: str, threshold: float) -> None:
         raise ValueError(f"expected {name} in [0, 1], got {threshold}")
 
 
+def check_finite(*results: npt.NDArray[np.floating]) -> None:
+    """Raise a ValueError where a model's results are no numbers: thresholds would drop them without a word."""
+    if not all(np.isfinite(result).all() for result in results):
+        raise ValueError(
+            "the detector computes NaN instead of scores and boxes: its weights are damaged, or they overflow in this "
+            "precision; build it in float32"
+        )
+
+
 def check_top_k(top_k: int | None) -> None:
     """Raise a ValueError unless `top_k` is None or at least 1."""
     if top_k is not None and top_k < 1:
@@ -304,6 +313,7 @@ def keep_queries(
         search: what is looked for.
         image_size: width and height in pixels.
     """
+    check_finite(token_scores, boxes_cxcywh)
     of_pass = slice(pass_texts.start, pass_texts.stop)
     text_index, confidence = score_phrases(token_scores, spans, search.text_threshold[of_pass])
     kept = (confidence >= search.box_threshold[of_pass][text_index]) & (confidence > 0)
@@ -341,6 +351,7 @@ def make_detections(
         phrases, and those that are more surely of one.
     """
     width, height = image_size
+    check_finite(np.asarray(xyxy), np.asarray(confidence))
     xyxy = (
         np.asarray(xyxy, dtype=np.float32).reshape(-1, 4).clip(0, np.array([width, height, width, height], np.float32))
     )

@@ -33,6 +33,7 @@ import supervision as sv
 
 from grounded_sam2.files import GrowingFile, replacing
 from grounded_sam2.masks import decode_rle, encode_rle
+from sam2.shown import without_secrets
 
 __all__ = [
     "FrameAnnotationWriter",
@@ -200,7 +201,7 @@ def write_json(
         OSError: `path` cannot be written.
     """
     described = {} if caption is None else {"caption": caption}
-    entry = {**described, "image_path": os.fspath(image_path), **_image_entries(detections, size)}
+    entry = {**described, "image_path": without_secrets(os.fspath(image_path)), **_image_entries(detections, size)}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(entry, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, get_args
 
 from grounded_sam2.images import RGBImage, letterboxed
-from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, open_capture, source_name
+from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, name_of, open_capture
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.video_writer import exact_fps
 from sam2.frames.decoding import DEFAULT_FPS
@@ -102,7 +102,7 @@ class LiveStream(FrameSource):
                 f"{queue_frames}, {timeout_seconds}, {reconnect_tries}, {reconnect_delay}"
             )
         self.source = source
-        self.name = source_name(source)
+        self.name = name_of(source)
         self.fps = exact_fps(default_fps)
         self.latency = latency
         self.timeout_seconds = timeout_seconds

@@ -7,7 +7,6 @@ section 3.4), so that a phrase means the same whatever stands beside it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import tokenizers
 import torch
 from torch import Tensor
+
+from checkpoint_files.configs import read_json_object
 
 DEFAULT_TOKENIZER = "bert-base-uncased"
 _MARKS = ("[CLS]", "[SEP]", ".", "?")
@@ -172,7 +173,13 @@ def load_tokenizer(folder: str | Path | None = None) -> PromptTokenizer:
             raise FileNotFoundError(f"{name} holds neither {' nor '.join(_TOKENIZER_FILES)}; {_cure(name)}")
         path = _fetch(name)
     try:
-        return PromptTokenizer(_read(path))
+        tokenizer = _read(path)
+    except OSError:
+        raise
+    except Exception as problem:  # `tokenizers` raises nothing narrower
+        raise ValueError(f"{path}: not a tokenizer file: {problem}") from problem
+    try:
+        return PromptTokenizer(tokenizer)
     except ValueError as problem:
         raise ValueError(f"{path}: {problem}") from problem
 
@@ -197,12 +204,9 @@ def find_tokenizer(folder: str | Path) -> Path | None:
 
 def _read(path: Path) -> tokenizers.Tokenizer:
     if path.suffix == ".json":
-        try:
-            return tokenizers.Tokenizer.from_file(str(path))
-        except Exception as problem:  # the library raises nothing narrower
-            raise ValueError(f"not a tokenizer file: {problem}") from problem
+        return tokenizers.Tokenizer.from_file(str(path))
     settings_path = path.with_name("tokenizer_config.json")
-    settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
+    settings = read_json_object(settings_path) if settings_path.is_file() else {}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece.from_file(str(path), unk_token="[UNK]"))
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=settings.get("do_lower_case", True))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoint_files.reading import read_index, read_tensors
+from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from grounding_dino.groundingdino.configuration import GroundingDINOConfig, load_config
 from grounding_dino.groundingdino.models.grounding_dino import GroundingDINO
 from grounding_dino.groundingdino.weight_names import count_layers, indices, is_hugging_face, with_official_names
@@ -194,6 +194,7 @@ def _fill(model: GroundingDINO, state_dict: Mapping[str, Tensor], path: str | Pa
         sections = (("missing", missing), ("unexpected", unexpected), ("other shape", misshapen))
         lines = [f"  {kind}: {key}" for kind, keys in sections for key in keys]
         raise ValueError("\n".join([headline, *lines]))
+    check_numbers(state_dict, str(path))
     model.load_state_dict(state_dict, assign=model.device.type == "meta")
 
 
