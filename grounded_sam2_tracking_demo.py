@@ -23,7 +23,6 @@ from grounded_sam2.track.follower import as_follower
 from grounded_sam2.track.tracking import PromptType, add_objects, follow_both_ways, frame_at, segment_on_frame
 from grounded_sam2.video import open_frames
 from sam2.build_sam import build_sam2_video_predictor
-from sam2.shown import file_stem
 
 # ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
 # input
@@ -58,7 +57,7 @@ def main() -> None:
     prompt = read_prompt(TEXT_PROMPT)
     frames = open_frames(VIDEO_PATH)
     start_frame = frame_at(frames, START_FRAME_IDX)
-    name = file_stem(VIDEO_PATH)
+    name = Path(VIDEO_PATH).stem
     settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 

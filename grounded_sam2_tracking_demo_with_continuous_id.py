@@ -26,7 +26,6 @@ from grounded_sam2.track.resume import SavedRun
 from grounded_sam2.track.rules import IdentityRules
 from grounded_sam2.video import open_frames
 from sam2.build_sam import build_sam2_video_predictor
-from sam2.shown import file_stem
 
 # ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
 # input
@@ -66,7 +65,7 @@ def main() -> None:
     prompt = read_prompt(TEXT_PROMPT)
     rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
     frames = open_frames(VIDEO_PATH)
-    name = file_stem(VIDEO_PATH)
+    name = Path(VIDEO_PATH).stem
     settings = settings_of(globals())
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
