@@ -13,12 +13,13 @@ from pathlib import PurePath
 
 __all__ = ["file_stem", "is_url", "shown", "source_name", "without_secrets"]
 
-_PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*://"
+# The counts have limits so that no text, however long, takes long to look through.
+_PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://"
 _URL_IN_TEXT = re.compile(rf"{_PROTOCOL}[^\s'\"<>|]+")
 # a value after a name that says that it is secret, also in paths: cameras take "/user=admin&password=12345&channel=1"
 _SECRET = re.compile(
-    r"([\w-]*(?:pass(?:word|wd|phrase)?|pwd|token|secret|sig(?:nature)?|auth|credential|api[_-]?key|access[_-]?key)"
-    r"[\w-]*?=)[^&;/?#\s]*",
+    r"([\w-]{0,30}(?:pass(?:word|wd|phrase)?|pwd|token|secret|sig(?:nature)?|auth|credential|api[_-]?key|access[_-]?key)"
+    r"[\w-]{0,30}=)[^&;/?#\s]*",
     re.IGNORECASE,
 )
 _JOINERS = "\u200c\u200d"  # marks of this kind that languages and emoji need

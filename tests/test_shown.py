@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def test_no_name_of_a_source_has_a_secret(source: str, name: str, stem: str) -> 
 )
 def test_any_text_is_one_harmless_line(text: object, expected: str) -> None:
     assert shown(text) == expected
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, "a://" * 10**5, "http://" + "pass" * 10**5, "http://h/" + "a=" * 10**5])
+def test_long_texts_take_no_long_time(text: str) -> None:
+    began = time.monotonic()
+    assert len(shown(text)) > 0
+    source_name(text)
+    file_stem(text)
+    assert time.monotonic() - began < 5
 
 
 def test_what_a_script_prints_and_logs_is_cleaned(
