@@ -132,7 +132,8 @@ def _build(
     else:
         raise ValueError("give a config_file, a ckpt_path, or both")
     try:
-        model = model_class(config)
+        with torch.device("cpu"):  # whatever the default device and dtype are
+            model = model_class(config).float()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
         source = config_file if config_file is not None else ckpt_path
         raise ValueError(f"{source} describes a model that cannot be built: {error}") from error

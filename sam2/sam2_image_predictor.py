@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam2.modeling.sam2_base import ImageFeatures, SAM2Base
+from sam2.per_thread import PerThread
 from sam2.transforms import SAM2Transforms, as_rgb_array
 
 LOW_RES_LIMIT = 32.0  # low-resolution logits come back within plus or minus this
@@ -54,8 +55,13 @@ class SAM2ImagePredictor:
         masks, mask_scores, low_res_logits = predictor.predict(box=boxes_xyxy, multimask_output=False)
 
     The model's dtype is the one it was built with; what comes back is float32 whatever it is. The same call gives
-    the same masks every time.
+    the same masks every time. Threads may share a predictor: each predicts on the image that it has set itself, or,
+    where it has set none, on the one that was set last.
     """
+
+    _features = PerThread["ImageFeatures | None"]()
+    _orig_hw = PerThread[list[tuple[int, int]]]()
+    _is_batch = PerThread[bool]()
 
     def __init__(
         self,
@@ -119,8 +125,8 @@ class SAM2ImagePredictor:
 
     def reset_predictor(self) -> None:
         """Forget the image or images."""
-        self._features: ImageFeatures | None = None
-        self._orig_hw: list[tuple[int, int]] = []
+        self._features = None
+        self._orig_hw = []
         self._is_batch = False
 
     def set_image(self, image: np.ndarray | Image.Image) -> None:

@@ -56,12 +56,14 @@ class VideoPrompts(VideoEngine):
             raise ValueError("give points with labels, a box, or both")
         if box is not None and not clear_old_points:
             raise ValueError("a box comes before any point: use clear_old_points=True, and give the points again")
-        coords = torch.as_tensor([] if points is None else points, dtype=torch.float32).reshape(1, -1, 2)
-        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.int32).reshape(1, -1)
+        coords = torch.as_tensor([] if points is None else points, dtype=torch.float32, device=self.device).reshape(
+            1, -1, 2
+        )
+        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.int32, device=self.device).reshape(1, -1)
         if coords.shape[1] != kinds.shape[1]:
             raise ValueError(f"{coords.shape[1]} points but {kinds.shape[1]} labels")
         if box is not None:
-            corners = torch.as_tensor(box, dtype=torch.float32)
+            corners = torch.as_tensor(box, dtype=torch.float32, device=self.device)
             if corners.numel() != 4:
                 raise ValueError(f"a box has 4 numbers (xyxy), got shape {tuple(corners.shape)}")
             coords = torch.cat((corners.reshape(1, 2, 2).to(coords.device), coords), dim=1)
@@ -159,7 +161,7 @@ class VideoPrompts(VideoEngine):
 
     def _mask_prompt(self, mask: np.ndarray | Tensor) -> Tensor:
         """A mask (H, W) as the model takes it: (1, 1, image_size, image_size) float32 of zeros and ones."""
-        prompt = torch.as_tensor(mask)
+        prompt = torch.as_tensor(mask, device=self.device)
         if prompt.ndim != 2:
             raise ValueError(f"a mask prompt has shape (H, W), got {tuple(prompt.shape)}")
         prompt = (prompt != 0).float()[None, None].to(self.device)

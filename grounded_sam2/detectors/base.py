@@ -170,7 +170,8 @@ def as_image_list(images: Image | Sequence[Image]) -> list[Image]:
         shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
         if not isinstance(image, np.ndarray) or dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"image {index}: expected an (H, W, 3) uint8 RGB array, got shape {shape} of {dtype}")
-    return image_list
+    # PyTorch takes no negative strides, as those of bgr[:, :, ::-1]
+    return [np.ascontiguousarray(image) for image in image_list]
 
 
 def check_threshold(name: str, threshold: float) -> None:

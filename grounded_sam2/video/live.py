@@ -121,6 +121,7 @@ class LiveStream(FrameSource):
         self._is_iterated = self._has_yielded = False
         self._has_ended = False  # the reader thread has
         self._error: Exception | None = None  # by which it ended
+        self._process_id = os.getpid()
         self._closing = threading.Event()
         self._changed = threading.Condition()  # of all the above that both threads use
         self._buffer: deque[_Timed] = deque()
@@ -169,6 +170,8 @@ class LiveStream(FrameSource):
 
     def _next_frame(self) -> _Timed | None:
         """Wait for a frame; None at the end."""
+        if os.getpid() != self._process_id:
+            raise RuntimeError(f"{self.name} is read in the process that opened it: make a new LiveStream(...) here")
         with self._changed:
             while not self._closing.is_set() and (not self._stop.is_set() or not self._has_yielded):
                 if self._buffer:
@@ -199,6 +202,8 @@ class LiveStream(FrameSource):
         Returns after two seconds at the latest: a read that hangs in a driver is left to its thread, which releases
         the source once it comes back.
         """
+        if os.getpid() != self._process_id:
+            return  # the source is open in the process that this one was forked from
         self._closing.set()
         with self._changed:
             self._changed.notify_all()

@@ -63,7 +63,7 @@ class ImageTransform:
         return self._normalize(torch.from_numpy(resized.transpose(2, 0, 1)).float().div(255), unit=1.0)
 
     def _normalize(self, pixels: Tensor, unit: float) -> Tensor:
-        mean, std = (torch.tensor(values).mul(unit)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (pixels.new_tensor(values).mul(unit)[:, None, None] for values in (self.mean, self.std))
         return pixels.sub(mean).div_(std).contiguous()
 
     def _size(self, height: int, width: int, long_side_of_rounded: bool) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -61,16 +62,17 @@ def text_inputs(input_ids: Sequence[Sequence[int]], special_ids: Sequence[int]) 
     Raises:
         ValueError: when a sequence is empty.
     """
-    lengths = torch.tensor([len(row) for row in input_ids], dtype=torch.int64)
+    on_cpu: dict[str, Any] = {"device": "cpu", "dtype": torch.int64}  # whatever the default device is
+    lengths = torch.tensor([len(row) for row in input_ids], **on_cpu)
     if (lengths == 0).any():
         raise ValueError(f"expected at least one token in each row, got rows of {lengths.tolist()} tokens")
     length = max((len(row) for row in input_ids), default=0)
-    padded = torch.tensor([[*row, *[0] * (length - len(row))] for row in input_ids], dtype=torch.int64)
+    padded = torch.tensor([[*row, *[0] * (length - len(row))] for row in input_ids], **on_cpu)
     padded = padded.reshape(len(input_ids), length)
-    column = torch.arange(length)
+    column = torch.arange(length, **on_cpu)
     token_mask = column < lengths[:, None]
 
-    closes = torch.isin(padded, torch.tensor(list(special_ids), dtype=torch.int64)) & token_mask
+    closes = torch.isin(padded, torch.tensor(list(special_ids), **on_cpu)) & token_mask
     block = closes.cumsum(dim=1) - closes.long()  # (B, T) number of the sub-sentence a token belongs to
     last_block = block.gather(1, lengths[:, None] - 1)
     is_closed = (block < last_block) & token_mask
@@ -84,7 +86,7 @@ def text_inputs(input_ids: Sequence[Sequence[int]], special_ids: Sequence[int]) 
     return TextInputs(
         input_ids=padded,
         token_mask=token_mask,
-        self_attention_mask=same_block | torch.eye(length, dtype=torch.bool),
+        self_attention_mask=same_block | torch.eye(length, dtype=torch.bool, device="cpu"),
         position_ids=torch.where(is_closed, column - first_of_block, 0),
     )
 

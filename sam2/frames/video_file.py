@@ -16,6 +16,7 @@ from itertools import islice, pairwise
 
 import av
 
+from sam2.after_fork import leave_behind, watch
 from sam2.frames.decoding import (
     DamagedVideoError,
     decoded,
@@ -122,6 +123,14 @@ class VideoFile(IndexedFrameSource):
         self._cursor_is_prefetched = False
         self._last_idx = -1
         self._has_warned = False
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In a child process, go on with a decoder of its own."""
+        leave_behind(self._lock, self._cursor)
+        self._lock = threading.Lock()
+        self._cursor = None
+        self._cursor_is_prefetched = False
 
     def __len__(self) -> int:
         return self._index.count
