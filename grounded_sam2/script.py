@@ -13,7 +13,7 @@ from typing import Any, Generic, TextIO, TypeVar, cast
 
 from sam2.shown import shown
 
-__all__ = ["StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
+__all__ = ["NoFrameError", "StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,10 @@ class StoppedError(KeyboardInterrupt):
     def __init__(self, signal_number: signal.Signals, num_frames: int) -> None:
         super().__init__(f"stopped by {signal_number.name} after {num_frames} frames")
         self.signal_number = signal_number
+
+
+class NoFrameError(ConnectionAbortedError):
+    """A live source was stopped before its first frame: the normal end of a run that has nothing to write."""
 
 
 class StopRequest(threading.Event):
@@ -153,10 +157,14 @@ def script_errors(program: str) -> Iterator[None]:
         program: name the line starts with.
 
     Raises:
-        SystemExit: status 2 for bad input, 130 after Ctrl-C, 143 after a SIGTERM that `stop_on_signals` took.
+        SystemExit: status 2 for bad input, 0 for a live source that was stopped before its first frame, 130 after
+            Ctrl-C, 143 after a SIGTERM that `stop_on_signals` took.
     """
     try:
         yield
+    except NoFrameError as stopped:
+        print(f"{program}: {shown(stopped)}; nothing is written", file=sys.stderr)
+        sys.exit(0)
     except StoppedError as stopped:
         print(f"{program}: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from grounded_sam2.script import StoppedError, StopRequest, run, script_errors, stop_on_signals
+from grounded_sam2.script import NoFrameError, StoppedError, StopRequest, run, script_errors, stop_on_signals
 
 
 @pytest.mark.parametrize(
@@ -164,3 +164,13 @@ def test_a_signal_does_not_undo_a_run_that_has_all_its_frames() -> None:
 def test_a_negative_number_of_frames_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="expected MAX_FRAMES of at least 0, or none for all frames, got -1"):
         StopRequest().frames(Numbers(5), -1)
+
+
+def test_a_camera_that_is_stopped_before_its_first_frame_is_a_normal_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, script_errors("script.py"):
+        raise NoFrameError("camera 0: stopped before its first frame came")
+    assert ended.value.code == 0
+    assert capsys.readouterr().err == "script.py: camera 0: stopped before its first frame came; nothing is written\n"
+    with pytest.raises(SystemExit) as ended, script_errors("script.py"):
+        raise ConnectionAbortedError("by the peer")
+    assert ended.value.code == 2

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Literal, get_args
 
 from grounded_sam2.images import RGBImage, letterboxed
+from grounded_sam2.script import NoFrameError
 from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, name_of, open_capture
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.video_writer import exact_fps
@@ -92,7 +93,7 @@ class LiveStream(FrameSource):
             FileNotFoundError: no such file.
             ValueError: another policy, limits that are not positive, or a source that cannot be opened or gives no
                 frame; the first connection is tried only once.
-            ConnectionAbortedError: `stop` was set before the first frame came.
+            NoFrameError: `stop` was set before the first frame came.
         """
         if latency not in get_args(LatencyPolicy):
             raise ValueError(f"expected a latency policy of {' or '.join(get_args(LatencyPolicy))}, got {latency!r}")
@@ -145,7 +146,7 @@ class LiveStream(FrameSource):
             if self._error is not None and not self._buffer:
                 raise self._error
             if self._stop.is_set():
-                raise ConnectionAbortedError(f"{self.name}: stopped before its first frame came")
+                raise NoFrameError(f"{self.name}: stopped before its first frame came")
 
     def __iter__(self) -> Iterator[RGBImage]:
         with self._changed:
