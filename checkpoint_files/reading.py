@@ -252,18 +252,23 @@ def _reason(file: Path, error: Exception) -> str:
     """What PyTorch says, without its advice, and the classes that the file asks for."""
     advice = ("Weights only load failed", "Please file an issue", "Check the documentation")
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith(advice)]
-    reason = " ".join(lines)[:200] or type(error).__name__
+    reason = _printable(" ".join(lines))[:200] or type(error).__name__
     with contextlib.suppress(Exception):  # the file is not read; this is about the words
         known = ("torch.", "collections.", "builtins.")
         names = sorted(".".join(name) for name in _foreign_names(file))
         foreign = [name for name in names if not name.startswith(known)]
-        return f"{reason}; it asks for {', '.join(foreign[:4])}" if foreign else reason
+        return f"{reason}; it asks for {_printable(', '.join(foreign[:4]))[:200]}" if foreign else reason
     return reason
+
+
+def _printable(text: str) -> str:
+    """Names in a file are anybody's: what would steer a terminal is spelled out."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _description(content: Any) -> str:
     if isinstance(content, _StandIn):
-        return f"a pickled {type(content).__module__}.{type(content).__qualname__}: save its state_dict()"
+        return f"{_kind(content)}: save its state_dict()"
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     members = [f"{str(key)!r:.60} ({_kind(value)})" for key, value in list(content.items())[:6]]
@@ -271,5 +276,5 @@ def _description(content: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    is_stand_in = isinstance(value, _StandIn)
-    return f"a pickled {type(value).__module__}.{type(value).__qualname__}" if is_stand_in else type(value).__name__
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    return f"a pickled {_printable(name)}" if isinstance(value, _StandIn) else type(value).__name__

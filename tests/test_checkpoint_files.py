@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from checkpoint_files.configs import check_fields
 from checkpoint_files.reading import read_index, read_tensors
 from grounding_dino.groundingdino.configuration import load_config as load_gdino_config
+from grounding_dino.groundingdino.image import image_transform_for
 from sam2.config import SAM2Config, load_config
 
 ANCHORS = ("trunk.patch.weight",)
@@ -89,6 +91,17 @@ def test_what_was_found_is_named(content: Any, says: str, tmp_path: Path, monkey
         read_tensors(tmp_path / "weights.pt", ANCHORS)
     assert "cut off" not in str(caught.value) and "\n" not in str(caught.value)
     assert not Path("ran").exists()
+
+
+def test_names_in_a_file_steer_no_terminal(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "weights.pt", "w") as archive:
+        archive.writestr("weights/data.pkl", b"\x80\x02cos\n\x1b[2Jsystem\nq\x00)R.")
+        archive.writestr("weights/version", b"3\n")
+    with pytest.raises(ValueError, match="is whole, but not read as weights") as caught:
+        read_tensors(tmp_path / "weights.pt", ANCHORS)
+    assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize("function", [eval, exec, __import__], ids=str)
@@ -197,6 +210,18 @@ def test_broken_json_configs(text: str, tmp_path: Path) -> None:
         return
     with pytest.raises(ValueError, match=r"config\.json"):
         load_gdino_config(file)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": {"shortest_edge": 10**9, "longest_edge": 1}}, {"size": {"shortest_edge": "a", "longest_edge": 1}},
+     {"size": 3}, {"image_mean": [1, 2]}, {"image_mean": [[1], 2, 3]}, {"image_std": [0, 0, 0]}, {"image_std": 3}],
+)  # fmt: skip
+def test_broken_image_settings(changes: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"size": {"shortest_edge": 800, "longest_edge": 1333}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | changes))
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json is not read"):
+        image_transform_for(tmp_path)
 
 
 def test_numbers_of_yaml_1_1(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from grounded_sam2 import plain_json
 from grounded_sam2.detectors.base import Image
@@ -37,7 +37,7 @@ def request_key(image: Image, request: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def is_task_name(name: object) -> bool:
+def is_task_name(name: object) -> TypeGuard[str]:
     """Whether a value can be the name of a task, which becomes part of an address."""
     return isinstance(name, str) and re.fullmatch(r"[\w-]{1,200}", name, re.ASCII) is not None
 

@@ -157,7 +157,7 @@ class DDSCloudDetector(PhraseDetector):
         """Go on with a task that was started earlier, if there is one the service still knows, or start one."""
         if is_task_name(task_uuid):
             try:
-                return self._finish(image, key, str(task_uuid))
+                return self._finish(image, key, task_uuid)
             except (RefusedError, TaskFailedError) as error:
                 logger.info("the task that was started earlier is lost: %s", error)
         task_uuid = self.service.start(self._api_path, {**request, "image": _as_data_url(image)})
