@@ -39,6 +39,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union
 
+from sam2.shown import shown
+
 __all__ = ["override_from_flags", "setting_comments", "settings_of"]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -97,7 +99,7 @@ def override_from_flags(namespace: dict[str, Any], argv: Sequence[str] | None = 
     try:
         parser.set_defaults(**_settings_in_file(_settings_path(path.name, argv), path, kinds))
     except (ValueError, OSError) as problem:
-        parser.exit(2, f"{path.name}: {problem}\n")
+        parser.exit(2, f"{path.name}: {shown(problem)}\n")
     given = parser.parse_args(argv)
     namespace.update({name: _at_home(getattr(given, name)) for name in comments})
 
@@ -278,7 +280,7 @@ class _OneLineErrorParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line: the usage of a script with twenty settings would hide them."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the flags)\n")
+        self.exit(2, f"{self.prog}: {shown(message)} (--help lists the flags)\n")
 
 
 def _kinds(namespace: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

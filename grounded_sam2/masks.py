@@ -11,10 +11,14 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from grounded_sam2.plain_json import check_whole
+from sam2.frames.still_image import MAX_PIXELS
+
 __all__ = [
     "Corners",
     "Masks",
     "boxes_around",
+    "check_rle",
     "corners_of",
     "decode_rle",
     "encode_rle",
@@ -22,6 +26,9 @@ __all__ = [
     "one_polygon",
     "points_in_mask",
 ]
+
+_MOST_PIXELS = 2**34  # of all masks that are decoded together; a byte each
+_LONGEST_RUN = 6  # characters of one number: 30 bits, and no mask has so many pixels
 
 Masks: TypeAlias = npt.NDArray[np.bool_]
 Corners: TypeAlias = tuple[int, int, int, int]
@@ -50,20 +57,70 @@ def encode_rle(masks: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
     return [{"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in encoded]
 
 
-def decode_rle(segmentations: Sequence[dict[str, Any]]) -> npt.NDArray[np.bool_]:
+def decode_rle(segmentations: Sequence[dict[str, Any]], size: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
     """The masks behind `encode_rle`'s dicts: `(N, H, W)` bool; `(0, 0, 0)` for none.
 
+    All is checked before there is room made for a mask.
+
+    Args:
+        segmentations: N dicts.
+        size: (H, W) that they must have; None takes that of the first.
+
     Raises:
-        ValueError: sizes differ, or a dict is not compressed run-length encoding.
+        ValueError: sizes differ or are out of range, or a dict is not compressed run-length encoding of the whole mask.
     """
     if not segmentations:
         return np.zeros((0, 0, 0), dtype=bool)
     try:
-        encoded = [{"size": rle["size"], "counts": rle["counts"].encode("ascii")} for rle in segmentations]
+        height, width = (check_whole(side, "size", 0) for side in size or segmentations[0]["size"])
+        if height * width > MAX_PIXELS or len(segmentations) * height * width > _MOST_PIXELS:
+            raise ValueError(f"{len(segmentations)} masks of {width}x{height} pixels are too many")
+        encoded = [_checked_rle(rle, height, width) for rle in segmentations]
         decoded = coco_mask.decode(encoded)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f'expected {{"size": [h, w], "counts": str}} of one size: {error!r}') from error
     return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)
+
+
+def check_rle(segmentation: dict[str, Any], size: tuple[int, int]) -> None:
+    """Raise a ValueError unless a dict is compressed run-length encoding of a mask of this size (H, W)."""
+    try:
+        _checked_rle(segmentation, *size)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f'expected {{"size": [h, w], "counts": str}} of {list(size)}: {error!r}') from error
+
+
+def _checked_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """As pycocotools takes it. It leaves memory as it finds it where the runs do not cover a mask."""
+    if [check_whole(side, "size", 0) for side in rle["size"]] != [height, width]:
+        raise ValueError(f"size: expected {[height, width]}, got {rle['size']}")
+    counts = rle["counts"].encode("ascii")
+    runs = _runs_of(np.frombuffer(counts, np.uint8))
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"counts: expected runs of {height * width} pixels in all, got {int(runs.sum())}")
+    return {"size": [height, width], "counts": counts}
+
+
+def _runs_of(counts: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """The lengths of runs that characters stand for: five bits each, the lowest first, a sixth says that more follow.
+
+    From the fourth run on, what is written is the difference to the run before the last; it may be negative.
+    """
+    bits = counts.astype(np.int64) - ord("0")
+    ends = np.flatnonzero((bits & 0x20) == 0)
+    if len(bits) == 0:
+        return np.zeros(0, np.int64)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else np.zeros(0, np.int64)
+    lengths = ends - starts + 1
+    is_text = bits.min() >= 0 and bits.max() < 64 and len(ends) > 0 and ends[-1] == len(bits) - 1
+    if not is_text or lengths.max() > _LONGEST_RUN:
+        raise ValueError("counts: not compressed run-length encoding")
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((bits & 0x1F) << shifts, starts)
+    runs -= np.where(bits[ends] & 0x10, np.int64(1) << (5 * lengths), 0)  # the highest bit is a sign
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs
 
 
 def mask_overlaps(

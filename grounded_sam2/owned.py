@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 from grounded_sam2.files import Inputs, check_writable, partial_of, writing_to
+from sam2.shown import file_stem
 
 __all__ = ["RECORD_NAME", "OutputFiles", "OwnedFolder", "hidden_id", "source_ids"]
 
@@ -303,8 +303,7 @@ def hidden_id(text: str) -> str:
 
 def _stem_of(source: str) -> str:
     """What outputs about a source are called; of an address neither its password nor its query."""
-    if "://" not in source:
-        stem = Path(source).stem
-        return stem if stem not in ("", "..") else Path(os.path.realpath(source)).name or "source"
-    parts = urlsplit(source)
-    return Path(parts.path).stem or parts.hostname or "stream"
+    if "://" in source:
+        return file_stem(source)
+    stem = Path(source).stem
+    return stem if stem not in ("", "..") else Path(os.path.realpath(source)).name or "source"

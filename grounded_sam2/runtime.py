@@ -40,10 +40,17 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f'expected a device such as "auto", "cpu", "cuda" or "cuda:1", got {name!r}') from None
+    if device.type == "meta":
+        raise ValueError(f"expected a device that computes, got {name!r}, which holds shapes only")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device {name!r} was asked for, but MPS is not available")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(f"device {name!r} was asked for, but cannot be used: {reason}") from error
     return device
 
 

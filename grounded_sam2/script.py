@@ -10,13 +10,23 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar, cast
 
-__all__ = ["StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
+from sam2.shown import shown
+
+__all__ = ["NoFrameError", "StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
 
 T = TypeVar("T")
 
 TRACEBACK_VARIABLE = "GROUNDED_SAM2_TRACEBACK"
+# what torch, oneDNN and the system say when there is no room
+_NO_MEMORY = (
+    "not enough memory",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "std::bad_alloc",
+    "start new thread",
+)
 _LONGEST_ERROR = 600  # characters; weights that do not fit a model give a line for each tensor
 
 
@@ -30,6 +40,10 @@ class StoppedError(KeyboardInterrupt):
     def __init__(self, signal_number: signal.Signals, num_frames: int) -> None:
         super().__init__(f"stopped by {signal_number.name} after {num_frames} frames")
         self.signal_number = signal_number
+
+
+class NoFrameError(ConnectionAbortedError):
+    """A live source was stopped before its first frame: the normal end of a run that has nothing to write."""
 
 
 class StopRequest(threading.Event):
@@ -145,27 +159,34 @@ def script_errors(program: str) -> Iterator[None]:
         program: name the line starts with.
 
     Raises:
-        SystemExit: status 2 for bad input, 130 after Ctrl-C, 143 after a SIGTERM that `stop_on_signals` took.
+        SystemExit: status 2 for bad input, 0 for a live source that was stopped before its first frame, 130 after
+            Ctrl-C, 143 after a SIGTERM that `stop_on_signals` took.
     """
     _print_anything()
     try:
         yield
+    except NoFrameError as stopped:
+        print(f"{program}: {shown(stopped)}; nothing is written", file=sys.stderr)
+        sys.exit(0)
     except StoppedError as stopped:
         print(f"{program}: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         sys.exit(130)
-    except RuntimeError as problem:
-        if type(problem).__name__ != "OutOfMemoryError":  # torch's, told without importing torch
+    except (RuntimeError, MemoryError) as problem:
+        words = _out_of_memory(problem)
+        if words is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
-        print(f"{program}: out of GPU memory; use a smaller model, or --device cpu", file=sys.stderr)
+        print(f"{program}: {words}", file=sys.stderr)
         sys.exit(2)
     except (ValueError, OSError) as problem:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         placeholder = f" … ({TRACEBACK_VARIABLE}=1 shows all of it)"
-        print(f"{program}: {textwrap.shorten(str(problem), _LONGEST_ERROR, placeholder=placeholder)}", file=sys.stderr)
+        print(
+            f"{program}: {textwrap.shorten(shown(problem), _LONGEST_ERROR, placeholder=placeholder)}", file=sys.stderr
+        )
         sys.exit(2)
 
 
@@ -175,8 +196,45 @@ def _print_anything() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def _out_of_memory(problem: BaseException) -> str | None:
+    """What to say where memory was too small; None for other problems."""
+    if type(problem).__name__ == "OutOfMemoryError":  # torch's, told without importing torch
+        return "out of GPU memory; use a smaller model, or --device cpu"
+    text = str(problem).lower()
+    if isinstance(problem, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return (
+            f"out of memory; use a smaller model or smaller images ({shown(problem)[:200] or type(problem).__name__})"
+        )
+    return None
+
+
+class _OneLinePrints:
+    """Standard output on which each print is one line, whatever names and prompts are in it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(text if text == "\n" else shown(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _OneLineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main` under `script_errors`, with the library's warnings shown on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    with script_errors(Path(sys.argv[0]).name):
+    """Run a script's `main` under `script_errors`, with the library's warnings shown on stderr.
+
+    What it prints and what is logged goes out as `sam2.shown.shown` makes it: no name or prompt steers the terminal.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLineFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    prints = cast(TextIO, _OneLinePrints(sys.stdout))
+    with script_errors(Path(sys.argv[0]).name), contextlib.redirect_stdout(prints):
         main()

@@ -213,8 +213,8 @@ class SAM2AutomaticMaskGenerator:
         logits, ious = logits.flatten(0, 1), ious.flatten()
 
         # before the masks are brought to the size of the image, where they take many times the memory
-        index = (ious > self.pred_iou_thresh).nonzero()[:, 0] if self.pred_iou_thresh > 0 else torch.arange(len(ious))
-        index = index.to(device)
+        is_wanted = ious > self.pred_iou_thresh if self.pred_iou_thresh > 0 else torch.ones_like(ious, dtype=torch.bool)
+        index = is_wanted.nonzero()[:, 0]
         full_logits = transforms.postprocess_masks(logits[index].unsqueeze(1), crop_hw).squeeze(1)
         stability = stability_score(full_logits, self.mask_threshold, self.stability_score_offset)
         masks = full_logits > self.mask_threshold
@@ -228,9 +228,9 @@ class SAM2AutomaticMaskGenerator:
             rles=mask_to_rle(in_image),
             boxes_xyxy=boxes[keep].cpu(),
             ious=ious[index].cpu(),
-            points_xy=points_xy[index.cpu()] + torch.tensor([x0, y0]),
+            points_xy=points_xy[index.cpu()] + torch.tensor([x0, y0], device="cpu"),
             stability_scores=stability[keep].cpu(),
-            crop_boxes_xyxy=torch.tensor(crop_box).expand(len(index), 4),
+            crop_boxes_xyxy=torch.tensor(crop_box, device="cpu").expand(len(index), 4),
         )
 
     def _refine(self, coords: Tensor, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -160,7 +160,12 @@ def _build(
         config = apply_overrides(config_for(ckpt_path), overrides)
     else:
         raise ValueError("give a config_file, a ckpt_path, or both")
-    model = model_class(config)
+    try:
+        with torch.device("cpu"):  # whatever the default device and dtype are
+            model = model_class(config).float()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
+        source = config_file if config_file is not None else ckpt_path
+        raise ValueError(f"{source} describes a model that cannot be built: {error}") from error
     if ckpt_path is not None:
         load_into(model, ckpt_path)
     if device is None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from checkpoint_files.configs import check_fields, shown
+
 CONFIG_ROOT = Path(__file__).parent
 
 CONFIG_FILES = {
@@ -214,14 +216,11 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> SAM2
         ValueError: a key that is not a field of `SAM2Config`, or an upstream argument this package does not vary.
     """
     path = find_config(name_or_path)
-    with open(path, encoding="utf-8") as file:
-        tree = yaml.safe_load(file)
+    tree = _read_yaml(path.read_bytes(), str(path))
+    tree = tree.get("model", tree) if isinstance(tree, Mapping) else tree
     if not isinstance(tree, Mapping):
         raise ValueError(f"{path} is not a SAM 2 config: expected a mapping, found {type(tree).__name__}")
-    settings = tree.get("model", tree)
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"{path} is not a SAM 2 config: expected settings under 'model', found {settings!r}")
-    return apply_overrides(config_of_settings(settings, str(path), "image_encoder" in settings), overrides)
+    return apply_overrides(config_of_settings(tree, str(path), "image_encoder" in tree), overrides)
 
 
 def config_of_settings(settings: Mapping[str, Any], source: str, is_upstream: bool) -> SAM2Config:
@@ -253,8 +252,16 @@ def apply_overrides(config: SAM2Config, overrides: Sequence[str]) -> SAM2Config:
         elif not separator:
             raise ValueError(f"{source} is not of the form key=value")
         else:
-            values.update(_field_of(key, yaml.safe_load(text), source))
+            values.update(_field_of(key, _read_yaml(text, source), source))
     return replace(config, **values)
+
+
+def _read_yaml(text: str | bytes, source: str) -> Any:
+    """Plain values only, whatever tags a file has."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # the last ones: of single values
+        raise ValueError(f"{source} is not YAML of plain values: {' '.join(str(error).split())[:300]}") from error
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -272,15 +279,26 @@ def _field_name(key: str) -> str | None:
     return next((name for name in names if name in known), None)
 
 
+def _plain(value: Any) -> Any:
+    """YAML's lists as tuples, and numbers such as 1e4, which YAML 1.1 takes for text, as numbers."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return tuple(value) if isinstance(value, Sequence) else value  # hydra's lists are none of Python's
+
+
 def _field_of(key: str, value: Any, source: str) -> dict[str, Any]:
     """The field a key sets, as a dictionary of at most one entry."""
     name = _field_name(key)
     if name is not None:
-        is_list = isinstance(value, Sequence) and not isinstance(value, str)  # hydra's lists are none of Python's
-        return {name: tuple(value) if is_list else value}
+        value = _plain(value)
+        check_fields(SAM2Config(), {name: value}, source)
+        return {name: value}
     if key in _UPSTREAM_FIXED:
         if value != _UPSTREAM_FIXED[key]:
-            raise ValueError(f"{source}: {key}={value!r} is not supported, only {_UPSTREAM_FIXED[key]!r}")
+            raise ValueError(f"{source}: {key}={shown(value)} is not supported, only {_UPSTREAM_FIXED[key]!r}")
         return {}
     if key in _UPSTREAM_IGNORED or key.rpartition(".")[2] in _UPSTREAM_IGNORED:
         return {}

@@ -20,11 +20,12 @@ class UpstreamAttributes:
     """
 
     model: SAM2Base
+    image_features: ImageFeatures | None
     _orig_hw: list[tuple[int, int]]
 
     @property
     def _features(self) -> ImageFeatures | None:
-        return vars(self).get("image_features")
+        return self.image_features
 
     @_features.setter
     def _features(self, features: Mapping[str, Any] | None) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sam2.image_compat import UpstreamAttributes
 from sam2.modeling.core import ImageFeatures, in_own_precision
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.per_thread import PerThread
 from sam2.prompt_checks import check_labels, finite_tensor
 from sam2.transforms import SAM2Transforms, as_rgb_array
 
@@ -57,8 +58,13 @@ class SAM2ImagePredictor(UpstreamAttributes):
         masks, mask_scores, low_res_logits = predictor.predict(box=boxes_xyxy, multimask_output=False)
 
     The model's dtype is the one it was built with; what comes back is float32 whatever it is. The same call gives
-    the same masks every time.
+    the same masks every time. Threads may share a predictor: each predicts on the image that it has set itself, or,
+    where it has set none, on the one that was set last.
     """
+
+    image_features = PerThread["ImageFeatures | None"]()
+    _orig_hw = PerThread[list[tuple[int, int]]]()
+    _is_batch = PerThread[bool]()
 
     def __init__(
         self,

@@ -12,8 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sam2.after_fork import leave_behind, watch
 from sam2.frames import VideoFile, open_path
 from sam2.transforms import PIXEL_MEAN, PIXEL_STD
+
+if hasattr(os, "register_at_fork"):
+    # the threads of OpenMP do not come along either, and the first large operation in a child waits for them
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class RGBFrames(Protocol):
@@ -64,10 +69,19 @@ class LazyFrames(Sequence[Tensor]):
     def __init__(self, source: RGBFrames, image_size: int) -> None:
         self.source = source
         self.image_size = image_size
-        self.worker = ThreadPoolExecutor(max_workers=1)  # one thread: a decoder is not re-entrant
-        self.prepared: dict[int, Future[tuple[Tensor, tuple[int, int]]]] = {}
+        self._start_worker()
+        watch(self)
         self.last_index = -1
         self.height, self.width = self._request(0).result()[1]
+
+    def _start_worker(self) -> None:
+        self.worker = ThreadPoolExecutor(max_workers=1)  # one thread: a decoder is not re-entrant
+        self.prepared: dict[int, Future[tuple[Tensor, tuple[int, int]]]] = {}
+
+    def after_fork(self) -> None:
+        """In a child process, prepare frames anew."""
+        leave_behind(self.worker, self.prepared)
+        self._start_worker()
 
     def __len__(self) -> int:
         return len(self.source)

@@ -184,7 +184,7 @@ class VideoPrompts(VideoEngine):
 
     def _mask_prompt(self, mask: np.ndarray | Tensor) -> Tensor:
         """A mask (H, W) as the model takes it: (1, 1, image_size, image_size) float32 of zeros and ones."""
-        prompt = torch.as_tensor(mask)
+        prompt = torch.as_tensor(mask, device=self.device)
         if prompt.ndim != 2:
             raise ValueError(f"a mask prompt has shape (H, W), got {tuple(prompt.shape)}")
         if prompt.is_floating_point():

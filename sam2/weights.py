@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +9,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from checkpoint_files.configs import check_fields, read_json_object, shown
+from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from sam2.config import CONFIG_FILES, CONFIG_ROOT, SAM2Config, load_config
 
+# a tensor that every SAM 2 has, in the official layout and that of Hugging Face
+_ANCHORS = (
+    "image_encoder.trunk.patch_embed.proj.weight",
+    "vision_encoder.backbone.patch_embed.projection.weight",
+)
 _POINT_FREQUENCIES = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
 # Hugging Face name → official name, applied in this order. The layers of MLPs are numbered afterwards.
@@ -108,7 +112,7 @@ def find_weights(path: str | Path) -> list[Path]:
         return [path]
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        return sorted({path / file for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        return read_index(index)
     for pattern in ("model.safetensors", "*.safetensors", "*.pt"):
         files = sorted(path.glob(pattern))
         if len(files) == 1:
@@ -120,8 +124,9 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read weights under their official names.
 
     Args:
-        path: a `.pt` file that holds `{"model": tensors}` or the tensors themselves, a `.safetensors` file, or a
-            folder as `save_pretrained` and the Hugging Face hub lay it out.
+        path: a `.pt` file that holds `{"model": tensors}`, `{"state_dict": tensors}` or the tensors themselves, with
+            or without what a training puts before their names; a `.safetensors` file; or a folder as `save_pretrained`
+            and the Hugging Face hub lay it out.
 
     Returns:
         CPU tensors in the precision of the file.
@@ -133,7 +138,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     for file in find_weights(path):
-        tensors.update(_read_tensors(file))
+        tensors.update(read_tensors(file, _ANCHORS))
     return _with_official_names(tensors)
 
 
@@ -186,7 +191,7 @@ def load_into(model: nn.Module, path: str | Path) -> None:
     Raises:
         FileNotFoundError: no such file, or a folder without weights.
         ValueError: keys are missing, unexpected or of another shape. The first line says what the file seems to be,
-            the lines after it name every such key.
+            the lines after it name every such key. Or they are not all numbers.
     """
     state_dict = load_state_dict(path)
     expected = model.state_dict()
@@ -205,6 +210,7 @@ def load_into(model: nn.Module, path: str | Path) -> None:
         sections = (("missing", missing), ("unexpected", unexpected), ("other shape", misshapen))
         lines = [f"  {kind}: {key}" for kind, keys in sections for key in keys]
         raise ValueError("\n".join([headline, *lines]))
+    check_numbers(state_dict, str(path))
     model.load_state_dict(state_dict)
 
 
@@ -233,32 +239,6 @@ def _download_name(path: Path) -> str:
     family = "sam2" if re.search(r"sam2(?!\.1)", text) else "sam2.1"
     sizes = (("large", "large"), ("base", "base-plus"), ("small", "small"))
     return f"{family}-{next((size for part, size in sizes if part in text), 'tiny')}"
-
-
-def _read_tensors(file: Path) -> dict[str, Tensor]:
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pt(file)
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{file} holds no weights: expected tensors by name, or those under the key 'model'")
-    return dict(content)
-
-
-def _read_pt(file: Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{file} cannot be read as a PyTorch file of weights; it may be cut off") from error
-
-
-def _read_safetensors(file: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} cannot be read as a safetensors file; it may be cut off") from error
 
 
 def _with_official_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -297,15 +277,15 @@ def _number_layers(name: str, num_inner: Mapping[str, int]) -> str:
 
 
 def _config_from_hugging_face(config_file: Path) -> SAM2Config:
-    tree = json.loads(config_file.read_text(encoding="utf-8"))
+    tree = read_json_object(config_file)
     if tree.get("model_type") not in ("sam2", "sam2_video"):
-        raise ValueError(f"{config_file} describes model_type {tree.get('model_type')!r}, expected 'sam2_video'")
+        raise ValueError(f"{config_file} describes model_type {shown(tree.get('model_type'))}, expected 'sam2_video'")
     values: dict[str, Any] = {}
     for path, field in _HF_CONFIG_FIELDS.items():
         value: Any = tree
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
-        if field == "image_size" and isinstance(value, list):
+        if field == "image_size" and isinstance(value, list) and value:
             value = value[0]
         if value is not None:
             values[field] = tuple(value) if isinstance(value, list) else value
@@ -313,6 +293,7 @@ def _config_from_hugging_face(config_file: Path) -> SAM2Config:
         values["add_tpos_enc_to_obj_ptrs"] = False
         values["proj_tpos_enc_in_obj_ptrs"] = False
         values["use_signed_tpos_enc_to_obj_ptrs"] = False
+    check_fields(SAM2Config(), values, str(config_file))
     return replace(SAM2Config(), **values)
 
 

@@ -15,12 +15,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIBRARY = "grounded_sam2"
 MODEL_PACKAGES = ("sam2", "grounding_dino", "groundingdino")
+SHARED = "checkpoint_files"  # what both of these read weights and configs with
 # what the packages may not import, of what lies in this repository
 FORBIDDEN = {
     LIBRARY: {"training", "benchmarks", "tests"},
     "sam2": {LIBRARY, "grounding_dino", "training", "benchmarks", "tests"},
     "grounding_dino": {LIBRARY, "sam2", "groundingdino", "training", "benchmarks", "tests"},
     "groundingdino": {LIBRARY, "sam2", "training", "benchmarks", "tests"},
+    SHARED: {LIBRARY, *MODEL_PACKAGES, "training", "benchmarks", "tests"},
 }
 WITHOUT_TORCH = [
     "prompts", "images", "render", "flags", "files", "owned", "masks", "script", "video", "export", "export.formats",
@@ -65,7 +67,7 @@ def imports_of(name: str, path: Path) -> Iterator[tuple[str, str | None]]:
             yield from ((origin, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("package", [LIBRARY, *MODEL_PACKAGES])
+@pytest.mark.parametrize("package", [LIBRARY, *MODEL_PACKAGES, SHARED])
 def test_no_package_imports_sideways_or_up(package: str) -> None:
     for name, path in modules_of(package).items():
         for imported, _ in imports_of(name, path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from grounded_sam2.script import StoppedError, StopRequest, run, script_errors, stop_on_signals
+from grounded_sam2.script import NoFrameError, StoppedError, StopRequest, run, script_errors, stop_on_signals
 
 
 @pytest.mark.parametrize(
@@ -173,3 +173,13 @@ def test_a_terminal_without_the_characters_costs_no_run(monkeypatch: pytest.Monk
     run(lambda: print("found 1: 猫 in \udcff.mp4"))
     terminal.flush()
     assert terminal.buffer.getvalue() == b"found 1: \\u732b in \\udcff.mp4\n"
+
+
+def test_a_camera_that_is_stopped_before_its_first_frame_is_a_normal_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, script_errors("script.py"):
+        raise NoFrameError("camera 0: stopped before its first frame came")
+    assert ended.value.code == 0
+    assert capsys.readouterr().err == "script.py: camera 0: stopped before its first frame came; nothing is written\n"
+    with pytest.raises(SystemExit) as ended, script_errors("script.py"):
+        raise ConnectionAbortedError("by the peer")
+    assert ended.value.code == 2

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from grounded_sam2.images import RGBImage, letterboxed
+from grounded_sam2.script import NoFrameError
 from grounded_sam2.video import LiveStream, VideoFile, VideoWriter, live, open_frames
 from grounded_sam2.video.capture import CapturedFrame, CorruptFrameError
 
@@ -287,7 +288,7 @@ def test_stop_ends_the_frames_while_they_are_waited_for(captures: Serve) -> None
         stop.set()
         assert [index_of(image) for image in frames] == [0]  # no recording is empty
     captures(FakeCapture([picture(0)], let=0))
-    with pytest.raises(ConnectionAbortedError, match="camera: stopped before its first frame came"):
+    with pytest.raises(NoFrameError, match="camera: stopped before its first frame came"):
         LiveStream("camera", stop=stop)
 
 
@@ -684,3 +685,9 @@ def test_a_recording_of_a_file_that_waited_keeps_the_file_s_times(tmp_path: Path
             writer.write(image)
     with av.open(str(tmp_path / "copy.mp4")) as container:
         assert [frame.time for frame in container.decode(video=0)] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16, 0.2])
+
+
+@pytest.mark.parametrize("source", ["1e30", "9" * 30, "9" * 5000, "-1", "1e999", 10**30])
+def test_cameras_that_are_none_are_one_line(source: str | int) -> None:
+    with pytest.raises((ValueError, OSError), match=r"no camera|no such video|too long"):
+        LiveStream(source)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import io
 import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -44,6 +48,8 @@ class Server(ThreadingHTTPServer):
         self.etag: str | None = '"one"'
         self.mischief: list[str] = []
         self.asked: list[tuple[str, str | None]] = []  # path and Range of each request
+        self.headers: list[dict[str, str]] = []
+        self.hold: threading.Event | None = None  # answers wait for it
 
     @property
     def url(self) -> str:
@@ -56,9 +62,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.asked.append((self.path, self.headers.get("Range")))
+        server.headers.append(dict(self.headers))
+        if server.hold is not None:
+            server.hold.wait(10)
         mischief = server.mischief.pop(0) if server.mischief else ""
         if mischief.isdigit():
             self.send_error(int(mischief))
+            return
+        if mischief == "redirect":
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{server.server_port}/elsewhere.pt")
+            self.end_headers()
             return
         body, status, content_range = server.content, 200, None
         is_current = self.headers.get("If-Range") in (None, server.etag)
@@ -74,11 +88,18 @@ class Handler(BaseHTTPRequestHandler):
         if content_range:
             self.send_header("Content-Range", content_range)
         if server.etag:
-            self.send_header("ETag", server.etag)
+            self.send_header("ETag", '"two"' if mischief == "another version" else server.etag)
+        if mischief == "another size":
+            body += b"more"
         if mischief != "no length":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if mischief == "drop" else body)
+        with contextlib.suppress(OSError):  # whoever asked has gone
+            if mischief == "drip":
+                for position in range(1000):
+                    self.wfile.write(body[position : position + 1])
+                    time.sleep(0.005)
+            self.wfile.write(body[: len(body) // 2] if mischief == "drop" else body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -90,6 +111,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(transfer, "CHUNK_BYTES", 10_000)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the hub asked here is on loopback
+    for name, checkpoint in CHECKPOINTS.items():  # what is served here is something else
+        monkeypatch.setitem(CHECKPOINTS, name, replace(checkpoint, sha256=None))
     for variable in (download_module.MIRROR_VARIABLE, *download_module.OFFLINE_VARIABLES):
         monkeypatch.delenv(variable, raising=False)
     server = Server()
@@ -245,14 +268,141 @@ def test_registry() -> None:
         find_checkpoint("sam2.1-lage")
 
 
+def test_sums_are_those_that_are_published() -> None:
+    official = [name for name in CHECKPOINTS if name.startswith(("sam2", "groundingdino-"))]
+    sums = [CHECKPOINTS[name].sha256 for name in official]
+    assert len(official) == 10 == len(set(sums)) and all(len(bytes.fromhex(sum_ or "")) == 32 for sum_ in sums)
+
+
+def test_another_file_under_a_known_name_is_refused(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHECKPOINTS, "sam2.1-tiny", download_module._known_checkpoints()["sam2.1-tiny"])
+    with pytest.raises(ValueError, match="expected sha256 7402e0d8"):
+        fetch(server, tmp_path)
+    assert names_in(tmp_path) == []
+
+
+# ---- servers that are not what they should be ----
+
+
+def test_two_at_once_fetch_once(tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.hold = threading.Event()
+    threads = [threading.Thread(target=fetch, args=(server, tmp_path), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        if caplog.text.count("another process fetches") == 2:
+            break
+        time.sleep(0.01)
+    server.hold.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(server.asked) == 1
+    assert names_in(tmp_path) == [FILE_NAME]
+    assert (tmp_path / FILE_NAME).read_bytes() == server.content
+
+
+@pytest.mark.parametrize("mischief", ["another version", "another size"])
+def test_a_part_of_another_version_is_not_gone_on_with(tmp_path: Path, server: Server, mischief: str) -> None:
+    server.mischief = ["drop", mischief]
+    fetch(server, tmp_path)
+    assert (tmp_path / FILE_NAME).read_bytes() == server.content
+    assert [part for _, part in server.asked][-1] is None
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "model.pt", "model.pth"])
+def test_a_login_page_is_installed_under_no_name(tmp_path: Path, server: Server, name: str) -> None:
+    server.mischief = ["login page"]
+    with pytest.raises(ValueError, match=rf"{name}: expected .* got \d+ bytes that start with b'<!DOCTYPE"):
+        download_url(f"{server.url}/{name}", tmp_path / name, progress=False)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    ["mirror.example/sam", "ftp://mirror.example", "http://", "http:///a", "http://h:port", "http://[::1", "file:///etc",
+     "http://a b", "http://h\n", "//h", "http://user:PW@"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["sam2.1-tiny", "grounding-dino-tiny"])
+def test_mirrors_that_are_none(tmp_path: Path, server: Server, mirror: str, name: str) -> None:
+    with pytest.raises(ValueError, match="expected an address such as https://") as caught:
+        download(name, tmp_path, mirror=mirror, progress=False)
+    assert "PW" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/..", "../a", "a/b/c", "/a", "a/", ".a/b", "a/.b", "a\n/b"])
+def test_names_of_repositories_that_are_none(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown checkpoint"):
+        find_checkpoint(name)
+
+
+def test_a_mirror_behind_a_password(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_SECRET")
+    mirror = server.url.replace("//", "//user:p%40SSWORD@")
+    download("sam2.1-tiny", tmp_path, mirror=mirror, progress=False)
+    assert server.headers[0]["Authorization"] == "Basic " + base64.b64encode(b"user:p@SSWORD").decode()
+    server.mischief = ["404"]
+    assert main(["sam2.1-small", "--mirror", mirror, "--folder", str(tmp_path)]) == 2
+    server.mischief = ["drop"] + ["500"] * 4
+    assert main(["sam2.1-small", "--mirror", mirror, "--folder", str(tmp_path)]) == 2
+    assert main(["grounding-dino-tiny", "--mirror", mirror, "--folder", str(tmp_path)]) == 2
+    written = capsys.readouterr().err + "".join(path.read_text() for path in tmp_path.glob("*.json"))
+    assert "SSWORD" not in written and "user" not in written and written.count("127.0.0.1") >= 3
+    assert not any("SECRET" in str(headers) for headers in server.headers)
+
+
+def test_a_password_does_not_follow_a_redirection(tmp_path: Path, server: Server) -> None:
+    server.mischief = ["redirect"]
+    download("sam2.1-tiny", tmp_path, mirror=server.url.replace("//", "//user:pw@"), progress=False)
+    assert "Authorization" in server.headers[0] and "Authorization" not in server.headers[1]
+
+
+def test_a_server_that_drips_is_given_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "SLOWEST", (0.05, 10_000))
+    server.mischief = ["drip"]
+    with pytest.raises(ConnectionError, match=r"only \d+ bytes came in 0\.05 s"):
+        fetch(server, tmp_path)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("mischief", ["", "no length"])
+def test_a_file_without_end_is_given_up(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, mischief: str
+) -> None:
+    monkeypatch.setattr(transfer, "MOST_BYTES", 50_000)
+    server.mischief = [mischief]
+    with pytest.raises(ValueError, match="expected at most 50000 bytes, the server has"):
+        fetch(server, tmp_path)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("state", ["{", "[" * 10**5, '{"validator": 3}', '{"total": 1e400}', "\x00", "3"])
+def test_a_poisoned_state_counts_as_none(tmp_path: Path, server: Server, state: str) -> None:
+    (tmp_path / f"{FILE_NAME}.part").write_bytes(b"x" * 1000)
+    (tmp_path / f"{FILE_NAME}.part.json").write_text(state)
+    fetch(server, tmp_path)
+    assert (tmp_path / FILE_NAME).read_bytes() == server.content
+
+
+def test_a_reader_that_has_read_enough() -> None:
+    command = f"{sys.executable} -m grounded_sam2.download --list | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and ended.stderr == ""
+
+
 # ---- repositories ----
 
 
 def test_repository_becomes_a_folder(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def snapshot(repository: str, local_dir: Path, endpoint: str | None, allow_patterns: list[str]) -> None:
-        calls.append((repository, endpoint))
+    def snapshot(
+        repository: str, local_dir: Path, endpoint: str | None, allow_patterns: list[str], token: bool | None
+    ) -> None:
+        calls.append((repository, endpoint, token))
         local_dir.mkdir(parents=True, exist_ok=True)
         (local_dir / "config.json").write_text("{}")
         if repository != "someone/empty":
@@ -262,7 +412,7 @@ def test_repository_becomes_a_folder(tmp_path: Path, server: Server, monkeypatch
     for _ in range(2):
         path = download("IDEA-Research/grounding-dino-tiny", tmp_path, mirror="http://hub.example")
         assert path == tmp_path / "grounding-dino-tiny"
-    assert calls == [("IDEA-Research/grounding-dino-tiny", "http://hub.example")]
+    assert calls == [("IDEA-Research/grounding-dino-tiny", "http://hub.example", False)]
     with pytest.raises(ValueError, match="holds no config"):
         download("someone/empty", tmp_path)
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import supervision as sv
 
+from grounded_sam2 import plain_json
 from grounded_sam2.batch.image_list import ListedImage
 from grounded_sam2.detectors.base import (
     DEFAULT_BOX_THRESHOLD,
@@ -31,6 +32,7 @@ from grounded_sam2.files import check_writable, writing_to
 from grounded_sam2.images import RGBImage, read_image
 from grounded_sam2.owned import OwnedFolder, hidden_id
 from grounded_sam2.prompts import Prompt
+from sam2.shown import shown
 
 __all__ = ["BatchFolder", "ImageBatch", "detect_batch", "read_batches"]
 
@@ -98,8 +100,8 @@ def _read(image: ListedImage) -> RGBImage | str:
     try:
         pixels = read_image(image.path)
     except (ValueError, OSError) as problem:
-        reason = str(problem) or type(problem).__name__
-        return reason if image.path.name in reason else f"{image.path}: {reason}"
+        reason = shown(problem) or type(problem).__name__
+        return reason if shown(image.path.name) in reason else f"{shown(image.path)}: {reason}"
     height, width = pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         return f"{image.path} has {width}x{height} pixels, expected {SMALLEST_SIDE} a side at least"
@@ -252,12 +254,12 @@ class BatchFolder:
                     break
                 num_bytes += len(line)
                 try:
-                    entry = json.loads(line)
+                    entry = plain_json.loads(line)
                     if number == 1:
                         former = dict(entry["settings"])
                     else:
-                        self._finished[entry["name"]] = entry
-                except (ValueError, KeyError, TypeError) as error:
+                        self._finished[plain_json.check_text(entry["name"], "name")] = entry
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise ValueError(
                         f"{self.progress_path}, line {number} is damaged ({error!r}); --overwrite starts anew"
                     ) from error

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import csv
 import glob
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from grounded_sam2 import plain_json
 from grounded_sam2.images import IMAGE_SUFFIXES
 from grounded_sam2.prompts import Prompt, TextPrompt, merge_prompts, read_prompt
 
@@ -73,6 +73,8 @@ def list_images(source: str | os.PathLike[str], text_prompt: TextPrompt) -> list
     prompts: dict[Path, Prompt] = {}
     for path, own_prompt in _entries(Path(source), os.fspath(source)):
         try:
+            if not isinstance(own_prompt, (str, list, type(None))):
+                raise TypeError(f"expected text or a list of phrases, got {type(own_prompt).__name__}")
             prompt = read_prompt(text_prompt if own_prompt is None else own_prompt)
             prompts[path] = merge_prompts([prompts[path], prompt]) if path in prompts else prompt
         except (ValueError, TypeError) as error:
@@ -128,7 +130,7 @@ def _entries(path: Path, source: str) -> Iterator[tuple[Path, _OwnPrompt]]:
             text = path.read_text(encoding="utf-8-sig")
             for name, prompt in readers[path.suffix.lower()](text):
                 yield path.parent / name, prompt
-        except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, KeyError, TypeError) as error:
+        except (ValueError, csv.Error, KeyError, TypeError) as error:
             raise ValueError(f"{source} is no list of images: {error!r}") from error
 
 
@@ -149,7 +151,7 @@ def _rows(text: str) -> Iterator[tuple[str, _OwnPrompt]]:
 
 
 def _members(text: str) -> Iterator[tuple[str, _OwnPrompt]]:
-    listed = json.loads(text)
+    listed = plain_json.loads(text)
     if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
         yield from ((name, None) for name in listed)
     elif isinstance(listed, dict):

@@ -170,13 +170,23 @@ def as_image_list(images: Image | Sequence[Image]) -> list[Image]:
         shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
         if not isinstance(image, np.ndarray) or dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"image {index}: expected an (H, W, 3) uint8 RGB array, got shape {shape} of {dtype}")
-    return image_list
+    # PyTorch takes no negative strides, as those of bgr[:, :, ::-1]
+    return [np.ascontiguousarray(image) for image in image_list]
 
 
 def check_threshold(name: str, threshold: float) -> None:
     """Raise a ValueError unless `threshold` lies in [0, 1]."""
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"expected {name} in [0, 1], got {threshold}")
+
+
+def check_finite(*results: npt.NDArray[np.floating]) -> None:
+    """Raise a ValueError where a model's results are no numbers: thresholds would drop them without a word."""
+    if not all(np.isfinite(result).all() for result in results):
+        raise ValueError(
+            "the detector computes NaN instead of scores and boxes: its weights are damaged, or they overflow in this "
+            "precision; build it in float32"
+        )
 
 
 def check_top_k(top_k: int | None) -> None:
@@ -304,6 +314,7 @@ def keep_queries(
         search: what is looked for.
         image_size: width and height in pixels.
     """
+    check_finite(token_scores, boxes_cxcywh)
     of_pass = slice(pass_texts.start, pass_texts.stop)
     text_index, confidence = score_phrases(token_scores, spans, search.text_threshold[of_pass])
     kept = (confidence >= search.box_threshold[of_pass][text_index]) & (confidence > 0)
@@ -341,6 +352,7 @@ def make_detections(
         phrases, and those that are more surely of one.
     """
     width, height = image_size
+    check_finite(np.asarray(xyxy), np.asarray(confidence))
     xyxy = (
         np.asarray(xyxy, dtype=np.float32).reshape(-1, 4).clip(0, np.array([width, height, width, height], np.float32))
     )

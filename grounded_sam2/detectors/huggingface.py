@@ -15,11 +15,20 @@ import torch
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
 
+from checkpoint_files.reading import check_numbers
 from grounded_sam2.detectors.base import Image, PhraseDetector, RawBoxes, Search, keep_queries, pad_elongated
 from grounded_sam2.prompts import encoder_phrase, split_passes
-from grounded_sam2.weights.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
+from grounded_sam2.weights.hub import (
+    check_weights,
+    hub_token,
+    reading_model,
+    reads_as_path,
+    without_progress,
+    without_retry_messages,
+)
 
 # Model types whose logits are per token of one text; all others score a list of phrases.
+_SAMPLING = "MultiScaleDeformableAttention"  # what transformers calls the part that samples features
 _TOKEN_SCORING = ("grounding-dino", "mm-grounding-dino")
 
 
@@ -34,7 +43,7 @@ class HuggingFaceDetector(PhraseDetector):
     Args:
         model_id: a local folder (read with no network access at all) or a model id of the hub.
         device: where the model runs.
-        dtype: the precision the model is built with.
+        dtype: the precision the model is built with; the sampling of features is computed in float32 in any case.
         nms_threshold: of two boxes that overlap by a higher IoU only the more confident is kept, also when they come
             from two passes over a long prompt; None keeps all.
         class_agnostic_nms: let boxes of different phrases suppress each other too.
@@ -155,6 +164,7 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """Build the model and its processor from a folder, or from the hub's cache or the hub itself."""
     name = os.fspath(model_id)
     is_folder = Path(name).is_dir()
+    cure = f"hf download {name} --local-dir gdino_checkpoints/{Path(name).name}"
     if not is_folder and reads_as_path(name):
         raise FileNotFoundError(
             f"the detector folder {name} is missing; get a detector with: "
@@ -165,26 +175,62 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{name} holds no config.json; a detector folder has config.json, model.safetensors, "
             "preprocessor_config.json and the tokenizer's files"
         )
-    try:
+    # no code that a folder or repository brings is run, and nobody is asked whether it may be
+    options: dict[str, Any] = {"local_files_only": is_folder, "trust_remote_code": False, "token": hub_token()}
+    with reading_model(name, "detector", is_folder, cure):
         with without_retry_messages():
-            config = AutoConfig.from_pretrained(name, local_files_only=is_folder)
+            config = AutoConfig.from_pretrained(name, **options)
         if config.model_type not in MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES:
             legal = ", ".join(sorted(MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES))
             raise ValueError(f"{name} holds a model of type {config.model_type!r}, expected a detector: {legal}")
         with without_progress() if is_folder else contextlib.nullcontext():
             model, loading = AutoModelForZeroShotObjectDetection.from_pretrained(
-                name, config=config, dtype=dtype, local_files_only=is_folder, output_loading_info=True
+                name, config=config, dtype=dtype, output_loading_info=True, **options
             )
-        processor = AutoProcessor.from_pretrained(name, local_files_only=is_folder)
-    except OSError as problem:
-        if is_folder:
-            raise FileNotFoundError(f"{name} is not a complete detector folder: {first_line(problem)}") from problem
-        raise FileNotFoundError(
-            f"the detector {name!r} is no local folder and could not be read from the hub ({first_line(problem)}); "
-            f"where there is a network, run: hf download {name} --local-dir gdino_checkpoints/{Path(name).name}"
-        ) from problem
+        processor = AutoProcessor.from_pretrained(name, **options)
     check_weights(name, loading)
+    check_numbers(dict(model.named_parameters()), name)
+    _check_tokenizer(name, model, processor)
+    if dtype != torch.float32:
+        _attend_in_float32(model)
     return model, processor
+
+
+def _check_tokenizer(name: str, model: Any, processor: Any) -> None:
+    """Raise a ValueError unless a model's tokenizer has the marks that texts are laid out with, and no other ids."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None or not callable(tokenizer):
+        raise ValueError(f"{name} holds no tokenizer that can be read")
+    num_words = getattr(getattr(model.config, "text_config", None), "vocab_size", None)
+    if num_words is not None and len(tokenizer) > num_words:
+        raise ValueError(f"the tokenizer in {name} has {len(tokenizer)} tokens, the model {num_words}")
+    needs_marks = model.config.model_type in _TOKEN_SCORING
+    if needs_marks and (tokenizer.cls_token_id is None or tokenizer.sep_token_id is None):
+        raise ValueError(f"the tokenizer in {name} lacks the marks [CLS] and [SEP]: expected that of a BERT model")
+
+
+def _attend_in_float32(model: torch.nn.Module) -> None:
+    """Let deformable attention compute in float32 whatever precision the model has.
+
+    The sampling of features at places between pixels gives NaN in bfloat16 and float16 (on CPUs, PyTorch 2.14),
+    which ends in no boxes at all; so its inputs are converted, and its output is converted back.
+    """
+
+    def as_float32(_: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value.float() if _is_half(value) else value for value in arguments)
+
+    def as_before(_: torch.nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        return output.to(dtype)
+
+    dtype = next(model.parameters()).dtype
+    for module in model.modules():
+        if type(module).__name__.endswith(_SAMPLING):
+            module.register_forward_pre_hook(as_float32)
+            module.register_forward_hook(as_before)
+
+
+def _is_half(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
 
 
 def _of_texts(boxes: dict[str, torch.Tensor], search: Search) -> RawBoxes:

@@ -31,8 +31,11 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
+from grounded_sam2 import plain_json
 from grounded_sam2.files import GrowingFile, replacing
 from grounded_sam2.masks import decode_rle, encode_rle
+from grounded_sam2.plain_json import LARGEST_WHOLE, check_box, check_number, check_size, check_text, check_whole
+from sam2.shown import without_secrets
 
 __all__ = [
     "FrameAnnotationWriter",
@@ -47,6 +50,9 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1  # of a video's lines; the highest that is read
+# The largest numbers that are read; exports make lists of so many.
+LARGEST_FRAME_IDX = 10**7
+LARGEST_CLASS_ID = 10**5
 
 
 # ---- annotations ----
@@ -126,12 +132,16 @@ def _column(annotations: list[dict[str, Any]], key: str) -> npt.NDArray[np.float
     values = [annotation.get(key) for annotation in annotations]
     if all(value is None for value in values):
         return None
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
+    numbers = [np.nan if value is None else check_number(value, key) for value in values]
+    return np.array(numbers, dtype=np.float32)
 
 
 def _id_column(annotations: list[dict[str, Any]], key: str) -> npt.NDArray[np.int64] | None:
     values = [annotation.get(key) for annotation in annotations]
-    return None if None in values or not values else np.array(values, dtype=np.int64)
+    if None in values or not values:
+        return None
+    largest = LARGEST_CLASS_ID if key == "class_id" else LARGEST_WHOLE
+    return np.array([check_whole(value, key, least=-1, largest=largest) for value in values], dtype=np.int64)
 
 
 def _parsed(entry: Any, origin: str) -> ImageAnnotations:
@@ -140,34 +150,40 @@ def _parsed(entry: Any, origin: str) -> ImageAnnotations:
         if entry["box_format"] != "xyxy":
             raise ValueError(f'box_format: expected "xyxy", got {entry["box_format"]!r}')
         annotations = entry["annotations"]
-        width, height = int(entry["img_width"]), int(entry["img_height"])
+        width, height = check_size(entry)
+        if not isinstance(annotations, list):
+            raise TypeError(f"annotations: expected a list, got {type(annotations).__name__}")
+        frame_idx = entry.get("frame_idx")
+        if frame_idx is not None:
+            check_whole(frame_idx, "frame_idx", largest=LARGEST_FRAME_IDX)
         detections = _detections_of(annotations, width, height) if annotations else sv.Detections.empty()
-    except (KeyError, TypeError, ValueError) as error:
+        image_path = entry.get("image_path")
+        named = None if image_path is None else check_text(image_path, "image_path")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{origin} holds no annotations in the expected format: {error!r}") from error
-    image_path = entry.get("image_path")
-    named = None if image_path is None else str(image_path)
-    return ImageAnnotations(detections, width, height, named, entry.get("frame_idx"))
+    return ImageAnnotations(detections, width, height, named, frame_idx)
 
 
 def _detections_of(annotations: list[dict[str, Any]], width: int, height: int) -> sv.Detections:
     """N ≥ 1 annotations as detections; without a `class_id`, classes count in the order of first appearance."""
     class_names = [annotation["class_name"] for annotation in annotations]
+    for name in class_names:
+        if name is not None:
+            check_text(name, "class_name")
     has_names = None not in class_names
     class_id = _id_column(annotations, "class_id")
     if class_id is None and has_names:
         distinct = list(dict.fromkeys(class_names))
         class_id = np.array([distinct.index(name) for name in class_names], dtype=np.int64)
     segmentations = [annotation["segmentation"] for annotation in annotations]
-    mask = None if None in segmentations else decode_rle(segmentations)
-    if mask is not None and mask.shape[1:] != (height, width):
-        raise ValueError(f"segmentation: expected size {[height, width]}, got {list(mask.shape[1:])}")
+    mask = None if None in segmentations else decode_rle(segmentations, (height, width))
     columns: dict[str, Any] = {
         "class_name": np.array(class_names) if has_names else None,
         "mask_score": _column(annotations, "mask_score"),
         "object_score": _column(annotations, "object_score"),
     }
     return sv.Detections(
-        xyxy=np.array([annotation["bbox"] for annotation in annotations], dtype=np.float32),
+        xyxy=np.array([check_box(annotation["bbox"]) for annotation in annotations], dtype=np.float32),
         mask=mask,
         confidence=_column(annotations, "score"),
         class_id=class_id,
@@ -200,7 +216,7 @@ def write_json(
         OSError: `path` cannot be written.
     """
     described = {} if caption is None else {"caption": caption}
-    entry = {**described, "image_path": os.fspath(image_path), **_image_entries(detections, size)}
+    entry = {**described, "image_path": without_secrets(os.fspath(image_path)), **_image_entries(detections, size)}
     text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as temporary:
         # a byte of a file name that is no UTF-8 becomes the escape "\udc80" to "\udcff", which reads back as it
@@ -217,7 +233,7 @@ def read_json(path: str | os.PathLike[str]) -> ImageAnnotations:
         ValueError: not JSON, or not of this format.
     """
     try:
-        entry = json.loads(Path(path).read_text(encoding="utf-8"))
+        entry = plain_json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     return _parsed(entry, os.fspath(path))
@@ -231,7 +247,7 @@ def read_caption(path: str | os.PathLike[str]) -> str | None:
         ValueError: not JSON, or not of an image.
     """
     try:
-        caption = json.loads(Path(path).read_text(encoding="utf-8")).get("caption")
+        caption = plain_json.loads(Path(path).read_text(encoding="utf-8")).get("caption")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not the JSON of an image: {error}") from error
     return None if caption is None else str(caption)
@@ -282,14 +298,18 @@ class VideoHeader:
             ValueError: it is of a newer version, or not of this format.
         """
         try:
-            if int(entry["format_version"]) > FORMAT_VERSION:
+            if check_whole(entry["format_version"], "format_version") > FORMAT_VERSION:
                 raise ValueError(f"format_version: expected at most {FORMAT_VERSION}, got {entry['format_version']}")
             fps = entry["fps"]
+            if fps is not None and check_number(fps, "fps") <= 0:
+                raise ValueError(f"fps: expected more than 0, got {fps}")
+            if not isinstance(entry["phrases"], list):
+                raise TypeError(f"phrases: expected a list, got {type(entry['phrases']).__name__}")
             return cls(
-                size=(int(entry["img_width"]), int(entry["img_height"])),
-                source=None if entry["source"] is None else str(entry["source"]),
+                size=check_size(entry),
+                source=None if entry["source"] is None else check_text(entry["source"], "source"),
                 fps=None if fps is None else Fraction(fps).limit_denominator(65535),
-                phrases=tuple(str(phrase) for phrase in entry["phrases"]),
+                phrases=tuple(check_text(phrase, "phrases") for phrase in entry["phrases"]),
                 settings=dict(entry["settings"]),
             )
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:  # the last: of an fps that is no number
@@ -315,7 +335,7 @@ def read_header(path: str | os.PathLike[str]) -> VideoHeader | None:
     with Path(path).open("rb") as lines:
         line = lines.readline()
     try:
-        entry = json.loads(line) if line.endswith(b"\n") else None
+        entry = plain_json.loads(line) if line.endswith(b"\n") else None
     except ValueError as error:
         raise ValueError(f"{path}, line 1 is not JSON: {error}") from error
     return VideoHeader.from_entry(entry, f"{path}, line 1") if _is_header(entry) else None
@@ -409,7 +429,7 @@ def read_frame_annotations(path: str | os.PathLike[str]) -> Iterator[ImageAnnota
     with Path(path).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                entry = json.loads(line)
+                entry = plain_json.loads(line)
             except ValueError as error:
                 is_cut_off = not line.endswith("\n") and not (number == 1 and "\0" in line)
                 if is_cut_off:
@@ -459,11 +479,11 @@ class FrameAnnotations:
     def _note(self, line: bytes, number: int, offset: int) -> None:
         """Note what is on a line, counted from 1, and where it is."""
         try:
-            entry = json.loads(line)
+            entry = plain_json.loads(line)
             is_header = number == 1 and _is_header(entry)
-            frame_idx = -1 if is_header else int(entry["frame_idx"])
+            frame_idx = -1 if is_header else check_whole(entry["frame_idx"], "frame_idx", largest=LARGEST_FRAME_IDX)
             obj_ids = [] if is_header else [annotation.get("tracker_id") for annotation in entry["annotations"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.path}, line {number} is no frame's annotations: {error!r}") from error
         if is_header:
             self.header = VideoHeader.from_entry(entry, f"{self.path}, line 1")
@@ -488,7 +508,7 @@ class FrameAnnotations:
             KeyError: the frame is not in the file.
         """
         self._lines.seek(self._offsets[frame_idx])
-        return _parsed(json.loads(self._lines.readline()), f"{self.path}, frame {frame_idx}")
+        return _parsed(plain_json.loads(self._lines.readline()), f"{self.path}, frame {frame_idx}")
 
     def obj_ids(self, frame_idx: int) -> tuple[int, ...]:
         """The ids of the objects on one frame, without reading their masks.

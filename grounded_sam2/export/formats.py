@@ -57,6 +57,7 @@ __all__ = ["FORMATS", "write_coco", "write_davis", "write_mot", "write_mots", "w
 
 logger = logging.getLogger(__name__)
 
+_MOST_GAPS = 100_000  # frames that YouTube-VIS lists and that are not in the file
 StrPath = str | os.PathLike[str]
 
 _LARGEST_PALETTE_ID = 255
@@ -247,6 +248,8 @@ def write_youtube_vis(annotations_path: StrPath, path: StrPath) -> None:
             track["bboxes"][frame_idx] = box_xywh(obj.xyxy)
             track["areas"][frame_idx] = float(coco_mask.area(segmentation))
     num_frames = max(names, default=-1) + 1
+    if num_frames > _MOST_GAPS + 100 * len(names):
+        raise ValueError(f"{annotations_path}: {len(names)} frames, the last of which has frame_idx {num_frames - 1}")
     file_names = [names.get(frame_idx) or video.image_name(frame_idx, None) for frame_idx in range(num_frames)]
     length = {"width": size[0], "height": size[1], "length": num_frames}
     entry = {

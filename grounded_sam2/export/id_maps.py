@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
+from grounded_sam2 import plain_json
 from grounded_sam2.files import check_writable, replacing
 
 __all__ = ["IdMapWriter", "id_map", "read_id_map"]
@@ -193,8 +194,17 @@ def read_id_map(folder: str | os.PathLike[str], frame_idx: int) -> sv.Detections
         ValueError: the map and the labels do not fit together.
     """
     name = f"mask_{frame_idx:05d}"
-    ids = np.load(Path(folder) / "mask_data" / f"{name}.npy")
-    entry = json.loads((Path(folder) / "json_data" / f"{name}.json").read_text(encoding="utf-8"))
+    try:
+        ids = np.load(Path(folder) / "mask_data" / f"{name}.npy", allow_pickle=False)
+        entry = plain_json.loads((Path(folder) / "json_data" / f"{name}.json").read_text(encoding="utf-8"))
+        return _objects_of(ids, entry, name)
+    except OSError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError, OverflowError) as error:
+        raise ValueError(f"{name} in {folder} is no map of ids with its labels: {error}") from error
+
+
+def _objects_of(ids: npt.NDArray[np.integer], entry: dict[str, Any], name: str) -> sv.Detections:
     if ids.shape != (entry["mask_height"], entry["mask_width"]):
         raise ValueError(
             f"{name}: the map is {ids.shape}, its labels say {(entry['mask_height'], entry['mask_width'])}"

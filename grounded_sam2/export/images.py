@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from grounded_sam2 import plain_json
 from grounded_sam2.export.coco_yolo import YoloFolder, coco_annotation, coco_categories
 from grounded_sam2.files import replacing
-from grounded_sam2.masks import decode_rle
+from grounded_sam2.masks import check_rle, decode_rle
 
 __all__ = ["ExportedImage", "write_image_coco", "write_image_yolo"]
 
@@ -59,12 +59,14 @@ def _read_entry(path: Path, class_ids: dict[str, int]) -> _Entry:
         ValueError: it is none, has objects without masks or of a class that is not in `class_ids`.
     """
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
+        entry = plain_json.loads(path.read_text(encoding="utf-8"))
         objects = [(class_ids[annotation["class_name"]], annotation) for annotation in entry["annotations"]]
+        width, height = plain_json.check_size(entry)
         for _, annotation in objects:
-            coco_mask.area(annotation["segmentation"])
-        return _Entry(int(entry["img_width"]), int(entry["img_height"]), objects)
-    except (KeyError, TypeError, ValueError) as error:
+            check_rle(annotation["segmentation"], (height, width))
+            plain_json.check_box(annotation["bbox"])
+        return _Entry(width, height, objects)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         legal = ", ".join(class_ids)
         raise ValueError(f"{path} holds no annotations with masks of the classes {legal}: {error!r}") from error
 

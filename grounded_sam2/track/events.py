@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from grounded_sam2 import plain_json
 from grounded_sam2.files import GrowingFile
 
 __all__ = ["EventKind", "EventLogWriter", "IdentityEvent", "read_events"]
@@ -79,6 +80,14 @@ def read_events(path: str | os.PathLike[str]) -> list[IdentityEvent]:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: a line is no event; the message names it.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [IdentityEvent(**json.loads(line)) for line in lines if line.endswith("\n")]
+    events = []
+    with Path(path).open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.endswith(b"\n"):
+                try:
+                    events.append(IdentityEvent(**plain_json.loads(line)))
+                except (ValueError, TypeError) as error:
+                    raise ValueError(f"{path}, line {number} is no event: {error}") from error
+    return events

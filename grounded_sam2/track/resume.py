@@ -118,15 +118,19 @@ class SavedRun:
         digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != digest:
             raise ValueError(f"cannot resume: {self.path} is damaged; run without --resume to start anew")
-        saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        try:
+            saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            run: dict[str, dict[str, str]] = {kind: dict(saved["run"][kind]) for kind in self._run}
+            stages: dict[str, dict[str, Any]] = dict(saved["stages"])
+        except Exception as error:  # what a damaged pickle raises
+            raise ValueError(f"cannot resume: {self.path} is damaged; run without --resume to start anew") from error
         for kind, current in self._run.items():
-            for name, former in saved["run"][kind].items():
+            for name, former in run[kind].items():
                 if current.get(name) != former:
                     raise ValueError(
                         f"cannot resume: {self.path} is of a run with {name} {former}, this one has "
                         f"{current.get(name)}; run without --resume to start anew"
                     )
-        stages: dict[str, dict[str, Any]] = saved["stages"]
         return stages
 
     @contextmanager

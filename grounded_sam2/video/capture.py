@@ -24,6 +24,7 @@ from sam2.frames.decoding import (
     stream_fps,
     upright_rgb,
 )
+from sam2.shown import shown, source_name
 
 __all__ = [
     "CameraCapture",
@@ -33,8 +34,8 @@ __all__ = [
     "RealSenseCapture",
     "StreamCapture",
     "is_realsense",
+    "name_of",
     "open_capture",
-    "source_name",
 ]
 
 
@@ -102,10 +103,10 @@ def is_realsense(location: str) -> bool:
     return re.fullmatch(r"realsense(:\w+)?", location) is not None and not Path(location).exists()
 
 
-def source_name(source: str | os.PathLike[str] | int) -> str:
-    """What messages call a source: a camera by its number, a URL without the password that it may hold."""
+def name_of(source: str | os.PathLike[str] | int) -> str:
+    """What messages call a source: a camera by its number, others as `sam2.shown.source_name` does."""
     name = str(source) if isinstance(source, int) else os.fspath(source)
-    return f"camera {name}" if name.isdecimal() and not Path(name).exists() else re.sub(r"//[^/@]*@", "//", name)
+    return f"camera {name}" if name.isdecimal() and not Path(name).exists() else source_name(name)
 
 
 class CameraCapture:
@@ -200,7 +201,7 @@ class StreamCapture:
     """
 
     def __init__(self, location: str, timeout_seconds: float) -> None:
-        name = source_name(location)
+        name = name_of(location)
         is_url = "://" in location
         if not is_url and not Path(location).exists():
             raise FileNotFoundError(f"no such video, camera or stream: {name!r}")
@@ -213,7 +214,7 @@ class StreamCapture:
             )
         except (av.FFmpegError, OSError) as error:
             reason = f"no answer in {timeout_seconds:g} s" if isinstance(error, av.ExitError) else error.strerror
-            raise ValueError(f"{name} is not a video that can be read: {reason}") from error
+            raise ValueError(f"{name} is not a video that can be read: {shown(reason)}") from error
         try:
             self._stream = checked_stream(self._container, name)
         except ValueError:

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Literal, get_args
 
 from grounded_sam2.images import RGBImage, letterboxed
-from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, open_capture, source_name
+from grounded_sam2.script import NoFrameError
+from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, name_of, open_capture
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.video_writer import exact_fps
 from sam2.frames.decoding import DEFAULT_FPS
@@ -92,7 +93,7 @@ class LiveStream(FrameSource):
             FileNotFoundError: no such file.
             ValueError: another policy, limits that are not positive, or a source that cannot be opened or gives no
                 frame; the first connection is tried only once.
-            ConnectionAbortedError: `stop` was set before the first frame came.
+            NoFrameError: `stop` was set before the first frame came.
         """
         if latency not in get_args(LatencyPolicy):
             raise ValueError(f"expected a latency policy of {' or '.join(get_args(LatencyPolicy))}, got {latency!r}")
@@ -102,7 +103,7 @@ class LiveStream(FrameSource):
                 f"{queue_frames}, {timeout_seconds}, {reconnect_tries}, {reconnect_delay}"
             )
         self.source = source
-        self.name = source_name(source)
+        self.name = name_of(source)
         self.fps = exact_fps(default_fps)
         self.latency = latency
         self.timeout_seconds = timeout_seconds
@@ -121,6 +122,7 @@ class LiveStream(FrameSource):
         self._is_iterated = self._has_yielded = False
         self._has_ended = False  # the reader thread has
         self._error: Exception | None = None  # by which it ended
+        self._process_id = os.getpid()
         self._closing = threading.Event()
         self._changed = threading.Condition()  # of all the above that both threads use
         self._buffer: deque[_Timed] = deque()
@@ -144,7 +146,7 @@ class LiveStream(FrameSource):
             if self._error is not None and not self._buffer:
                 raise self._error
             if self._stop.is_set():
-                raise ConnectionAbortedError(f"{self.name}: stopped before its first frame came")
+                raise NoFrameError(f"{self.name}: stopped before its first frame came")
 
     def __iter__(self) -> Iterator[RGBImage]:
         with self._changed:
@@ -169,6 +171,8 @@ class LiveStream(FrameSource):
 
     def _next_frame(self) -> _Timed | None:
         """Wait for a frame; None at the end."""
+        if os.getpid() != self._process_id:
+            raise RuntimeError(f"{self.name} is read in the process that opened it: make a new LiveStream(...) here")
         with self._changed:
             while not self._closing.is_set() and (not self._stop.is_set() or not self._has_yielded):
                 if self._buffer:
@@ -199,6 +203,8 @@ class LiveStream(FrameSource):
         Returns after two seconds at the latest: a read that hangs in a driver is left to its thread, which releases
         the source once it comes back.
         """
+        if os.getpid() != self._process_id:
+            return  # the source is open in the process that this one was forked from
         self._closing.set()
         with self._changed:
             self._changed.notify_all()

@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 
 from sam2.frames.decoding import ffmpeg_location
+from sam2.shown import source_name
 
 __all__ = ["SoundTrack", "open_sound"]
 
@@ -33,7 +34,7 @@ def open_sound(location: str, start: Fraction) -> SoundTrack | None:
     try:
         container = av.open(ffmpeg_location(location), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
-        logger.debug("%s: no sound is read: %s", location, error)
+        logger.debug("%s: no sound is read: %s", source_name(location), error)
         return None
     if not container.streams.audio:
         container.close()
@@ -91,7 +92,7 @@ class SoundTrack:
             except av.FFmpegError as error:
                 if error.errno in FULL:
                     raise
-                logger.debug("%s: a packet of sound cannot be copied: %s", self._source.name, error)
+                logger.debug("%s: a packet of sound cannot be copied: %s", source_name(self._source.name), error)
 
     def close(self) -> None:
         """Let go of the source."""
@@ -116,7 +117,9 @@ class SoundTrack:
                 packet.dts -= shift
                 yield packet
         except (av.FFmpegError, IndexError) as error:
-            logger.warning("%s: the sound is damaged, the rest of it is left out: %s", self._source.name, error)
+            logger.warning(
+                "%s: the sound is damaged, the rest of it is left out: %s", source_name(self._source.name), error
+            )
 
     def _copied(self, output: av.AudioStream) -> Iterator[av.Packet]:
         for packet in self._read():
@@ -128,7 +131,7 @@ class SoundTrack:
             try:
                 frames = self._input.codec_context.decode(packet)
             except av.FFmpegError as error:
-                logger.debug("%s: a packet of sound does not decode: %s", self._source.name, error)
+                logger.debug("%s: a packet of sound does not decode: %s", source_name(self._source.name), error)
                 continue
             for frame in frames:
                 if frame.pts is not None and frame.pts >= 0:

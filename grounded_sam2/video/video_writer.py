@@ -175,7 +175,7 @@ class VideoWriter:
         container = av.open(self._file, "w", format=kind, options={**in_pieces, "flush_packets": "1"})
         stream = self._add_stream(container, width, height)
         if self._like is not None:
-            self._sound = open_sound(self._like.name, start)
+            self._sound = open_sound(self._like.location, start)
         if self._sound is not None:
             self._sound.add_to(container)
         return container, stream

@@ -15,13 +15,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from grounded_sam2.files import check_writable
-from grounded_sam2.weights.transfer import check_sha256, download_url, sha256_of
+from grounded_sam2.weights.transfer import check_address, check_sha256, download_url, sha256_of
+from sam2.shown import shown, source_name
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "download", "find_checkpoint", "is_present", "main"]
 
@@ -41,7 +44,7 @@ class Checkpoint:
         name: as on the command line.
         source: the URL of a file, or `owner/name` of a Hugging Face repository.
         folder: where it belongs by default.
-        sha256: of the file, in hexadecimal; None where its publisher states none.
+        sha256: of the file, in hexadecimal; None where none is known for sure.
     """
 
     name: str
@@ -60,17 +63,34 @@ class Checkpoint:
         return self.source.rsplit("/", 1)[-1]
 
 
+# As Meta (facebook/sam2-hiera-…, facebook/sam2.1-hiera-…) and the authors of Grounding DINO (ShilongLiu/GroundingDINO)
+# state them for the same files on the Hugging Face hub.
+_SHA256 = {
+    "sam2-tiny": "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+    "sam2-small": "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+    "sam2-base-plus": "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+    "sam2-large": "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+    "sam2.1-tiny": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    "sam2.1-small": "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    "sam2.1-base-plus": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    "sam2.1-large": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    "groundingdino-swint": "3b3ca2563c77c69f651d7bd133e97139c186df06231157a64c507099c52bc799",
+    "groundingdino-swinb": "46270f7a822e6906b655b729c90613e48929d0f2bb8b9b76fd10a856f3ac6ab7",
+}
+
+
 def _known_checkpoints() -> dict[str, Checkpoint]:
     checkpoints = []
     for family, date in (("sam2", "072824"), ("sam2.1", "092824")):
         for size in ("tiny", "small", "base_plus", "large"):
             url = f"{SAM2_URL}/{date}/{family}_hiera_{size}.pt"
-            checkpoints.append(Checkpoint(f"{family}-{size.replace('_', '-')}", url, "checkpoints"))
+            name = f"{family}-{size.replace('_', '-')}"
+            checkpoints.append(Checkpoint(name, url, "checkpoints", _SHA256[name]))
     for name, path in (
         ("groundingdino-swint", "v0.1.0-alpha/groundingdino_swint_ogc.pth"),
         ("groundingdino-swinb", "v0.1.0-alpha2/groundingdino_swinb_cogcoor.pth"),
     ):
-        checkpoints.append(Checkpoint(name, f"{GROUNDING_DINO_URL}/{path}", "gdino_checkpoints"))
+        checkpoints.append(Checkpoint(name, f"{GROUNDING_DINO_URL}/{path}", "gdino_checkpoints", _SHA256[name]))
     # what the text encoder of both reads; it is looked for beside their weights
     checkpoints.append(Checkpoint("bert-tokenizer", BERT_TOKENIZER_URL, "gdino_checkpoints"))
     for size in ("tiny", "base"):
@@ -96,7 +116,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     by_file = {checkpoint.file_name: checkpoint for checkpoint in CHECKPOINTS.values()}
     if name in by_file:
         return by_file[name]
-    if name.count("/") == 1 and all(name.split("/")):
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
         return Checkpoint(name, name, "gdino_checkpoints")
     close = difflib.get_close_matches(name, CHECKPOINTS) or sorted(CHECKPOINTS)
     raise ValueError(f"unknown checkpoint {name!r}: expected one of {', '.join(close)}, or a repository owner/name")
@@ -138,6 +158,8 @@ def download(
         return target
     _refuse_offline(checkpoint.name, target)
     mirror = mirror or os.environ.get(MIRROR_VARIABLE)
+    if mirror:
+        check_address(mirror)
     url = f"{mirror.rstrip('/')}/{checkpoint.file_name}" if mirror else checkpoint.source
     return download_url(url, target, sha256=expected, progress=progress)
 
@@ -165,6 +187,9 @@ def _download_repository(checkpoint: Checkpoint, target: Path, endpoint: str | N
     if is_present(checkpoint, target):
         return target
     _refuse_offline(checkpoint.name, target)
+    if endpoint is not None:
+        check_address(endpoint)
+    hub = source_name(endpoint) if endpoint else "huggingface.co"
     check_writable(target / "config.json")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -175,12 +200,13 @@ def _download_repository(checkpoint: Checkpoint, target: Path, endpoint: str | N
             local_dir=target,
             endpoint=endpoint,
             allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"],
+            token=_hub_token(endpoint),
         )
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, HfHubHTTPError):  # the hub did answer
             raise OSError(f"cannot download {checkpoint.source}: {_first_line(error.__cause__)}") from error
         raise ConnectionError(
-            f"{target} is missing and {endpoint or 'huggingface.co'} cannot be reached; the network seems to be off: "
+            f"{target} is missing and {hub} cannot be reached; the network seems to be off: "
             f"copy the folder of {checkpoint.source} there from another machine, or name another hub with --mirror"
         ) from error
     except HfHubHTTPError as error:
@@ -190,8 +216,14 @@ def _download_repository(checkpoint: Checkpoint, target: Path, endpoint: str | N
     return target
 
 
+def _hub_token(endpoint: str | None) -> Literal[False] | None:
+    from grounded_sam2.weights.hub import hub_token
+
+    return hub_token(endpoint)
+
+
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+    return shown(str(error).strip().partition("\n")[0])
 
 
 # ---- command line ----
@@ -218,8 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.list:
-        for checkpoint in CHECKPOINTS.values():
-            print(f"{checkpoint.name:22} {checkpoint.folder}/{checkpoint.file_name:32} {checkpoint.source}")
+        _list()
         return 0
     if not options.names:
         parser.error("name at least one checkpoint, or use --list")
@@ -230,14 +261,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check(options.names, options.folder)
         for name in options.names:
             path = download(name, options.folder, options.mirror, options.sha256, progress=not options.quiet)
-            print(f"{path}  sha256 {sha256_of(path)}" if path.is_file() else path)
+            print(shown(f"{path}  sha256 {sha256_of(path)}" if path.is_file() else path))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _list() -> None:
+    try:
+        for checkpoint in CHECKPOINTS.values():
+            print(f"{checkpoint.name:22} {checkpoint.folder}/{checkpoint.file_name:32} {checkpoint.source}")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has read enough, as in "--list | head"; nothing is left to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check(names: Sequence[str], folder: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -16,9 +18,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from grounded_sam2 import plain_json
 from grounded_sam2.files import check_writable
+from grounded_sam2.locks import locked
+from sam2.shown import shown, source_name
 
-__all__ = ["check_sha256", "download_url", "sha256_of"]
+__all__ = ["check_address", "check_sha256", "download_url", "sha256_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +31,8 @@ ATTEMPTS = 4  # in a row that bring no new byte
 FIRST_PAUSE_S = 1.0  # doubled after each such attempt
 TIMEOUT_S = 30.0  # without an answer or a byte
 CHUNK_BYTES = 2**20
+MOST_BYTES = 50 * 2**30  # of a file; no checkpoint comes near
+SLOWEST = (60.0, 64 * 2**10)  # in so many seconds at least so many bytes: less is no download that ends
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -37,10 +44,11 @@ def download_url(
     Bytes go to `<target>.part`, and a later call goes on where this one was interrupted: with a Range request that
     is bound (If-Range) to the file's ETag or modification date, so that a file that changed meanwhile, or a server
     that knows no ranges, starts again from zero. Dropped connections, time-outs and passing server errors are
-    retried with growing pauses for as long as bytes keep coming, `attempts` times without any.
+    retried with growing pauses for as long as bytes keep coming, `attempts` times without any. Where another process
+    fetches the same file, this one waits for it.
 
     Args:
-        url: http or https.
+        url: http or https; "https://user:password@host/…" logs in, at that host only.
         target: file to write; missing folders are made; an older file is replaced.
         sha256: that the file must have, in hexadecimal.
         progress: show a progress bar on stderr.
@@ -50,12 +58,40 @@ def download_url(
         `target`.
 
     Raises:
-        ValueError: size, sha256 or kind of the content are wrong; what was fetched is removed.
-        ConnectionError: the server cannot be reached or keeps failing; `.part` stays for the next call.
+        ValueError: no such address; or size, sha256 or kind of the content are wrong, and what was fetched is removed.
+        ConnectionError: the server cannot be reached, keeps failing, or sends next to nothing; `.part` stays for the
+            next call.
         OSError: the server does not have the file, or `target` cannot be written.
     """
+    check_address(url)
     target = check_writable(target)
-    transfer = _Transfer(url, target)
+    waits: list[str] = []
+
+    def wait() -> None:
+        waits.append(str(target))
+        logger.warning("another process fetches %s: waiting for it", target)
+
+    with locked(target.with_name(f".{target.name}.lock"), wait):
+        if not (waits and target.is_file()):  # else it has just been fetched
+            _fetch(_Transfer(url, target), progress, attempts)
+            _install(_Transfer(url, target), sha256)
+    return target
+
+
+def check_address(url: str) -> None:
+    """Raise a ValueError unless `url` is a web address."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # of a port or an IPv6 address that is none
+        is_address = False
+    if not is_address or any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError(f"expected an address such as https://mirror.example/sam, got {source_name(url)!r}")
+
+
+def _fetch(transfer: _Transfer, progress: bool, attempts: int) -> None:
+    """Make the part of a transfer complete."""
+    url, target = source_name(transfer.url), transfer.target
     failures = 0
     while True:
         before = transfer.received
@@ -66,31 +102,40 @@ def download_url(
             error.close()
             if error.code not in TRANSIENT_STATUS:
                 raise OSError(
-                    f"cannot download {target.name}: {url} answers {error.code} {error.reason}; "
+                    f"cannot download {target.name}: {url} answers {error.code} {shown(error.reason)}; "
                     "name another source with --mirror"
                 ) from None
             problem: Exception = error
+        except _TooSlowError as error:
+            raise ConnectionError(_unreachable(url, target, transfer.received, error)) from None
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             problem = error
         failures = 0 if transfer.received > before else failures + 1
         if failures >= attempts:
-            raise ConnectionError(_unreachable(url, target, transfer.received, problem)) from problem
+            raise ConnectionError(_unreachable(url, target, transfer.received, problem)) from None
         pause_s = FIRST_PAUSE_S * 2 ** max(0, failures - 1)
-        logger.info("%s: %s; next attempt in %.0f s", url, problem, pause_s)
+        logger.info("%s: %s; next attempt in %.0f s", url, shown(problem), pause_s)
         time.sleep(pause_s)
+
+
+def _install(transfer: _Transfer, sha256: str | None) -> None:
+    """Check what was fetched and put it in place."""
     try:
-        _check_kind(transfer.part, target.name)
+        _check_kind(transfer.part, transfer.target.name)
         if sha256 is not None:
             check_sha256(transfer.part, sha256, cure="what was fetched is removed: try another source with --mirror")
     except ValueError:
         transfer.discard()
         raise
     transfer.finish()
-    return target
+
+
+class _TooSlowError(Exception):
+    """Bytes come, but so few that there would be no end."""
 
 
 def _unreachable(url: str, target: Path, received: int, problem: Exception) -> str:
-    reason = getattr(problem, "reason", None) or problem
+    reason = shown(getattr(problem, "reason", None) or problem)
     if isinstance(problem, urllib.error.URLError) and not isinstance(problem, urllib.error.HTTPError):
         diagnosis = "cannot be reached; the network seems to be off"
     else:
@@ -134,11 +179,12 @@ class _Transfer:
         elif total is not None and self.received == total:
             return
         offset = self.received
-        headers = {"Accept-Encoding": "identity", "User-Agent": "grounded-sam2"}
+        request = _request(self.url)
         if offset and validator is not None:
-            headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+            request.add_header("Range", f"bytes={offset}-")
+            request.add_header("If-Range", validator)
         try:
-            response = urllib.request.urlopen(urllib.request.Request(self.url, headers=headers), timeout=TIMEOUT_S)
+            response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             if error.code == 416:  # the part is no beginning of the file that is there now
                 self.discard()
@@ -148,27 +194,49 @@ class _Transfer:
             if response.status == 206 and _range_start(response) != offset:
                 self.discard()
                 raise ConnectionError(f"asked for bytes from {offset}, got {response.headers.get('Content-Range')}")
+            former_total = total
             if response.status != 206:
-                offset = 0
-            length = response.headers.get("Content-Length")
-            total = offset + int(length) if length is not None else None
+                offset, former_total = 0, None
+            length = _content_length(response)
+            total = offset + length if length is not None else None
+            if response.status == 206 and not (_is_version(response, validator) and former_total in (None, total)):
+                self.discard()
+                raise ConnectionError("the file changed on the server")
+            self._check_size(total or 0)
             self._write_state(response, total)
             self._append(response, offset, total, progress)
         if total is not None and self.received != total:
             raise ConnectionError(f"the connection broke off after {self.received} of {total} bytes")
 
+    def _check_size(self, num_bytes: int) -> None:
+        if num_bytes > MOST_BYTES:
+            self.discard()
+            raise ValueError(f"{self.target.name}: expected at most {MOST_BYTES} bytes, the server has {num_bytes}")
+
     def _append(self, response: Any, offset: int, total: int | None, progress: bool) -> None:
         bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=self.target.name, disable=not progress)
         with bar, self.part.open("ab" if offset else "wb") as part:
-            while chunk := response.read(CHUNK_BYTES):
+            seconds, least_bytes = SLOWEST
+            since, came = time.monotonic(), 0
+            received = offset
+            while chunk := response.read1(CHUNK_BYTES):  # whatever is there: a slow server must not hold us here
                 part.write(chunk)
                 bar.update(len(chunk))
+                came, received = came + len(chunk), received + len(chunk)
+                self._check_size(received)
+                if time.monotonic() - since > seconds:
+                    if came < least_bytes:
+                        raise _TooSlowError(f"only {came} bytes came in {seconds:g} s")
+                    since, came = time.monotonic(), 0
 
     def _read_state(self) -> tuple[str | None, int | None]:
         """(ETag or date to bind a Range request to, size); Nones where the part cannot be gone on with."""
         try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
-            return (state["validator"], state["total"]) if state["url"] == self.url else (None, None)
+            state = plain_json.loads(self._state.read_text(encoding="utf-8"))
+            validator, total = state["validator"], state["total"]
+            is_ours = state["url"] == source_name(self.url) and isinstance(validator, str) and validator.isprintable()
+            is_size = total is None or plain_json.check_whole(total, "total", largest=MOST_BYTES) >= 0
+            return (validator, total) if is_ours and is_size else (None, None)
         except (OSError, ValueError, KeyError, TypeError):
             return None, None
 
@@ -176,8 +244,30 @@ class _Transfer:
         etag = response.headers.get("ETag")
         is_strong = etag is not None and not etag.startswith("W/")
         validator = etag if is_strong else response.headers.get("Last-Modified")
-        state = {"url": self.url, "validator": validator, "total": total}
+        state = {"url": source_name(self.url), "validator": validator, "total": total}
         self._state.write_text(json.dumps(state), encoding="utf-8")
+
+
+def _request(url: str) -> urllib.request.Request:
+    """What asks for a file; a user and a password in the address become a header, which no redirection carries on."""
+    parts = urllib.parse.urlsplit(url)
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    request = urllib.request.Request(address, headers={"Accept-Encoding": "identity", "User-Agent": "grounded-sam2"})
+    if parts.username is not None:
+        login = ":".join(urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+    return request
+
+
+def _is_version(response: Any, validator: str | None) -> bool:
+    """Whether a partial answer is of the version that was asked for, as far as it says which one it is of."""
+    stated = [response.headers.get(name) for name in ("ETag", "Last-Modified")]
+    return not any(stated) or validator in stated
+
+
+def _content_length(response: Any) -> int | None:
+    length = response.headers.get("Content-Length") or ""
+    return int(length) if length.isdecimal() and len(length) < 20 else None
 
 
 def _range_start(response: Any) -> int | None:
@@ -204,12 +294,20 @@ def check_sha256(path: Path, expected: str, cure: str) -> None:
 
 
 def _check_kind(path: Path, name: str) -> None:
-    """ValueError where a file named as PyTorch weights is none, such as the login page of a network."""
-    if not name.endswith((".pt", ".pth")):
-        return
+    """ValueError where a file is not of the kind that its name says, such as the login page of a network."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(16)
-    is_legacy_pickle = head.startswith(b"\x80")
-    if not is_legacy_pickle and not zipfile.is_zipfile(path):
-        size = path.stat().st_size
-        raise ValueError(f"{name}: expected PyTorch weights, got {size} bytes that start with {head!r}")
+    found = f"got {size} bytes that start with {head!r}"
+    if name.endswith((".pt", ".pth")):
+        is_legacy_pickle = head.startswith(b"\x80")
+        if not is_legacy_pickle and not zipfile.is_zipfile(path):
+            raise ValueError(f"{name}: expected PyTorch weights, {found}")
+    elif name.endswith(".safetensors"):
+        if not 0 < int.from_bytes(head[:8], "little") < size or head[8:9] != b"{":
+            raise ValueError(f"{name}: expected safetensors weights, {found}")
+    elif name.endswith(".json"):
+        try:
+            plain_json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{name}: expected JSON, {found}") from error

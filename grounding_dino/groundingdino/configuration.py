@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from checkpoint_files.configs import check_fields, read_json_object, shown
 
 CONFIG_ROOT = Path(__file__).parent / "config"
 
@@ -185,14 +186,9 @@ def load_config(name_or_path: str | Path) -> GroundingDINOConfig:
         ValueError: not a configuration of Grounding DINO, or of one that this package does not build.
     """
     path = find_config(name_or_path)
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        try:
-            tree = json.loads(text)
-        except json.JSONDecodeError as problem:
-            raise ValueError(f"{path} is not a JSON file: {problem}") from problem
-        return config_from_hugging_face(tree, str(path))
-    return _config_from_upstream(_assignments(text, path), str(path))
+        return config_from_hugging_face(read_json_object(path), str(path))
+    return _config_from_upstream(_assignments(path), str(path))
 
 
 def config_from_hugging_face(tree: Mapping[str, Any], source: str = "the config") -> GroundingDINOConfig:
@@ -203,7 +199,7 @@ def config_from_hugging_face(tree: Mapping[str, Any], source: str = "the config"
     """
     model_type = tree.get("model_type") if isinstance(tree, Mapping) else None
     if model_type not in ("grounding-dino", "mm-grounding-dino"):
-        raise ValueError(f"{source} describes model_type {model_type!r}, expected 'grounding-dino'")
+        raise ValueError(f"{source} describes model_type {shown(model_type)}, expected 'grounding-dino'")
     _check_fixed(tree, _HF_FIXED, source)
     values: dict[str, Any] = {"scaled_class_embed": model_type == "mm-grounding-dino"}
     values["inverse_sigmoid_eps"] = _HF_INVERSE_SIGMOID_EPS
@@ -212,13 +208,18 @@ def config_from_hugging_face(tree: Mapping[str, Any], source: str = "the config"
         if value is not None:
             values.update(dict.fromkeys(names, value))
     values.update(_hugging_face_backbone(tree.get("backbone_config") or {}, source))
+    check_fields(GroundingDINOConfig(), values, source)
     return replace(GroundingDINOConfig(), **values)
 
 
 def _hugging_face_backbone(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{source}: backbone_config: expected an object, found {type(tree).__name__}")
     kind = tree.get("model_type", "swin")
-    if kind not in _HF_BACKBONE_FIELDS:
-        raise ValueError(f"{source}: the backbone {kind!r} is not supported, only {', '.join(_HF_BACKBONE_FIELDS)}")
+    if not isinstance(kind, str) or kind not in _HF_BACKBONE_FIELDS:
+        raise ValueError(
+            f"{source}: the backbone {shown(kind)} is not supported, only {', '.join(_HF_BACKBONE_FIELDS)}"
+        )
     if kind == "resnet":
         tree = {**_HF_RESNET_DEFAULTS, **tree}
     _check_fixed(tree, _HF_BACKBONE_FIXED[kind], f"{source}: backbone_config")
@@ -226,11 +227,13 @@ def _hugging_face_backbone(tree: Mapping[str, Any], source: str) -> dict[str, An
     for name in _HF_BACKBONE_FIELDS[kind]:
         if tree.get(name) is not None:
             values[name] = _as_field(tree[name])
-    stages = tree.get("out_features")
-    if stages:
-        values["return_interm_indices"] = tuple(int(stage.removeprefix("stage")) - 1 for stage in stages)
-    elif tree.get("out_indices"):
-        values["return_interm_indices"] = tuple(index - 1 for index in tree["out_indices"])  # 0 is the stem
+    try:
+        if stages := tree.get("out_features"):
+            values["return_interm_indices"] = tuple(int(stage.removeprefix("stage")) - 1 for stage in stages)
+        elif numbers := tree.get("out_indices"):
+            values["return_interm_indices"] = tuple(index - 1 for index in numbers)  # 0 is the stem
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: backbone_config: the stages that are read are no list of stages") from error
     return values
 
 
@@ -248,37 +251,40 @@ def config_of_settings(settings: Mapping[str, Any], source: str = "the config") 
 def read_settings(name_or_path: str | Path) -> dict[str, Any]:
     """What a configuration file gives values to, as it stands there; see `load_config`."""
     path = find_config(name_or_path)
-    text = path.read_text(encoding="utf-8")
-    return json.loads(text) if path.suffix == ".json" else _assignments(text, path)
+    if path.suffix == ".json":
+        return read_json_object(path)
+    return _assignments(path)
 
 
 def _config_from_upstream(settings: Mapping[str, Any], source: str) -> GroundingDINOConfig:
     if "backbone" not in settings:
         raise ValueError(f"{source} is not a Grounding DINO config: it names no backbone")
     name = settings["backbone"]
-    if name not in BACKBONES:
-        raise ValueError(f"{source}: the backbone {name!r} is not supported, only {', '.join(BACKBONES)}")
+    if not isinstance(name, str) or name not in BACKBONES:
+        raise ValueError(f"{source}: the backbone {shown(name)} is not supported, only {', '.join(BACKBONES)}")
     _check_fixed(settings, _UPSTREAM_FIXED, source)
     known = {field.name for field in fields(GroundingDINOConfig)} - {"backbone"}
     values = {key: _as_field(value) for key, value in settings.items() if key in known}
     for ours, upstreams in (("dec_nheads", "nheads"), ("dec_dim_feedforward", "dim_feedforward")):
         if upstreams in values:
             values.setdefault(ours, values[upstreams])
-    return replace(GroundingDINOConfig(), **{**BACKBONES[name], **values})
+    values = {**BACKBONES[name], **values}
+    check_fields(GroundingDINOConfig(), values, source)
+    return replace(GroundingDINOConfig(), **values)
 
 
-def _assignments(text: str, path: Path) -> dict[str, Any]:
+def _assignments(path: Path) -> dict[str, Any]:
     """The names a Python file gives literal values at its top level."""
     try:
-        statements = ast.parse(text).body
-    except (SyntaxError, ValueError) as problem:
+        statements = ast.parse(path.read_text(encoding="utf-8")).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:  # the last two: deeply nested
         raise ValueError(f"{path} is not a Grounding DINO config: {problem}") from problem
     values: dict[str, Any] = {}
     for statement in statements:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             try:
                 values[statement.targets[0].id] = ast.literal_eval(statement.value)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError, MemoryError):
                 continue  # computed, as some training settings are
     return values
 
@@ -287,7 +293,7 @@ def _check_fixed(tree: Mapping[str, Any], fixed: Mapping[str, Any], source: str)
     for key, expected in fixed.items():
         value = _lookup(tree, key)
         if value is not None and value != expected:
-            raise ValueError(f"{source}: {key}={value!r} is not supported, only {expected!r}")
+            raise ValueError(f"{source}: {key}={shown(value)} is not supported, only {expected!r}")
 
 
 def _lookup(tree: Mapping[str, Any], path: str) -> Any:

@@ -15,7 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from checkpoint_files.configs import shown
+
 _SETTINGS_FILES = ("preprocessor_config.json", "processor_config.json")
+_LONGEST_EDGE = 10_000  # pixels
 _BILINEAR = 2  # as Pillow numbers its filters
 
 
@@ -78,7 +81,7 @@ class ImageTransform:
         return torch.nn.functional.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
 
     def _normalize(self, pixels: Tensor, unit: float) -> Tensor:
-        mean, std = (torch.tensor(values).mul(unit)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (pixels.new_tensor(values).mul(unit)[:, None, None] for values in (self.mean, self.std))
         return pixels.sub(mean).div_(std).contiguous()
 
     def _size(self, height: int, width: int, long_side_of_rounded: bool) -> tuple[int, int]:
@@ -116,10 +119,10 @@ def image_transform_for(path: str | Path) -> ImageTransform:
         settings = json.loads(settings_path.read_text(encoding="utf-8"))
         settings = settings.get("image_processor", settings)
         return _read(settings)
-    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as problem:
         raise ValueError(
             f"{settings_path} is not read: expected an image processor of Grounding DINO with shortest_edge and "
-            f"longest_edge, bilinear resizing, image_mean and image_std ({type(problem).__name__}: {problem})"
+            f"longest_edge, bilinear resizing, image_mean and image_std ({type(problem).__name__}: {problem!s:.200})"
         ) from problem
 
 
@@ -140,8 +143,21 @@ def _read(settings: Mapping[str, Any]) -> ImageTransform:
         raise ValueError(f"unsupported: {unsupported}")
     official, size = ImageTransform(), settings["size"]
     return ImageTransform(
-        shortest_edge=int(size["shortest_edge"]),
-        longest_edge=int(size["longest_edge"]),
-        mean=tuple(settings.get("image_mean", official.mean)),
-        std=tuple(settings.get("image_std", official.std)),
+        shortest_edge=_edge(size["shortest_edge"]),
+        longest_edge=_edge(size["longest_edge"]),
+        mean=_of_channels(settings.get("image_mean", official.mean)),
+        std=_of_channels(settings.get("image_std", official.std), least=1e-6),
     )
+
+
+def _edge(pixels: Any) -> int:
+    if not isinstance(pixels, int) or not 1 <= pixels <= _LONGEST_EDGE:
+        raise ValueError(f"an edge of {shown(pixels)} pixels, expected 1 to {_LONGEST_EDGE}")
+    return pixels
+
+
+def _of_channels(values: Any, least: float = 0.0) -> tuple[float, float, float]:
+    red, green, blue = values
+    if not all(isinstance(value, (int, float)) and least <= value <= 1 for value in (red, green, blue)):
+        raise ValueError(f"expected three numbers from {least:g} to 1, got {shown(values)}")
+    return float(red), float(green), float(blue)

@@ -7,15 +7,16 @@ section 3.4), so that a phrase means the same whatever stands beside it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 from torch import Tensor
 
+from checkpoint_files.configs import read_json_object
 from grounding_dino.groundingdino.captions import Tokenized
 
 DEFAULT_TOKENIZER = "bert-base-uncased"
@@ -62,16 +63,17 @@ def text_inputs(input_ids: Sequence[Sequence[int]], special_ids: Sequence[int]) 
     Raises:
         ValueError: when a sequence is empty.
     """
-    lengths = torch.tensor([len(row) for row in input_ids], dtype=torch.int64)
+    on_cpu: dict[str, Any] = {"device": "cpu", "dtype": torch.int64}  # whatever the default device is
+    lengths = torch.tensor([len(row) for row in input_ids], **on_cpu)
     if (lengths == 0).any():
         raise ValueError(f"expected at least one token in each row, got rows of {lengths.tolist()} tokens")
     length = max((len(row) for row in input_ids), default=0)
-    padded = torch.tensor([[*row, *[0] * (length - len(row))] for row in input_ids], dtype=torch.int64)
+    padded = torch.tensor([[*row, *[0] * (length - len(row))] for row in input_ids], **on_cpu)
     padded = padded.reshape(len(input_ids), length)
-    column = torch.arange(length)
+    column = torch.arange(length, **on_cpu)
     token_mask = column < lengths[:, None]
 
-    closes = torch.isin(padded, torch.tensor(list(special_ids), dtype=torch.int64)) & token_mask
+    closes = torch.isin(padded, torch.tensor(list(special_ids), **on_cpu)) & token_mask
     block = closes.cumsum(dim=1) - closes.long()  # (B, T) number of the sub-sentence a token belongs to
     last_block = block.gather(1, lengths[:, None] - 1)
     is_closed = (block < last_block) & token_mask
@@ -85,7 +87,7 @@ def text_inputs(input_ids: Sequence[Sequence[int]], special_ids: Sequence[int]) 
     return TextInputs(
         input_ids=padded,
         token_mask=token_mask,
-        self_attention_mask=same_block | torch.eye(length, dtype=torch.bool),
+        self_attention_mask=same_block | torch.eye(length, dtype=torch.bool, device="cpu"),
         position_ids=torch.where(is_closed, column - first_of_block, 0),
     )
 
@@ -196,7 +198,13 @@ def load_tokenizer(folder: str | Path | None = None) -> PromptTokenizer:
             raise FileNotFoundError(f"{name} holds neither {' nor '.join(_TOKENIZER_FILES)}; {_cure(name)}")
         path = _fetch(name)
     try:
-        return PromptTokenizer(_read(path))
+        tokenizer = _read(path)
+    except OSError:
+        raise
+    except Exception as problem:  # `tokenizers` raises nothing narrower
+        raise ValueError(f"{path}: not a tokenizer file: {problem}") from problem
+    try:
+        return PromptTokenizer(tokenizer)
     except ValueError as problem:
         raise ValueError(f"{path}: {problem}") from problem
 
@@ -221,12 +229,9 @@ def find_tokenizer(folder: str | Path) -> Path | None:
 
 def _read(path: Path) -> tokenizers.Tokenizer:
     if path.suffix == ".json":
-        try:
-            return tokenizers.Tokenizer.from_file(str(path))
-        except Exception as problem:  # the library raises nothing narrower
-            raise ValueError(f"not a tokenizer file: {problem}") from problem
+        return tokenizers.Tokenizer.from_file(str(path))
     settings_path = path.with_name("tokenizer_config.json")
-    settings = json.loads(settings_path.read_text(encoding="utf-8")) if settings_path.is_file() else {}
+    settings = read_json_object(settings_path) if settings_path.is_file() else {}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece.from_file(str(path), unk_token="[UNK]"))
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=settings.get("do_lower_case", True))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from grounding_dino.groundingdino.configuration import GroundingDINOConfig, load_config
 from grounding_dino.groundingdino.models.grounding_dino import GroundingDINO
 from grounding_dino.groundingdino.weight_names import count_layers, indices, is_hugging_face, with_official_names
 
+# a tensor that every Grounding DINO has, in the official layout and that of Hugging Face
+_ANCHORS = ("feat_map.weight", "model.text_projection.weight")
 # What weights alone do not tell, since only its product with something else shows in them.
 _POINTS = 4  # samples per head and level
 _BERT_HEAD_DIM = 64
@@ -40,8 +40,7 @@ def find_weights(path: str | Path) -> list[Path]:
         return [path]
     for index in (path / "model.safetensors.index.json", path / "pytorch_model.bin.index.json"):
         if index.is_file():
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            return sorted({path / file for file in shards})
+            return read_index(index)
     for pattern in ("model.safetensors", "pytorch_model.bin", "*.safetensors", "*.pth"):
         files = sorted(path.glob(pattern))
         if len(files) == 1:
@@ -53,8 +52,9 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read weights under their official names; those that no model here needs are left out.
 
     Args:
-        path: a `.pth` file that holds `{"model": tensors}` or the tensors themselves, names with or without `module.`
-            before them; a `.safetensors` file; or a folder as `save_pretrained` and the Hugging Face hub lay it out.
+        path: a `.pth` file that holds `{"model": tensors}`, `{"state_dict": tensors}` or the tensors themselves, with
+            or without what a training puts before their names; a `.safetensors` file; or a folder as `save_pretrained`
+            and the Hugging Face hub lay it out.
 
     Returns:
         CPU tensors in the precision of the file.
@@ -124,12 +124,20 @@ def build_model(
     tensors = _read(path)
     if config is None:
         config = _config_of_tensors(tensors, str(path))
-    with torch.device("meta"):  # random weights are never made
-        model = GroundingDINO(config)
+    model = _built_empty(config, path)
     _fill(model, with_official_names(tensors), path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device, dtype).eval()
+
+
+def _built_empty(config: GroundingDINOConfig, path: str | Path) -> GroundingDINO:
+    """The model on no device: random weights are never made."""
+    try:
+        with torch.device("meta"):
+            return GroundingDINO(config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
+        raise ValueError(f"the config for {path} describes a model that cannot be built: {error}") from error
 
 
 def load_into(model: GroundingDINO, path: str | Path) -> None:
@@ -186,6 +194,7 @@ def _fill(model: GroundingDINO, state_dict: Mapping[str, Tensor], path: str | Pa
         sections = (("missing", missing), ("unexpected", unexpected), ("other shape", misshapen))
         lines = [f"  {kind}: {key}" for kind, keys in sections for key in keys]
         raise ValueError("\n".join([headline, *lines]))
+    check_numbers(state_dict, str(path))
     model.load_state_dict(state_dict, assign=model.device.type == "meta")
 
 
@@ -205,37 +214,8 @@ def _download_name(path: Path) -> str:
 def _read(path: str | Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in find_weights(path):
-        tensors.update(_read_tensors(file))
+        tensors.update(read_tensors(file, _ANCHORS))
     return tensors
-
-
-def _read_tensors(file: Path) -> dict[str, Tensor]:
-    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pth(file)
-    if isinstance(content, Mapping):
-        trees = (content.get(key) for key in ("model", "state_dict"))
-        content = next((tree for tree in trees if isinstance(tree, Mapping)), content)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{file} holds no weights: expected tensors by name, or those under the key 'model'")
-    return dict(content)
-
-
-def _read_pth(file: Path) -> Any:
-    # training scripts put their command line beside the weights; it is plain values and nothing here reads it
-    torch.serialization.add_safe_globals([argparse.Namespace])
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{file} cannot be read as a PyTorch file of weights; it may be cut off") from error
-
-
-def _read_safetensors(file: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} cannot be read as a safetensors file; it may be cut off") from error
 
 
 def _config_beside(path: Path) -> GroundingDINOConfig | None:

@@ -8,7 +8,6 @@ number: which frames are lost, and what stands in for the lost parts of others. 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ import av
 import numpy as np
 
 from sam2.frames.still_image import MAX_PIXELS, RGBImage, check_regular_file
+from sam2.shown import is_url, shown, source_name
 
 __all__ = [
     "DEFAULT_FPS",
@@ -63,11 +63,6 @@ def ffmpeg_location(location: str) -> str:
     return location if is_url(location) else f"file:{location}"
 
 
-def is_url(location: str) -> bool:
-    """Whether a location is "protocol://..." and not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", location) is not None
-
-
 def open_container(location: str, strict: bool = False, num_threads: int = 1) -> av.container.InputContainer:
     """Open a video for reading.
 
@@ -83,17 +78,17 @@ def open_container(location: str, strict: bool = False, num_threads: int = 1) ->
     """
     if not is_url(location):
         if not Path(location).exists():
-            raise FileNotFoundError(f"no such video: {location!r}")
+            raise FileNotFoundError(f"no such video: {source_name(location)!r}")
         check_regular_file(Path(location), "a video file")
     try:
         container = av.open(ffmpeg_location(location), options=decoder_limits(), metadata_errors="replace")
     except av.PermissionError:
-        raise PermissionError(f"cannot read {location}: no read permission") from None
+        raise PermissionError(f"cannot read {source_name(location)}: no read permission") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{location} is not a video that can be read: {reason}") from error
+        raise ValueError(f"{source_name(location)} is not a video that can be read: {shown(reason)}") from error
     try:
-        context = checked_stream(container, location).codec_context
+        context = checked_stream(container, source_name(location)).codec_context
     except ValueError:
         container.close()
         raise

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
+from sam2.after_fork import leave_behind
 from sam2.frames.still_image import RGBImage, check_image, read_image, rgb_of_picture
 
 __all__ = ["FrameSource", "ImageSequence", "IndexedFrameSource", "prefetched"]
@@ -134,15 +135,27 @@ class ImageSequence(IndexedFrameSource):
 
 
 def prefetched(items: Iterator[T], depth: int = PREFETCHED_FRAMES) -> Iterator[T]:
-    """The same items (none of them None), up to `depth` of them made ahead in a background thread."""
+    """The same items (none of them None), up to `depth` of them made ahead in a background thread.
+
+    Raises:
+        RuntimeError: from the iterator, in a process that was forked while it was used.
+    """
+    process_id = os.getpid()
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
     try:
         pending = deque(pool.submit(next, items, None) for _ in range(depth))
         while (item := pending.popleft().result()) is not None:
             pending.append(pool.submit(next, items, None))
             yield item
+            if os.getpid() != process_id:
+                raise RuntimeError(
+                    "these frames were being read when the process was forked: read them anew, iter(...)"
+                )
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
+        if os.getpid() == process_id:
+            pool.shutdown(wait=True, cancel_futures=True)
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+        else:
+            leave_behind(items, pool)

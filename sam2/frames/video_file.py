@@ -16,6 +16,7 @@ from itertools import islice, pairwise
 
 import av
 
+from sam2.after_fork import leave_behind, watch
 from sam2.frames.decoding import (
     DamagedVideoError,
     decoded,
@@ -28,6 +29,7 @@ from sam2.frames.decoding import (
 )
 from sam2.frames.frame_source import IndexedFrameSource, prefetched
 from sam2.frames.still_image import RGBImage
+from sam2.shown import source_name
 
 __all__ = ["VideoFile"]
 
@@ -91,6 +93,7 @@ class VideoFile(IndexedFrameSource):
     keeps the frames decoded on the way, up to 64 MiB. Thread-safe.
 
     Attributes:
+        location: the path or URL as it was given; `name` is the same without user, password and token.
         time_base: seconds in which `times` counts.
 
     Raises:
@@ -98,8 +101,9 @@ class VideoFile(IndexedFrameSource):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = os.fspath(path)
-        with open_container(self.name) as container:
+        self.location = os.fspath(path)
+        self.name = source_name(self.location)
+        with open_container(self.location) as container:
             first = next(decoded(container), None)
             if first is None:
                 raise ValueError(f"{self.name} holds no frame that decodes: expected at least one, got 0")
@@ -119,6 +123,14 @@ class VideoFile(IndexedFrameSource):
         self._cursor_is_prefetched = False
         self._last_idx = -1
         self._has_warned = False
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In a child process, go on with a decoder of its own."""
+        leave_behind(self._lock, self._cursor)
+        self._lock = threading.Lock()
+        self._cursor = None
+        self._cursor_is_prefetched = False
 
     def __len__(self) -> int:
         return self._index.count
@@ -258,7 +270,7 @@ class VideoFile(IndexedFrameSource):
         self, keyframe: tuple[int, int] | None, strict: bool = False, num_threads: int = 1
     ) -> Generator[av.VideoFrame]:
         """Frames from a key frame, or from the beginning on, by a decoder of their own; see `decoded`."""
-        with open_container(self.name, strict, num_threads) as container:
+        with open_container(self.location, strict, num_threads) as container:
             if keyframe is None:
                 yield from decoded(container, strict)
                 return
@@ -286,7 +298,7 @@ class VideoFile(IndexedFrameSource):
         times: list[int] = []
         keyframes: list[tuple[int, int]] = []
         num_packets = 0
-        with open_container(self.name) as container:
+        with open_container(self.location) as container:
             stream = video_stream(container)
             num_stated = stream.frames
             is_guess = container.format.name not in STATING_TIMES
@@ -331,7 +343,7 @@ class VideoFile(IndexedFrameSource):
 
     def _index_by_decoding(self) -> _FrameIndex:
         """Find the frames by decoding the whole file, a damaged one twice."""
-        with open_container(self.name) as container:
+        with open_container(self.location) as container:
             num_stated = video_stream(container).frames
         is_damaged = False
         try:  # on one thread: with several, damage near the end is not always reported
@@ -350,7 +362,7 @@ class VideoFile(IndexedFrameSource):
     def _keyframes_among(self, times: set[int]) -> list[tuple[int, int]]:
         """Key frames that are themselves shown."""
         keyframes = []
-        with open_container(self.name) as container:
+        with open_container(self.location) as container:
             try:
                 for packet in packets_of(container):
                     if packet.is_keyframe and packet.pts in times:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from grounded_sam2 import plain_json
 from grounded_sam2.detectors.base import Image
 from grounded_sam2.files import check_writable, replacing
+from grounded_sam2.locks import locked
 
-__all__ = ["ResponseCache", "request_key"]
+__all__ = ["ResponseCache", "is_task_name", "request_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,11 @@ def request_key(image: Image, request: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([image.shape, request], sort_keys=True).encode())
     digest.update(image.tobytes())
     return digest.hexdigest()
+
+
+def is_task_name(name: object) -> TypeGuard[str]:
+    """Whether a value can be the name of a task, which becomes part of an address."""
+    return isinstance(name, str) and re.fullmatch(r"[\w-]{1,200}", name, re.ASCII) is not None
 
 
 class ResponseCache:
@@ -52,7 +61,7 @@ class ResponseCache:
     def read(self, key: str) -> dict[str, Any]:
         """What was written under a key; {} when there is nothing that can be read."""
         try:
-            entry = json.loads(self._path(key).read_text(encoding="utf-8"))
+            entry = plain_json.loads(self._path(key).read_bytes())
         except (OSError, ValueError):
             return {}
         return entry if isinstance(entry, dict) else {}
@@ -64,6 +73,19 @@ class ResponseCache:
                 temporary.write_text(json.dumps(entry), encoding="utf-8")
         except OSError as error:
             logger.warning("an answer of the service is not kept, and would be paid for again: %s", error)
+
+    @contextlib.contextmanager
+    def asking(self, key: str) -> Iterator[None]:
+        """Hold a question: whoever has the same one waits meanwhile, and then finds the answer.
+
+        Where the folder holds no locks, nobody waits.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder / f".{key}.lock"))
+            except OSError as error:
+                logger.debug("%s: nobody waits for this question: %s", self.folder, error)
+            yield
 
     def discard(self, key: str) -> None:
         """Forget what was written under a key."""

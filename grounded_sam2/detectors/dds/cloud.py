@@ -4,6 +4,7 @@ A token is had at https://cloud.deepdataspace.com. What is needed besides comes 
 """
 
 import base64
+import contextlib
 import io
 import logging
 import math
@@ -20,10 +21,12 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from grounded_sam2.detectors.base import Image, PhraseDetector, RawBoxes, Search
-from grounded_sam2.detectors.dds.cache import ResponseCache, request_key
+from grounded_sam2.detectors.dds.cache import ResponseCache, is_task_name, request_key
 from grounded_sam2.detectors.dds.errors import DDSError, RefusedError, TaskFailedError
 from grounded_sam2.masks import decode_rle
+from grounded_sam2.plain_json import check_box, check_number, check_text
 from grounded_sam2.prompts import encoder_phrase
+from sam2.shown import shown
 
 if TYPE_CHECKING:
     from grounded_sam2.detectors.dds.service import DDSService
@@ -36,6 +39,8 @@ TOKEN_VARIABLE = "DDS_API_TOKEN"
 DEFAULT_CACHE_DIR = Path("outputs/dds_cache")
 _DINOX: DDSModel = "DINO-X-1.0"
 _MASK_FORMAT = "coco_rle"
+_MOST_OBJECTS = 2000  # in an answer; models find 900 at most
+_MOST_WORDS = 300  # characters of a text of the service
 _LONGEST_SIDE = 1536  # pixels of an image that is sent; what the service itself computes on
 
 
@@ -132,6 +137,10 @@ class DDSCloudDetector(PhraseDetector):
         if self.masks:
             request["mask_format"] = _MASK_FORMAT
         key = request_key(image, {**request, "endpoint": self.service.endpoint})
+        with self.cache.asking(key) if self.cache else contextlib.nullcontext():
+            return self._answer(image, request, key)
+
+    def _answer(self, image: Image, request: Mapping[str, Any], key: str) -> "_Objects":
         entry = self.cache.read(key) if self.cache else {}
         if "objects" in entry:
             try:
@@ -146,7 +155,7 @@ class DDSCloudDetector(PhraseDetector):
 
     def _fetch(self, image: Image, request: Mapping[str, Any], key: str, task_uuid: object) -> "_Objects":
         """Go on with a task that was started earlier, if there is one the service still knows, or start one."""
-        if isinstance(task_uuid, str):
+        if is_task_name(task_uuid):
             try:
                 return self._finish(image, key, task_uuid)
             except (RefusedError, TaskFailedError) as error:
@@ -175,7 +184,8 @@ class DDSCloudDetector(PhraseDetector):
         text_index = np.array([text_of.get(_letters(name), -1) for name in objects.categories], dtype=np.int64)
         if (text_index < 0).any():
             strange = sorted({objects.categories[index] for index in np.flatnonzero(text_index < 0)})
-            logger.warning("left out what the DDS cloud calls %s: no phrase of the prompt", ", ".join(strange))
+            names = shown(", ".join(strange))[:_MOST_WORDS]
+            logger.warning("left out what the DDS cloud calls %s: no phrase of the prompt", names)
         kept = (text_index >= 0) & (objects.confidence >= search.box_threshold[text_index])
         return RawBoxes(
             objects.xyxy[kept],
@@ -235,26 +245,28 @@ def _read_objects(answer: Mapping[str, Any], image: Image) -> _Objects:
     scale = np.array([width / sent_width, height / sent_height] * 2)
     try:
         objects = answer.get("objects") or []
-        xyxy = np.array([found["bbox"] for found in objects], dtype=np.float64).reshape(len(objects), 4) * scale
-        confidence = np.array([found["score"] for found in objects], dtype=np.float64).reshape(len(objects))
-        categories = [found["category"] for found in objects]
-        if not (np.isfinite(xyxy).all() and np.isfinite(confidence).all()):
-            raise ValueError("numbers that are not finite")
-        if not all(isinstance(name, str) for name in categories):
-            raise TypeError("categories that are no text")
+        if not isinstance(objects, list) or len(objects) > _MOST_OBJECTS:
+            raise ValueError(f"expected a list of at most {_MOST_OBJECTS} objects")
+        xyxy = np.array([check_box(found["bbox"]) for found in objects], dtype=np.float64).reshape(-1, 4) * scale
+        scores = [check_number(found["score"], "score", largest=1 + 1e-6) for found in objects]
+        confidence = np.array(scores, dtype=np.float64).reshape(-1)
+        if (confidence < 0).any():
+            raise ValueError(f"score: expected a number from 0 to 1, got {confidence.min()}")
+        categories = [check_text(found["category"], "category") for found in objects]
         masks = np.zeros((len(objects), height, width), dtype=bool)
         for mask, found in zip(masks, objects, strict=True):
             if found.get("mask"):
                 mask[:] = _read_mask(found["mask"], (width, height))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TaskFailedError(f"the DDS cloud answers with objects that cannot be read: {error!r}") from error
+        reason = shown(repr(error))[:_MOST_WORDS]
+        raise TaskFailedError(f"the DDS cloud answers with objects that cannot be read: {reason}") from error
     return _Objects(xyxy.astype(np.float32), confidence.astype(np.float32), categories, masks)
 
 
 def _read_mask(mask: Mapping[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The run-length encoded mask of one object, at a size (width, height) in pixels."""
     if mask.get("format", _MASK_FORMAT) != _MASK_FORMAT:
-        raise ValueError(f"a mask as {mask['format']}, asked for {_MASK_FORMAT}")
+        raise ValueError(f"a mask as {shown(mask['format'])[:40]}, asked for {_MASK_FORMAT}")
     (decoded,) = decode_rle([dict(mask)])
     if decoded.shape != size[::-1]:
         decoded = cv2.resize(decoded.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5

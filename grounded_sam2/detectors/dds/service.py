@@ -11,16 +11,20 @@ import contextlib
 import email.utils
 import json
 import logging
+import queue
 import re
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
 import sentry_sdk
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 
+from grounded_sam2 import plain_json
+from grounded_sam2.detectors.dds.cache import is_task_name
 from grounded_sam2.detectors.dds.errors import (
     BudgetError,
     DDSError,
@@ -29,8 +33,11 @@ from grounded_sam2.detectors.dds.errors import (
     TaskFailedError,
     TokenError,
 )
+from sam2.shown import shown, source_name
 
 __all__ = ["DDSService"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +46,9 @@ FIRST_PAUSE_S = 1.0  # before the second attempt, doubled with each further one
 LONGEST_PAUSE_S = 120.0  # that the service may ask for
 FIRST_POLL_S = 0.25  # between two looks at a task, half as long again with each further one
 LONGEST_POLL_S = 2.0
+DEADLINES = 4  # times the time-out of a request, until its answer must have ended
+MOST_BYTES = 64 * 2**20  # of an answer
+_MOST_WORDS = 300  # characters of what the service says
 _PASSING_STATUS = frozenset({408, 425, 429})  # and all from 500 on
 _QUOTA = re.compile(r"quota|balance|credit|arrears|余额|额度", re.IGNORECASE)
 _TOKEN = re.compile(r"\btoken\b|unauthori[sz]ed|authentication", re.IGNORECASE)
@@ -133,7 +143,7 @@ class DDSService:
         task = self._task(api_path, api_body)
         body = json.dumps(task.api_body).encode()
         task_uuid = self._ask("POST", task.api_trigger_url, task.trigger_headers, body).get("task_uuid")
-        if not isinstance(task_uuid, str) or not task_uuid:
+        if not is_task_name(task_uuid):
             raise DDSError(f"{self.endpoint} started a task and did not name it")
         return task_uuid
 
@@ -160,11 +170,18 @@ class DDSService:
                     raise TaskFailedError(f"{self.endpoint} finished a task without a result")
                 return result
             if status == TaskStatus.Failed.value:
-                raise TaskFailedError(f"the DDS cloud could not do its task: {state.get('error') or 'no reason given'}")
+                reason = self._words(state.get("error") or "no reason given")
+                raise TaskFailedError(f"the DDS cloud could not do its task: {reason}")
             if time.monotonic() + pause_s > deadline:
-                raise DDSError(f"the DDS cloud did not finish a task within {self.task_timeout_s:g} s ({status})")
+                raise DDSError(
+                    f"the DDS cloud did not finish a task within {self.task_timeout_s:g} s ({self._words(status)})"
+                )
             time.sleep(pause_s)
             pause_s = min(1.5 * pause_s, LONGEST_POLL_S)
+
+    def _words(self, text: object) -> str:
+        """What the service says, cleaned for terminals and logs, and without the token."""
+        return shown(str(text).replace(self._config.token, "***"))[:_MOST_WORDS]
 
     def _task(self, api_path: str = "", api_body: Mapping[str, Any] | None = None) -> Any:
         task = V2Task(api_path, dict(api_body or {}))
@@ -189,10 +206,26 @@ class DDSService:
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> dict[str, Any]:
         """One attempt. A redirection is not followed: it could carry the token to another host."""
-        try:
+
+        def exchange() -> tuple[requests.Response, bytes]:
             response = self._session.request(
-                method, url, headers=dict(headers), data=body, timeout=self.request_timeout_s, allow_redirects=False
+                method,
+                url,
+                headers=dict(headers),
+                data=body,
+                timeout=self.request_timeout_s,
+                allow_redirects=False,
+                stream=True,
             )
+            with response:
+                return response, response.raw.read(MOST_BYTES + 1, decode_content=True)
+
+        deadline_s = DEADLINES * self.request_timeout_s
+        try:
+            response, content = _within(deadline_s, exchange)
+        except _TooLateError as error:
+            self._session = requests.Session()  # the other one is still in use
+            raise _PassingError(f"does not end its answer within {deadline_s:g} s") from error
         except requests.Timeout as error:
             raise _PassingError(f"gives no answer within {self.request_timeout_s:g} s") from error
         except requests.exceptions.SSLError as error:
@@ -201,20 +234,24 @@ class DDSService:
             reason = getattr(error.args[0] if error.args else None, "reason", None)
             is_unreachable = isinstance(reason, NewConnectionError)
             raise _PassingError("cannot be reached" if is_unreachable else "broke the connection off") from error
-        except requests.RequestException as error:
-            raise _PassingError("broke its answer off") from error
-        return self._read(response)
+        except (requests.RequestException, HTTPError, OSError) as error:  # the last two while the answer is read
+            is_late = isinstance(error, (ReadTimeoutError, TimeoutError))
+            what = f"gives no answer within {self.request_timeout_s:g} s" if is_late else "broke its answer off"
+            raise _PassingError(what) from error
+        if len(content) > MOST_BYTES:
+            raise DDSError(f"{self.endpoint} answers with more than {MOST_BYTES} bytes")
+        return self._read(response, content)
 
-    def _read(self, response: requests.Response) -> dict[str, Any]:
+    def _read(self, response: requests.Response, content: bytes) -> dict[str, Any]:
         """The "data" of an answer; what is wrong with it, in plain words, as an exception."""
-        text = response.content.decode("utf-8", "replace").replace(self._config.token, "***")
+        text = content.decode("utf-8", "replace").replace(self._config.token, "***")
         try:
-            answer = json.loads(text)
+            answer = plain_json.loads(text)
         except ValueError:
             answer = None
         answer = answer if isinstance(answer, dict) else {}
         status, code = response.status_code, answer.get("code")
-        words = str(answer.get("msg") or answer.get("message") or response.reason or "no reason given")
+        words = self._words(answer.get("msg") or answer.get("message") or response.reason or "no reason given")
         pause_s = _retry_after(response.headers.get("Retry-After"))
         if status >= 500 or status in _PASSING_STATUS:
             if status == 429 and pause_s == 0 and _QUOTA.search(words):
@@ -233,11 +270,45 @@ class DDSService:
         raise RefusedError(f"{self.endpoint} refuses the request: {words} (status {status}, code {code})")
 
 
+class _TooLateError(Exception):
+    """Something is not done in time."""
+
+
+def _within(seconds: float, function: Callable[[], T]) -> T:
+    """What a function gives within a time; after it, the function is left to itself.
+
+    A server that sends a byte now and then is never silent, so that no time-out of a socket ends it.
+
+    Raises:
+        _TooLateError: the time is over.
+    """
+    outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcome.put((function(), None))
+        except BaseException as error:  # handed on
+            outcome.put((None, error))
+
+    threading.Thread(target=work, name="a question to the DDS cloud", daemon=True).start()
+    try:
+        result, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise _TooLateError from None
+    if error is not None:
+        raise error
+    return cast(T, result)
+
+
 def _full_address(endpoint: str) -> str:
     address = (endpoint if "://" in endpoint else f"https://{endpoint}").rstrip("/")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise ValueError(f"expected an endpoint such as https://api.deepdataspace.com, got {endpoint!r}")
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # of a port or an IPv6 address that is none
+        is_address = False
+    if not is_address or "@" in parts.netloc or not address.isprintable() or " " in address:
+        raise ValueError(f"expected an endpoint such as https://api.deepdataspace.com, got {source_name(address)!r}")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         logger.warning("the token goes to %s unencrypted: use https", address)
     return address

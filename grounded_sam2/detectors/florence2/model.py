@@ -11,11 +11,19 @@ import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 from transformers.modeling_outputs import BaseModelOutput
 
+from checkpoint_files.reading import check_numbers
 from grounded_sam2.detectors.base import Image, as_image_list
 from grounded_sam2.detectors.florence2.answer import NUM_BINS, Answer, Region, Span, parse_regions
 from grounded_sam2.detectors.florence2.tasks import PHRASE_GROUNDING, Task, check_text
 from grounded_sam2.weights.download import CHECKPOINTS
-from grounded_sam2.weights.hub import check_weights, first_line, reads_as_path, without_progress, without_retry_messages
+from grounded_sam2.weights.hub import (
+    check_weights,
+    hub_token,
+    reading_model,
+    reads_as_path,
+    without_progress,
+    without_retry_messages,
+)
 
 _DEFAULT_CHECKPOINT = "florence-2-large"
 _CONVERTED = "florence-community/Florence-2-large"
@@ -256,9 +264,11 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{name} holds no config.json; a Florence-2 folder has config.json, model.safetensors, "
             "processor_config.json and the tokenizer's files"
         )
-    try:
+    # no code that a folder or repository brings is run, and nobody is asked whether it may be
+    options: dict[str, Any] = {"local_files_only": is_folder, "trust_remote_code": False, "token": hub_token()}
+    with reading_model(name, "Florence-2", is_folder, _download_command(name)):
         with without_retry_messages():
-            settings, _ = Florence2Config.get_config_dict(name, local_files_only=is_folder)
+            settings, _ = Florence2Config.get_config_dict(name, local_files_only=is_folder, token=hub_token())
         if settings.get("model_type") != "florence2":
             raise ValueError(f"{name} holds a model of type {settings.get('model_type')!r}, expected 'florence2'")
         if settings.get("text_config", {}).get("model_type") == _UNCONVERTED_TYPE:
@@ -268,17 +278,11 @@ def _load(model_id: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
             )
         with without_progress() if is_folder else contextlib.nullcontext():
             model, loading = Florence2ForConditionalGeneration.from_pretrained(
-                name, dtype=dtype, local_files_only=is_folder, output_loading_info=True
+                name, dtype=dtype, output_loading_info=True, **options
             )
-        processor = Florence2Processor.from_pretrained(name, local_files_only=is_folder)
-    except OSError as problem:
-        if is_folder:
-            raise FileNotFoundError(f"{name} is not a complete Florence-2 folder: {first_line(problem)}") from problem
-        raise FileNotFoundError(
-            f"Florence-2 {name!r} is no local folder and could not be read from the hub ({first_line(problem)}); "
-            f"where there is a network, run: {_download_command(name)}"
-        ) from problem
+        processor = Florence2Processor.from_pretrained(name, **options)
     check_weights(name, loading)
+    check_numbers(dict(model.named_parameters()), name)
     return model, processor
 
 

@@ -62,15 +62,15 @@ def window_layout(
     right edge, those of the bottom edge and the one in the corner. A group has about `group_size` cells at most.
     """
     rows, columns, cells = -(-height // window), -(-width // window), window**2
-    y = (torch.arange(rows * window) + shift) % (rows * window)
-    x = (torch.arange(columns * window) + shift) % (columns * window)
+    y = (torch.arange(rows * window, device="cpu") + shift) % (rows * window)
+    x = (torch.arange(columns * window, device="cpu") + shift) % (columns * window)
     token = torch.where((y[:, None] < height) & (x < width), y[:, None] * width + x, -1)
     token = token.view(rows, window, columns, window).transpose(1, 2).reshape(rows, columns, cells)
     if shift:
         by_edge = [token[:-1, :-1].flatten(0, 1), token[:-1, -1], token[-1, :-1], token[-1, -1:]]
     else:
         by_edge = [token.flatten(0, 1)]
-    first_token = height * width * torch.arange(batch)[:, None, None]
+    first_token = height * width * torch.arange(batch, device="cpu")[:, None, None]
     by_edge = [torch.where(token < 0, -1, token + first_token).flatten(0, 1) for token in by_edge]
     groups = tuple(
         WindowGroup(edge, source.clamp(min=0).to(device, torch.int32), (source < 0).nonzero()[:, 0].to(device))

@@ -185,7 +185,9 @@ def predict_with_classes(
     class_scores = torch.stack([scores[:, start:stop].amax(dim=1) for start, stop in spans], dim=1)  # (Q, classes)
     best, best_of_class = scores.amax(dim=1), class_scores.amax(dim=1)
     kept = (best > box_threshold) & (best_of_class > text_threshold)
-    class_id = torch.tensor([names.index(name) for name in unique])[class_scores[kept].argmax(dim=1)]
+    class_id = torch.tensor([names.index(name) for name in unique], device=class_scores.device)[
+        class_scores[kept].argmax(dim=1)
+    ]
     return boxes[kept], best[kept], class_id
 
 
@@ -342,4 +344,4 @@ def _from_bgr(image_bgr: npt.NDArray[np.uint8], transform: ImageTransform) -> Te
 def _to_pixels(boxes: Tensor, height: int, width: int) -> npt.NDArray[np.float32]:
     """(N, 4) xyxy in pixels of boxes (N, 4) cxcywh in 0..1."""
     center, half = boxes[:, :2], boxes[:, 2:] / 2
-    return (torch.cat([center - half, center + half], dim=1) * torch.tensor([width, height] * 2)).numpy()
+    return (torch.cat([center - half, center + half], dim=1) * boxes.new_tensor([width, height] * 2)).numpy()
