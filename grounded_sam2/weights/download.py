@@ -63,8 +63,7 @@ class Checkpoint:
         return self.source.rsplit("/", 1)[-1]
 
 
-# As Meta (facebook/sam2-hiera-…, facebook/sam2.1-hiera-…) and the authors of Grounding DINO (ShilongLiu/GroundingDINO)
-# state them for the same files on the Hugging Face hub.
+# As several public repositories that use these files state them.
 _SHA256 = {
     "sam2-tiny": "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
     "sam2-small": "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
