@@ -129,7 +129,7 @@ class SAM2ImagePredictor(UpstreamAttributes):
     def reset_predictor(self) -> None:
         """Forget the image or images."""
         self._features = None
-        self._orig_hw: list[tuple[int, int]] = []
+        self._orig_hw = []
         self._is_batch = False
 
     def set_image(self, image: np.ndarray | Image.Image) -> None:

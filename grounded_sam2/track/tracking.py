@@ -211,7 +211,7 @@ def no_objects(size: tuple[int, int]) -> sv.Detections:
 def pack_objects(objects: sv.Detections) -> dict[str, Any]:
     """N ≥ 0 objects of one frame as plain values, their masks run-length encoded; inverse of `unpack_objects`."""
     assert objects.confidence is not None and objects.class_id is not None and objects.tracker_id is not None
-    masks = None if objects.mask is None else np.asarray(objects.mask)
+    masks = None if objects.mask is None else np.asarray(objects.mask, dtype=bool)
     return {
         "xyxy": objects.xyxy.tolist(),
         "segmentations": None if masks is None else encode_rle(masks) if len(masks) else [],
@@ -219,7 +219,7 @@ def pack_objects(objects: sv.Detections) -> dict[str, Any]:
         "class_id": objects.class_id.tolist(),
         "obj_ids": objects.tracker_id.tolist(),
         "class_names": [str(name) for name in objects.data["class_name"]],
-        "scores": {name: objects.data[name].tolist() for name in SCORES if name in objects.data},
+        "scores": {name: np.asarray(objects.data[name]).tolist() for name in SCORES if name in objects.data},
     }
 
 
