@@ -183,7 +183,7 @@ def test_a_refinement_sticks(predictor: SAM2VideoPredictor) -> None:
     [
         ({}, "expected a mask, or a box or points, of object 1, got none of them"),
         ({"mask": np.ones((60, 80), bool), "box": BOXES[0]}, "or points, of object 1, got both"),
-        ({"points": np.zeros((2, 2)), "labels": np.ones(3)}, "2 points but 3 labels"),
+        ({"points": np.zeros((2, 2)), "labels": np.ones(3)}, r"got \(2, 2\) with \(3,\)"),
         ({"mask": np.ones((80, 60), bool)}, r"expected a mask of shape \(60, 80\), as the frame has, got \(80, 60\)"),
     ],
 )
