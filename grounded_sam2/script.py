@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import queue
 import signal
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-__all__ = ["StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
+__all__ = ["StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals", "typed_lines"]
 
 T = TypeVar("T")
 
@@ -164,6 +165,32 @@ def script_errors(program: str) -> Iterator[None]:
         placeholder = f" … ({TRACEBACK_VARIABLE}=1 shows all of it)"
         print(f"{program}: {textwrap.shorten(str(problem), _LONGEST_ERROR, placeholder=placeholder)}", file=sys.stderr)
         sys.exit(2)
+
+
+def typed_lines(file_number: int = 0) -> "queue.SimpleQueue[str]":
+    """The lines that are typed on the terminal while a run goes on, without their ends, as they come.
+
+        lines = typed_lines()
+        while not lines.empty():
+            print(lines.get())
+
+    Args:
+        file_number: of what is read, by default the standard input; its end, or that there is none, ends the lines.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:  # not from sys.stdin: a thread that waits in it makes the interpreter fail as it ends
+        unfinished = b""
+        with contextlib.suppress(OSError):
+            while chunk := os.read(file_number, 4096):
+                *whole, unfinished = (unfinished + chunk).split(b"\n")
+                for line in whole:
+                    lines.put(line.decode("utf-8", "replace").rstrip("\r"))
+        if unfinished:
+            lines.put(unfinished.decode("utf-8", "replace"))
+
+    threading.Thread(target=read, name="typed lines", daemon=True).start()
+    return lines
 
 
 def run(main: Callable[[], None]) -> None:
