@@ -11,7 +11,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from grounded_sam2.script import StoppedError, StopRequest, run, script_errors, stop_on_signals
+from grounded_sam2.script import StoppedError, StopRequest, run, script_errors, stop_on_signals, typed_lines
 
 
 @pytest.mark.parametrize(
@@ -164,3 +164,20 @@ def test_a_signal_does_not_undo_a_run_that_has_all_its_frames() -> None:
 def test_a_negative_number_of_frames_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="expected MAX_FRAMES of at least 0, or none for all frames, got -1"):
         StopRequest().frames(Numbers(5), -1)
+
+
+def test_lines_come_as_they_are_typed() -> None:
+    read_end, write_end = os.pipe()
+    lines = typed_lines(read_end)
+    assert lines.empty()
+    os.write(write_end, "owl. rote äpfel.\r\nca".encode())
+    assert lines.get(timeout=10) == "owl. rote äpfel."
+    os.write(write_end, b"t.\n\nlast")
+    assert (lines.get(timeout=10), lines.get(timeout=10)) == ("cat.", "")
+    os.close(write_end)
+    assert lines.get(timeout=10) == "last"
+    os.close(read_end)
+
+
+def test_without_a_standard_input_no_line_is_typed() -> None:
+    assert typed_lines(1_000_000).empty()  # no such file is open

@@ -83,7 +83,7 @@ def person(tmp_path: Path) -> Person:
 
 def test_points_build_an_object_and_correct_the_one_that_they_lie_in(person: Person) -> None:
     person.point(10, 10)
-    assert (person.at.selected, person.at.is_begun, person.told) == (1, True, ["added object 1 on frame 0"])
+    assert (person.at.selected, person.at.is_open, person.told) == (1, True, ["added object 1 on frame 0"])
     person.point(20, 10)  # beside its mask, but it is under construction
     mask = person.session.mask(1, 0)
     assert mask is not None and mask[10, 10] and mask[10, 20] and mask.sum() == 50
@@ -92,11 +92,25 @@ def test_points_build_an_object_and_correct_the_one_that_they_lie_in(person: Per
     person.point(40, 40)
     assert (person.at.selected, list(person.session.objects)) == (2, [1, 2])
     person.point(9, 9)  # in the mask of the first one
-    assert person.at.selected == 1 and list(person.session.objects) == [1, 2] and not person.at.is_begun
+    assert person.at.selected == 1 and list(person.session.objects) == [1, 2] and not person.at.is_open
     person.point(60, 5)  # that one was not begun just now
     assert person.at.selected == 3 and [c.kind for c in person.session.history.done] == [
         "add", "refine", "add", "refine", "add",
     ]  # fmt: skip
+
+
+def test_an_object_that_was_clicked_on_takes_points_beside_its_mask(person: Person) -> None:
+    person.draw(4, 4, 12, 12)
+    assert not person.at.is_open
+    person.point(30, 30)  # a box is an object by itself
+    assert person.at.selected == 2 and person.at.is_open
+    person.select(6, 6)
+    assert person.at.is_open and "ctrl + click adds to it" in person.at.status()
+    person.point(20, 8)
+    assert person.session.mask(1, 0)[8, 20] and list(person.session.objects) == [1, 2]  # type: ignore[index]
+    person.press(".")
+    person.play(1)
+    assert person.at.selected == 1 and not person.at.is_open
 
 
 def test_a_box_is_a_new_object_and_a_right_click_takes_away(person: Person) -> None:
@@ -192,7 +206,7 @@ def test_objects_are_followed_as_it_plays_and_corrections_stick(person: Person) 
     person.press("space")
     assert person.at.playback.describe() == "playing"
     person.play(5)
-    assert person.at.frame_idx == 5 and not person.at.is_begun
+    assert person.at.frame_idx == 5 and not person.at.is_open
     mask = person.session.mask(1, 5)
     assert mask is not None
     person.not_that(10, 10)
@@ -241,6 +255,12 @@ def test_steps(person: Person) -> None:
     person.press("space", "space")
     person.play(1)
     assert person.at.frame_idx == 3
+    person.press("right", ".")
+    person.play(9)
+    assert person.at.frame_idx == 5
+    person.press(*["right"] * 99)
+    person.play(9)
+    assert person.at.frame_idx == 10
 
 
 def test_tracking_backward_now_is_stopped_by_what_comes_next(person: Person) -> None:

@@ -25,8 +25,8 @@ from grounded_sam2.video.window import Click, Drag, Event, Key
 __all__ = ["HELP", "Interaction"]
 
 HELP = """\
-ctrl + left click  point on an object: corrects the object that is there, or else the one that was just begun, or the
-                   selected one where it is not seen; or else begins one
+ctrl + left click  point on an object: corrects the one that is there; elsewhere, adds to the selected one if that was
+                   begun by a point or clicked on here, or is not seen; or else begins a new one
 left drag          box around a new object
 right click        point beside the selected object: not that
 left click         select the object that is there
@@ -72,7 +72,7 @@ class Interaction:
         self.selected: int | None = None
         self.message, self._said_at = "", 0.0
         self.has_quit = False
-        self._begun: tuple[int, int] | None = None  # the object that was begun last, and on which frame
+        self._open: tuple[int, int] | None = None  # the object that takes further points, and on which frame
         self._detector = detector
         self._folder = folder
         self._print = say
@@ -90,9 +90,9 @@ class Interaction:
         return self.playback.frame_idx
 
     @property
-    def is_begun(self) -> bool:
-        """Whether the selected object was begun on this frame: further points on it need not lie in its mask."""
-        return self.selected is not None and self._begun == (self.selected, self.frame_idx)
+    def is_open(self) -> bool:
+        """Whether points go to the selected object wherever they lie: it was begun by a point, or clicked on, here."""
+        return self.selected is not None and self._open == (self.selected, self.frame_idx)
 
     # ---- events ----
 
@@ -148,9 +148,11 @@ class Interaction:
             self._correct(point, 0)
         elif not click.with_ctrl:
             self._select(there)
+            self._open = None if there is None else (there, self.frame_idx)
             self.say("nothing selected" if there is None else f"selected {self._name()}")
-        elif there is None and not self.is_begun and not self._is_lost():
-            self._begin(add_object(self.session, self.frame_idx, points=point))
+        elif there is None and not self.is_open and not self._is_lost():
+            self._begin(obj_id := add_object(self.session, self.frame_idx, points=point))
+            self._open = (obj_id, self.frame_idx)
         else:
             self._select(self.selected if there is None else there)
             self._correct(point, 1)
@@ -164,7 +166,7 @@ class Interaction:
         self._begin(add_object(self.session, self.frame_idx, box=box))
 
     def _begin(self, obj_id: int) -> None:
-        self.selected, self._begun = obj_id, (obj_id, self.frame_idx)
+        self._select(obj_id)
         self.say(f"added {self._name()} on frame {self.frame_idx}")
 
     def _correct(self, point: list[list[float]], label: int) -> None:
@@ -198,7 +200,7 @@ class Interaction:
 
     def _select(self, obj_id: int | None) -> None:
         if obj_id != self.selected:
-            self.selected, self._begun = obj_id, None
+            self.selected, self._open = obj_id, None
 
     def _name(self) -> str:
         assert self.selected is not None
@@ -285,7 +287,7 @@ class Interaction:
     def status(self) -> str:
         """Where the person is: "frame 3 of 70 | playing | selected: owl 1"."""
         selected = "nothing selected" if self.selected is None else f"selected: {self._name()}"
-        hint = " (new: ctrl + click adds to it)" if self.is_begun else ""
+        hint = " (ctrl + click adds to it; n: a new one)" if self.is_open else ""
         hint = " (not seen here: ctrl + click shows it; n: a new one)" if self._is_lost() else hint
         return f"frame {self.frame_idx} of {self.session.num_frames} | {self.playback.describe()} | {selected}{hint}"
 

@@ -12,6 +12,7 @@ from grounded_sam2.session.session import Session
 __all__ = ["Playback"]
 
 IDLE_SECONDS = 0.02
+MOST_STEPS = 5
 
 
 class Playback:
@@ -63,9 +64,12 @@ class Playback:
 
     def step(self, num_frames: int) -> None:
         """Pause, so many frames back (below 0) or on; on the way on objects are followed."""
+        last = self._session.num_frames - 1
+        is_stepping = self.goal is not None and self.goal < last and num_frames > 0
+        start = self.goal if self.goal is not None and is_stepping else self.frame_idx
         self.show(max(self.frame_idx + min(num_frames, 0), 0))
-        if num_frames > 0:
-            self.goal = min(self.frame_idx + num_frames, self._session.num_frames - 1)
+        if num_frames > 0:  # a key that is held down does not get far ahead of a slow model
+            self.goal = min(start + num_frames, self.frame_idx + MOST_STEPS, last)
 
     def toggle_backward(self) -> None:
         """Track backward now, or at the end of what is played; or do so no longer."""
@@ -114,6 +118,8 @@ class Playback:
             self.goal = None
             if self._wants_backward:
                 self._start_backward()
+            elif self.frame_idx == self._session.num_frames - 1:
+                self._say("the video ends here")
 
     def _start_backward(self) -> None:
         self._wants_backward, self._home = False, self.frame_idx
