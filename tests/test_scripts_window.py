@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -69,7 +70,7 @@ def window_of(happening: Callable[[], Iterator[list[Event]]]) -> type:
     """A window in which something happens, one list of events at a time, and pictures are counted."""
 
     class Window:
-        pictures: list[RGBImage] = []
+        pictures: ClassVar[list[RGBImage]] = []
 
         def __init__(self, title: str) -> None:
             self.pointer = Pointer()

@@ -17,7 +17,9 @@ from session_parts import (
     make_session,
     write_frames,
 )
+from tiny_sam2 import make_image, make_tiny_model
 
+from grounded_sam2.images import write_image
 from grounded_sam2.session import (
     Session,
     add_object,
@@ -27,9 +29,11 @@ from grounded_sam2.session import (
     propagate,
     refine,
     remove,
+    resume,
     set_mask,
 )
 from grounded_sam2.session.playing import Player
+from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -174,5 +178,27 @@ def test_a_kill_keeps_what_was_played(session: Session, follower: Counting) -> N
     session.close()
     with open_session(session.folder, follower) as again:
         assert everything(again) == before
-        play(Player(again), 4, NUM_FRAMES - 1)
-        assert again.mask(1, NUM_FRAMES - 1) is not None
+        play(Player(again), 4, 6)
+        assert again.mask(1, 6) is not None
+        before = everything(again)
+        list(resume(again))
+        after = everything(again)
+        assert before["masks"].items() <= after["masks"].items() and len(after["masks"]) == NUM_FRAMES
+
+
+def test_sam2_played_with_edits_gives_the_masks_of_a_propagation(tmp_path: Path) -> None:
+    predictor = make_tiny_model(model_class=SAM2VideoPredictor)
+    for t in range(9):
+        write_image(tmp_path / f"frames/{t}.png", make_image(48, 64, seed=t))
+    with create_session(tmp_path / "clip.session", tmp_path / "frames", predictor) as session:
+        player = Player(session)
+        add_object(session, 1, box=[8, 8, 40, 40])
+        play(player, 0, 3)
+        add_object(session, 3, points=[[50, 20], [5, 40]], labels=[1, 0])
+        play(player, 3, 5)
+        refine(session, 1, 5, [[20, 30]])
+        play(player, 5, 8)
+        played = {(i, t): session.mask(i, t) for i in (1, 2) for t in range(6, 9)}
+        list(propagate(session, direction="forward"))
+        for (obj_id, t), mask in played.items():
+            assert mask is not None and (mask == session.mask(obj_id, t)).mean() > 0.999, (obj_id, t)

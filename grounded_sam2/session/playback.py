@@ -41,10 +41,10 @@ class Playback:
         self._due = 0.0  # when the next frame may be shown
 
     def describe(self) -> str:
-        """What goes on: "playing", "paused" or "tracking backward"."""
+        """What goes on: "playing", "playing, then backward", "paused" or "tracking backward"."""
         if self._backward is not None:
             return "tracking backward"
-        return "paused" if self.goal is None else "playing"
+        return "paused" if self.goal is None else "playing, then backward" if self._wants_backward else "playing"
 
     # ---- what a person asks for ----
 
