@@ -4,10 +4,11 @@ r"""Find, click, follow and correct objects of a video in a window: an editing s
     , .  or arrows: step        b: track backward    s: save    ?: all keys    q: save and quit
     a line typed on the terminal is looked for on the frame that is shown: owl. red car.
 
-Everything is kept in a session folder as it is done; the next run goes on with it.
+Everything is kept in a session folder as it is done, and --resume goes on with it. A camera is recorded first, until q.
 
     python grounded_sam2_interactive_window_demo.py
     python grounded_sam2_interactive_window_demo.py --resume
+    python grounded_sam2_interactive_window_demo.py --video-path 0 --text-prompt "person."
     python grounded_sam2_interactive_window_demo.py --video-path my.mp4 --text-prompt "dog. person." \
         --gdino-model-id IDEA-Research/grounding-dino-tiny --sam2-checkpoint checkpoints/sam2.1_hiera_large.pt
 """
@@ -21,6 +22,7 @@ from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals, typed_lines
 from grounded_sam2.session import set_search
 from grounded_sam2.session.interaction import HELP, Interaction
+from grounded_sam2.session.picture import with_lines
 from grounded_sam2.session.reopen import open_or_create, video_name
 from grounded_sam2.video import InteractiveWindow
 from sam2.build_sam import build_sam2_video_predictor
@@ -28,7 +30,7 @@ from sam2.build_sam import build_sam2_video_predictor
 # ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
 # input
 TEXT_PROMPT = "owl. motorcycle."  # phrases, each ended by "."
-VIDEO_PATH = "assets/parade.mp4"  # video file, folder or zip of frames, or URL of a video file
+VIDEO_PATH = "assets/parade.mp4"  # video file, folder or zip of frames, URL of a video file, camera index or stream
 
 # models
 GDINO_MODEL_ID = "gdino_checkpoints/nano"  # folder or hub id; real footage: IDEA-Research/grounding-dino-tiny or -base
@@ -60,7 +62,14 @@ def main() -> None:
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
         session_dir = OUTPUT_DIR / f"{Path(name).stem}.session"
-        with open_or_create(session_dir, VIDEO_PATH, predictor, resume=RESUME) as session:
+        shown = "recording: q ends it, and then it is edited"  # of a camera; others are not recorded
+        with open_or_create(
+            session_dir,
+            VIDEO_PATH,
+            predictor,
+            resume=RESUME,
+            watch=lambda image: window.show(with_lines(image, [shown])) and not stop.is_set(),
+        ) as session:
             set_search(session, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
 
             # Step 2: look for what the prompt names on the first frame of a new session

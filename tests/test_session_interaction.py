@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from grounded_sam2.session import Session, add_object, lock, open_session, set_m
 from grounded_sam2.session.interaction import HELP, Interaction
 from grounded_sam2.session.picture import with_lines, with_selection
 from grounded_sam2.session.reopen import open_or_create, video_name
-from grounded_sam2.video import open_frames
+from grounded_sam2.video import live, open_frames
+from grounded_sam2.video.capture import CapturedFrame
 from grounded_sam2.video.window import Click, Drag, Key
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -342,7 +344,7 @@ def test_making_and_opening_again(tmp_path: Path) -> None:
     for source in ("0", "rtsp://here/stream"):
         with pytest.raises(ValueError, match="record it as a file first"):
             open_or_create(tmp_path / "another", source)
-    assert video_name("https://here/clips/a.mp4?size=large") == "a.mp4"
+    assert video_name("https://here/clips/a.mp4?size=large") == "a.mp4" and video_name("rtsp://here/") == "video"
 
 
 def test_a_video_from_the_web(tmp_path: Path) -> None:
@@ -356,6 +358,39 @@ def test_a_video_from_the_web(tmp_path: Path) -> None:
             open_or_create(tmp_path / "b.session", f"{address}/nothing.mp4")
         server.shutdown()
     assert not (tmp_path / "b.session").exists()
+
+
+class Camera:
+    """A camera that gives frames, each of another grey, for ever."""
+
+    fps = Fraction(10)
+    is_live = True
+
+    def __init__(self) -> None:
+        self.num_read = 0
+
+    def read(self) -> CapturedFrame:
+        self.num_read += 1
+        return CapturedFrame(np.full((48, 64, 3), 40 * self.num_read % 256, np.uint8), self.num_read / 10)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_camera_is_recorded_as_long_as_it_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "open_capture", lambda source, timeout_seconds: Camera())
+    watched: list[np.ndarray] = []
+
+    def watch(image: np.ndarray) -> bool:
+        watched.append(image)
+        return len(watched) < 4
+
+    with open_or_create(tmp_path / "a.session", "7", watch=watch) as session:
+        assert (session.name, session.num_frames, session.size) == ("7", 4, SIZE)
+        for t in range(4):
+            assert np.abs(session.frames[t].astype(int) - watched[t]).mean() < 3
+    with open_or_create(tmp_path / "a.session", "7", resume=True) as session:
+        assert session.num_frames == 4
 
 
 # ---- the picture ----

@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import supervision as sv
 
 from grounded_sam2.detectors.base import Detector
 from grounded_sam2.images import RGBImage
@@ -124,13 +126,13 @@ class Interaction:
         try:
             set_search(self.session, text_prompt=line.strip())
             found = find(self.session, self._detector, self.frame_idx)
-            obj_ids = accept(self.session, self.frame_idx, found[found.data["known_as"] == 0])
+            is_known = np.asarray(found.data["known_as"]) != 0
+            obj_ids = accept(self.session, self.frame_idx, cast(sv.Detections, found[~is_known]))
         except ValueError as error:
             self.say(str(error))
             return
         names = ", ".join(self.session.object(obj_id).name for obj_id in obj_ids)
-        num_known = int((found.data["known_as"] != 0).sum())
-        known = f"; {num_known} known already" if num_known else ""
+        known = f"; {is_known.sum()} known already" if is_known.any() else ""
         self.say(f'"{line.strip()}" on frame {self.frame_idx}: {names or "nothing new"}{known}')
 
     def say(self, message: str) -> None:
