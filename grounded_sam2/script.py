@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import queue
 import signal
 import sys
 import textwrap
@@ -14,7 +15,16 @@ from typing import Any, Generic, TextIO, TypeVar, cast
 
 from sam2.shown import shown
 
-__all__ = ["NoFrameError", "StopRequest", "StoppableFrames", "StoppedError", "run", "script_errors", "stop_on_signals"]
+__all__ = [
+    "NoFrameError",
+    "StopRequest",
+    "StoppableFrames",
+    "StoppedError",
+    "run",
+    "script_errors",
+    "stop_on_signals",
+    "typed_lines",
+]
 
 T = TypeVar("T")
 
@@ -225,6 +235,32 @@ class _OneLinePrints:
 class _OneLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return shown(super().format(record))
+
+
+def typed_lines(file_number: int = 0) -> "queue.SimpleQueue[str]":
+    """The lines that are typed on the terminal while a run goes on, without their ends, as they come.
+
+        lines = typed_lines()
+        while not lines.empty():
+            print(lines.get())
+
+    Args:
+        file_number: of what is read, by default the standard input; its end, or that there is none, ends the lines.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:  # not from sys.stdin: a thread that waits in it makes the interpreter fail as it ends
+        unfinished = b""
+        with contextlib.suppress(OSError):
+            while chunk := os.read(file_number, 4096):
+                *whole, unfinished = (unfinished + chunk).split(b"\n")
+                for line in whole:
+                    lines.put(line.decode("utf-8", "replace").rstrip("\r"))
+        if unfinished:
+            lines.put(unfinished.decode("utf-8", "replace"))
+
+    threading.Thread(target=read, name="typed lines", daemon=True).start()
+    return lines
 
 
 def run(main: Callable[[], None]) -> None:

@@ -30,6 +30,7 @@ WITHOUT_TORCH = [
     "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous", "track.reverse",
     "track.first_sight",
     "detectors.base", "detectors.tiled", "detectors.dds", "weights.download", "session",
+    "session.interaction", "session.reopen",
 ]  # fmt: skip
 # what editing sessions may import of the library; scripts build on them, and nothing within it does
 SESSION_BUILDS_ON = {

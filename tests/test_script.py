@@ -11,7 +11,15 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from grounded_sam2.script import NoFrameError, StoppedError, StopRequest, run, script_errors, stop_on_signals
+from grounded_sam2.script import (
+    NoFrameError,
+    StoppedError,
+    StopRequest,
+    run,
+    script_errors,
+    stop_on_signals,
+    typed_lines,
+)
 
 
 @pytest.mark.parametrize(
@@ -183,3 +191,20 @@ def test_a_camera_that_is_stopped_before_its_first_frame_is_a_normal_end(capsys:
     with pytest.raises(SystemExit) as ended, script_errors("script.py"):
         raise ConnectionAbortedError("by the peer")
     assert ended.value.code == 2
+
+
+def test_lines_come_as_they_are_typed() -> None:
+    read_end, write_end = os.pipe()
+    lines = typed_lines(read_end)
+    assert lines.empty()
+    os.write(write_end, "owl. rote äpfel.\r\nca".encode())
+    assert lines.get(timeout=10) == "owl. rote äpfel."
+    os.write(write_end, b"t.\n\nlast")
+    assert (lines.get(timeout=10), lines.get(timeout=10)) == ("cat.", "")
+    os.close(write_end)
+    assert lines.get(timeout=10) == "last"
+    os.close(read_end)
+
+
+def test_without_a_standard_input_no_line_is_typed() -> None:
+    assert typed_lines(1_000_000).empty()  # no such file is open

@@ -36,6 +36,7 @@ CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
 REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 CONTINUOUS_SCRIPTS = [CONTINUOUS_SCRIPT, REVERSE_SCRIPT]
 CAMERA_SCRIPT = "grounded_sam2_tracking_camera_with_continuous_id.py"  # run in test_camera_script.py
+WINDOW_SCRIPT = "grounded_sam2_interactive_window_demo.py"  # run in test_scripts_window.py
 SCRIPTS = [*IMAGE_SCRIPTS, BATCH_SCRIPT, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *CONTINUOUS_SCRIPTS]
 FLORENCE2_SCRIPTS = [  # what they do is tested in test_florence2_scripts.py
     "grounded_sam2_florence2_image_demo.py",
@@ -51,7 +52,7 @@ CLOUD_SCRIPTS = [  # what they do is tested in test_dds_scripts.py
     "grounded_sam2_tracking_demo_with_continuous_id_gd1.5.py",
 ]
 HEADINGS = ("input", "models", "thresholds", "tracking", "output")
-ALL_SCRIPTS = [*SCRIPTS, CAMERA_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]
+ALL_SCRIPTS = [*SCRIPTS, CAMERA_SCRIPT, WINDOW_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]

@@ -1,12 +1,15 @@
-"""The window: what it says where there is none, and how a show ends."""
+"""The windows: what they say where there is none, how a show ends, and what people do in them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 
-from grounded_sam2.video import Window
+from grounded_sam2.video import InteractiveWindow, Window
+from grounded_sam2.video.window import Click, Drag, Key, Pointer, key_name
 
 IMAGE = np.full((48, 64, 3), (200, 30, 60), np.uint8)
 
@@ -21,7 +24,10 @@ class Screen:
         self.size: tuple[int, int] | None = None
         self.shown: list[np.ndarray] = []
         monkeypatch.setenv("DISPLAY", ":0")
-        for name in ("namedWindow", "resizeWindow", "imshow", "waitKey", "getWindowProperty", "destroyWindow"):
+        self.codes: list[int] = []
+        self.waited: list[int] = []
+        names = ["namedWindow", "resizeWindow", "imshow", "waitKey", "getWindowProperty", "destroyWindow"]
+        for name in [*names, "waitKeyEx", "setMouseCallback"]:
             monkeypatch.setattr(cv2, name, getattr(self, name))
 
     def namedWindow(self, title: str, flags: int) -> None:
@@ -37,6 +43,14 @@ class Screen:
     def waitKey(self, milliseconds: int) -> int:
         assert milliseconds == 1
         return ord(self.keys.pop(0)) if self.keys else -1
+
+    def waitKeyEx(self, milliseconds: int) -> int:
+        self.waited.append(milliseconds)
+        return self.codes.pop(0) if self.codes else -1
+
+    def setMouseCallback(self, title: str, on_mouse: Callable[..., None]) -> None:
+        assert self.is_visible
+        self.on_mouse = on_mouse
 
     def getWindowProperty(self, title: str, which: int) -> float:
         assert which == cv2.WND_PROP_VISIBLE
@@ -97,3 +111,61 @@ def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ValueError, match="this session has no display"):
         Window("frames")
+
+
+# ---- what people do in it ----
+
+DOWN, UP, MOVE, RIGHT = cv2.EVENT_LBUTTONDOWN, cv2.EVENT_LBUTTONUP, cv2.EVENT_MOUSEMOVE, cv2.EVENT_RBUTTONDOWN
+LEFT_HELD = cv2.EVENT_FLAG_LBUTTON
+
+
+def test_clicks() -> None:
+    pointer = Pointer()
+    assert pointer.take_events() == []
+    pointer.on_mouse(MOVE, 1, 1, 0)
+    pointer.on_mouse(RIGHT, 5, 6, 0)
+    pointer.on_mouse(DOWN, 7, 8, LEFT_HELD | cv2.EVENT_FLAG_CTRLKEY)
+    pointer.on_mouse(MOVE, 40, 40, LEFT_HELD)
+    pointer.on_mouse(UP, 40, 40, 0)  # of a click with ctrl nothing is drawn
+    pointer.on_mouse(DOWN, 9, 10, LEFT_HELD)
+    pointer.on_mouse(MOVE, 11, 9, LEFT_HELD)  # the hand shakes
+    assert pointer.box is None
+    pointer.on_mouse(UP, 11, 9, 0)
+    clicks = [Click(5, 6, is_right=True), Click(7, 8, with_ctrl=True), Click(9, 10)]
+    assert pointer.take_events() == clicks and pointer.take_events() == []
+
+
+def test_a_box_is_drawn_from_any_corner() -> None:
+    pointer = Pointer()
+    pointer.on_mouse(DOWN, 30, 8, LEFT_HELD)
+    pointer.on_mouse(MOVE, 20, 20, LEFT_HELD)
+    assert pointer.box == (20, 8, 30, 20)
+    pointer.on_mouse(UP, 10, 24, 0)
+    assert pointer.box is None and pointer.take_events() == [Drag((10, 8, 30, 24))]
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (ord("u"), "u"), (ord("U"), "u"), (ord("?"), "?"), (ord(","), ","), (32, "space"), (27, "escape"),
+        (65361, "left"), (65363, "right"), (2424832, "left"), (2555904, "right"), (63234, "left"), (63235, "right"),
+        (0x100000 | ord("b"), "b"), (0x110000 | 65361, "left"), (65507, None), (65505, None), (13, None), (233, None),
+    ],
+)  # fmt: skip
+def test_names_of_keys(code: int, name: str | None) -> None:
+    assert key_name(code) == name
+
+
+def test_events_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(monkeypatch)
+    with InteractiveWindow("clip") as window:
+        assert window.events(0.0) == []
+        window.put(IMAGE)
+        screen.codes = [ord("x"), 65507, 65363]
+        screen.on_mouse(RIGHT, 5, 6, 0)
+        assert window.events(0.02) == [Click(5, 6, is_right=True), Key("x"), Key("right")]
+        assert screen.waited[1:] == [20, 1, 1, 1] and window.events(0.0) == []
+        screen.is_visible = False
+        assert window.events(0.0) == [Key("q")]
+        window.put(IMAGE)
+        assert len(screen.shown) == 1
