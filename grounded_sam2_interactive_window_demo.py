@@ -18,6 +18,7 @@ from pathlib import Path
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.detectors.tiled import in_tiles
 from grounded_sam2.flags import override_from_flags
+from grounded_sam2.owned import OutputFiles
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals, typed_lines
 from grounded_sam2.session import set_search
@@ -53,15 +54,15 @@ OUTPUT_DIR = Path("outputs/grounded_sam2_interactive_window_demo")  # where ever
 
 def main() -> None:
     # Step 1: open the window, build the models, and make or open the session of the video
-    name = video_name(VIDEO_PATH)
+    files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
-    with stop_on_signals() as stop, InteractiveWindow(name) as window:
+    with stop_on_signals() as stop, InteractiveWindow(video_name(VIDEO_PATH)) as window:
         device = choose_device(DEVICE)
         dtype = choose_dtype(device, DTYPE)
         predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
         detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
-        session_dir = OUTPUT_DIR / f"{Path(name).stem}.session"
+        session_dir = OUTPUT_DIR / f"{files.name}.session"
         shown = "recording: q ends it, and then it is edited"  # of a camera; others are not recorded
         with open_or_create(
             session_dir,
@@ -73,12 +74,12 @@ def main() -> None:
             set_search(session, box_threshold=BOX_THRESHOLD, text_threshold=TEXT_THRESHOLD)
 
             # Step 2: look for what the prompt names on the first frame of a new session
-            interaction = Interaction(session, detector, OUTPUT_DIR)
+            interaction = Interaction(session, detector, files.paths)
             if not session.objects:
                 interaction.look_for(TEXT_PROMPT)
 
             # Step 3: show, follow, and do what is clicked, pressed and typed, until it is ended
-            print(HELP)
+            print(*HELP.splitlines(), sep="\n")
             lines = typed_lines()
             while not stop.is_set() and not interaction.has_quit:
                 window.put(interaction.picture(window.pointer.box))

@@ -50,7 +50,8 @@ class Person:
     def __init__(self, session: Session, folder: Path) -> None:
         self.told: list[str] = []
         self.session = session
-        self.at = Interaction(session, TwoBoxes(), folder, self.told.append)
+        results = (folder / "frames.mp4", folder / "frames.jsonl")
+        self.at = Interaction(session, TwoBoxes(), results, self.told.append)
 
     def point(self, x: float, y: float) -> None:
         self.at.handle(Click(x, y, with_ctrl=True))
@@ -196,7 +197,7 @@ def test_a_typed_line_adds_what_is_new(tmp_path: Path) -> None:
     assert "owl" in person.told[-1] and len(person.session.objects) == 2
     person.press("u")
     assert person.session.objects == {} and person.told[-1] == "undone: accept on frame 0"
-    Interaction(person.session, None, tmp_path, person.told.append).look_for("owl.")
+    Interaction(person.session, None, (), person.told.append).look_for("owl.")
     assert person.told[-1] == "there is no detector to look for that"
 
 
@@ -318,7 +319,7 @@ def test_quit_saves_and_the_session_is_opened_again(person: Person, tmp_path: Pa
     person.press("?", "y", "space")
     person.play(4)
     person.press("s", "q")
-    assert HELP in person.told and person.at.has_quit
+    assert set(HELP.splitlines()) <= set(person.told) and person.at.has_quit
     video, annotations = tmp_path / "out" / "frames.mp4", tmp_path / "out" / "frames.jsonl"
     assert person.told[-1] == f"wrote {video}, {annotations}"
     assert len(open_frames(video)) == NUM_FRAMES
@@ -344,7 +345,8 @@ def test_making_and_opening_again(tmp_path: Path) -> None:
     for source in ("0", "rtsp://here/stream"):
         with pytest.raises(ValueError, match="record it as a file first"):
             open_or_create(tmp_path / "another", source)
-    assert video_name("https://here/clips/a.mp4?size=large") == "a.mp4" and video_name("rtsp://here/") == "video"
+    assert video_name("https://here/clips/a.mp4?size=large") == "a.mp4" and video_name("rtsp://here/") == "here"
+    assert "12345" not in video_name("rtsp://here/user=admin&password=12345&channel=1.sdp")
 
 
 def test_a_video_from_the_web(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Nothing here needs a window: events come from `grounded_sam2.video.window`, or f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -52,7 +52,7 @@ class Interaction:
     Args:
         session: is changed.
         detector: looks for what is typed; None: typed lines are refused.
-        folder: where results go, named like the video.
+        results: paths of the annotated video and of the annotations.
         say: tells the person what happened.
 
     Attributes:
@@ -66,7 +66,7 @@ class Interaction:
         self,
         session: Session,
         detector: Detector | None,
-        folder: Path,
+        results: Sequence[Path],
         say: Callable[[str], object] = print,
     ) -> None:
         self.session = session
@@ -76,7 +76,7 @@ class Interaction:
         self.has_quit = False
         self._open: tuple[int, int] | None = None  # the object that takes further points, and on which frame
         self._detector = detector
-        self._folder = folder
+        self._results = results
         self._print = say
         self._drawn: tuple[object, RGBImage] | None = None
         self._keys: dict[str, Callable[[], None]] = {
@@ -241,7 +241,8 @@ class Interaction:
         self.say("ctrl + click on the next object")
 
     def _help(self) -> None:
-        self._print(HELP)
+        for line in HELP.splitlines():
+            self._print(line)
 
     def _save_and_say(self) -> None:
         self.say(f"wrote {', '.join(map(str, self.save()))}")
@@ -258,8 +259,7 @@ class Interaction:
         Raises:
             OSError: a full disk.
         """
-        name, frames = Path(self.session.name).stem, self.session.frames
-        video, annotations = self._folder / f"{name}.mp4", self._folder / f"{name}.jsonl"
+        frames, (video, annotations) = self.session.frames, self._results
         with VideoWriter(video, frames.fps, frames.size, like=frames) as writer:
             for frame_idx in range(self.session.num_frames):
                 writer.write(annotated(self.session, frame_idx))

@@ -17,6 +17,7 @@ from grounded_sam2.session.create import create_session
 from grounded_sam2.session.session import Session, open_session
 from grounded_sam2.track.follower import Follower
 from grounded_sam2.video import VideoWriter, open_frames
+from sam2.shown import file_stem
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -27,9 +28,12 @@ TIMEOUT_SECONDS = 30.0  # without an answer or a byte
 
 
 def video_name(source: str | os.PathLike[str]) -> str:
-    """The last part of a path, or of an address without what it asks for: "clip.mp4"."""
+    """The last part of a path, or of an address without what it asks for and without secrets: "clip.mp4"."""
     text = os.fspath(source)
-    return Path(urllib.parse.urlsplit(text).path if "://" in text else os.path.abspath(text)).name or "video"
+    if "://" not in text:
+        return Path(os.path.abspath(text)).name or "video"
+    suffix = Path(urllib.parse.urlsplit(text).path).suffix
+    return file_stem(text) + (suffix if suffix[1:].isalnum() else "")
 
 
 def open_or_create(
