@@ -1,6 +1,7 @@
 """One predictor in several threads, and frames and sessions in forked processes: what each alone would give."""
 
 import copy
+import gc
 import multiprocessing
 import os
 import pickle
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,12 +18,14 @@ from clips import make_video
 from tiny_sam2 import make_tiny_model
 
 from grounded_sam2.video import open_frames
+from sam2.frames.decoding import orientation_of, upright_rgb
 from sam2.per_thread import PerThread
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that does not fork")
 SECONDS = 60
+FOOTAGE = Path(__file__).resolve().parent.parent / "assets/cup.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,7 @@ def test_a_predictor_can_be_copied() -> None:
 # ---- forks ----
 
 
-def in_a_child(function: Callable[[], Any]) -> Any:
+def in_a_child(function: Callable[[], Any], seconds: float = SECONDS) -> Any:
     """What a function gives in a forked process; a failure when it is not done in time."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -117,7 +121,7 @@ def in_a_child(function: Callable[[], Any]) -> Any:
     process = context.Process(target=work, daemon=True)
     process.start()
     try:
-        assert receiver.poll(SECONDS), "the child waits without end"
+        assert receiver.poll(seconds), "the child waits without end"
         return receiver.recv()
     finally:
         process.kill()
@@ -135,6 +139,20 @@ def test_frames_are_read_on_both_sides_of_a_fork(clip: Path) -> None:
 
     assert in_a_child(sums) == [expected[i] for i in (4, 5, 1, 11)] + expected
     assert [int(frames[i].sum()) for i in (4, 5)] == expected[4:6]
+
+
+@needs_fork
+def test_a_child_lets_go_of_a_decoded_frame() -> None:
+    """What converts a frame would wait there for its threads, had it any."""
+    with av.open(str(FOOTAGE)) as container:
+        held = [next(container.decode(video=0))]
+    upright_rgb(held[0], (held[0].width, held[0].height), orientation_of(held[0]))
+
+    def let_go() -> None:
+        held.clear()
+        gc.collect()  # a frame and its side data hold each other
+
+    assert in_a_child(let_go, seconds=10) is None
 
 
 @needs_fork

@@ -219,7 +219,8 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], orientation: Orientation) -> RGBImage:
     """Pixels of a decoded frame, scaled to `size` (width and height as coded) and turned as it is to be shown."""
-    image = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+    # one thread: what a frame needs for more would wait for them in a forked child, where a frame is let go
+    image = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], threads=1)
     if orientation.is_transposed:
         image = image.transpose(1, 0, 2)
     if orientation.is_mirrored:
