@@ -13,6 +13,7 @@ import torch
 from pycocotools import mask as rle_codec
 
 from sam2.build_sam import build_sam2
+from sam2.config import load_config
 from sam2.modeling.sam2_base import SAM2Base
 from training import segmenter, segmenter_memory
 from training.photos import load_clips, load_photos
@@ -97,6 +98,15 @@ def test_recipe_goes_on_where_it_was_and_exports(
     model = build_sam2(None, tmp_path / "nano.pt", device="cpu")
     assert model.image_size == 320 and sum(parameter.numel() for parameter in model.parameters()) < 4e6
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_what_is_exported_may_keep_a_share_of_earlier_weights(tmp_path: Path) -> None:
+    earlier, later = (SAM2Base(load_config("sam2.1-nano")) for _ in range(2))
+    segmenter.export(earlier, tmp_path / "earlier.pt")
+    between = segmenter.mixed(later, tmp_path / "earlier.pt", 0.25)
+    for name, value in between.state_dict().items():
+        expected = 0.25 * earlier.state_dict()[name].half().float() + 0.75 * later.state_dict()[name]
+        assert torch.allclose(value, expected, atol=1e-6), name
 
 
 def write_photographs(folder: Path) -> Path:

@@ -287,6 +287,21 @@ def export(model: SAM2Base, path: Path) -> None:
     os.replace(partial, path)
 
 
+@torch.no_grad()
+def mixed(model: SAM2Base, earlier: Path, share: float) -> SAM2Base:
+    """A model whose weights are those of `model`, drawn towards earlier ones by `share`, 0..1.
+
+    Between weights and what they became in further training, a straight line keeps most of what was gained at its one
+    end and of what was known at the other (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+    """
+    between = copy.deepcopy(model)
+    load_into(between, earlier)
+    later = model.state_dict()
+    for name, value in between.state_dict().items():
+        value.lerp_(later[name], 1 - share)
+    return between
+
+
 def main() -> None:
     """Train, going on from the checkpoint in `--folder` if there is one, and export after each stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -299,6 +314,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=160, help="cached by the memory stage, 8 MB each")
     parser.add_argument("--export", type=Path, default=EXPORT_PATH)
     parser.add_argument("--start-from", type=Path, help="exported weights to improve instead of random ones")
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.0,
+        help="share, 0..1, of the weights started from, in what the end exports",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for PyTorch's default")
     parser.add_argument("--workers", type=int, default=0, help="processes that compose scenes")
     options = parser.parse_args()
@@ -355,7 +376,8 @@ def main() -> None:
         finals = endless(lambda step: make_final_batch(step, side, real), trainer.first_seed, options.workers)
         groups = [{"params": encoder + decoder + memory, "lr": FINAL_RATE}]
         trainer.run_stage(groups, finals, lambda batch, step, _fraction: final_step(model, batch, step), say_every=10)
-    export(trainer.average, options.export)
+    shipped = trainer.average if not options.keep else mixed(trainer.average, options.start_from, options.keep)
+    export(shipped, options.export)
 
 
 if __name__ == "__main__":
