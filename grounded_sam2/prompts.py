@@ -18,6 +18,7 @@ The wanted phrases are what a user gets back as labels. A phrase's position amon
 """
 
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,7 @@ def _split(text_prompt: str | Sequence[str]) -> list[str]:
     elif all(isinstance(part, str) for part in text_prompt):
         parts = [_decoded(part).strip(". \t\r\n") for part in text_prompt]
     else:
-        raise ValueError(f"a prompt is text or a list of texts, got {text_prompt!r}")
+        raise ValueError(f"a prompt is text or a list of texts, got {reprlib.repr(text_prompt)}")
     return [_trimmed(part) for part in parts if any(map(str.isalnum, part))]
 
 

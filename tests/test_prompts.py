@@ -275,3 +275,9 @@ def test_words_that_the_locale_could_not_decode_are_utf8() -> None:
     """As with LC_ALL=C; a byte that is no UTF-8 is no letter, and harms none beside it."""
     as_given = "猫. straße\udcff.".encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
     assert parse_prompt(as_given) == ["猫", "straße\ufffd"]
+
+
+def test_a_prompt_of_another_type_is_named_in_few_words() -> None:
+    with pytest.raises(ValueError, match="a prompt is text or a list of texts, got") as refused:
+        read_prompt([{"category": "x" * 10_000}])  # type: ignore[list-item]
+    assert len(str(refused.value)) < 200
