@@ -79,8 +79,9 @@ def note_nano_models(
 ) -> None:
     """Say once, as a warning, that the bundled nano models are being run on footage they were not made for.
 
-    The nano pair knows the drawn objects of the bundled footage. On anything else it finds little, and the user should
-    know which flags and which download bring the real models.
+    The nano detector knows the drawn objects of the bundled footage and finds little else; the nano segmenter has seen
+    photographs, but is no match for the real one. The user should know which flags and which download bring the real
+    models.
 
     Args:
         source: the image, video or folder that is read, as the script's setting names it.
@@ -97,8 +98,8 @@ def note_nano_models(
         downloads, detector = _REAL_DETECTORS[detector_setting]
         flags += f" --{detector_setting.lower().replace('_', '-')} {detector}"
     logger.warning(
-        "Note: %s %s a nano model that only knows the drawn objects of the bundled footage. For real footage get the "
-        "real models: python -m grounded_sam2.download %s, then pass %s",
+        "Note: %s %s a nano model, made for the drawn objects of the bundled footage. For real footage get the real "
+        "models: python -m grounded_sam2.download %s, then pass %s",
         " and ".join(nano),
         "is" if len(nano) == 1 else "are each",
         downloads,
