@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ __all__ = [
     "Inputs",
     "check_partial",
     "check_writable",
+    "lock",
     "partial_of",
     "replace_file",
     "replacing",
@@ -109,6 +111,24 @@ def check_partial(target: Path) -> None:
     Inputs.refuse(partial)
     if partial.exists() and stat.S_ISFIFO(partial.stat().st_mode):
         raise ValueError(f"cannot write {partial}: it is a pipe, expected a file")
+
+
+def lock(file: BinaryIO) -> None:
+    """Lock an open file for this process, without waiting, until it is closed or the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process or open file has the lock; on Windows a PermissionError.
+        OSError: the file system knows no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(2**31 - 2)  # far behind the content, which can be read meanwhile
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

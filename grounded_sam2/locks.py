@@ -7,7 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
+
+from grounded_sam2.files import lock
 
 __all__ = ["locked"]
 
@@ -41,11 +43,11 @@ def locked(path: str | os.PathLike[str], on_wait: Callable[[], object] = lambda:
         file.close()
 
 
-def _try_to_lock(path: Path) -> IO[bytes] | None:
+def _try_to_lock(path: Path) -> BinaryIO | None:
     """The open file with its lock; None while another one has it."""
-    file = path.open("ab")
+    file: BinaryIO = path.open("ab")
     try:
-        _lock(file)
+        lock(file)
         # whoever had it before may have removed the file in the meantime: then this lock is one on nothing
         if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             return file
@@ -53,15 +55,3 @@ def _try_to_lock(path: Path) -> IO[bytes] | None:
         pass
     file.close()
     return None
-
-
-def _lock(file: IO[bytes]) -> None:
-    """BlockingIOError, an OSError, where somebody else has the lock."""
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

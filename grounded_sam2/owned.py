@@ -6,14 +6,13 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from grounded_sam2.files import Inputs, check_writable, partial_of, writing_to
+from grounded_sam2.files import Inputs, check_writable, lock, partial_of, writing_to
 from sam2.shown import file_stem
 
 __all__ = ["RECORD_NAME", "OutputFiles", "OwnedFolder", "hidden_id", "source_ids"]
@@ -158,7 +157,7 @@ def _locked(path: Path, folder: Path) -> BinaryIO:
     while True:
         file: BinaryIO = path.open("a+b", buffering=0)
         try:
-            _lock(file)
+            lock(file)
         except (BlockingIOError, PermissionError):  # the latter on Windows
             file.close()
             raise BlockingIOError(
@@ -171,19 +170,6 @@ def _locked(path: Path, folder: Path) -> BinaryIO:
             file.seek(0)
             return file
         file.close()  # the run before has removed it just now
-
-
-def _lock(file: BinaryIO) -> None:
-    """Lock a file for this process without waiting; OSError when another one has."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(2**31 - 2)  # far behind the content, which can be read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _release(file: BinaryIO, path: Path, owners: Mapping[str, Sequence[str]], pid: int) -> None:

@@ -1,7 +1,6 @@
 """Objects found on one frame are followed from it to both ends, also by a run that is interrupted on the way."""
 
 import signal
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import supervision as sv
-import torch
 from fake_follower import FakeFollower, picture
-from tiny_sam2 import TINY, make_image
+from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.export import FrameAnnotationWriter, VideoHeader
@@ -30,12 +28,7 @@ HEADER = VideoHeader((80, 60), "clip", Fraction(24), ("a", "b"), {})
 
 @pytest.fixture(scope="module")
 def predictor() -> SAM2VideoPredictor:
-    torch.manual_seed(0)
-    model = SAM2VideoPredictor(replace(TINY)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return model
+    return make_tiny_model(model_class=SAM2VideoPredictor)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,9 @@
 """Detections become objects that are followed to both ends of a video, or along a stream."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import supervision as sv
-import torch
-from tiny_sam2 import TINY, make_image
+from tiny_sam2 import make_image, make_tiny_model
 
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.track.follower import Follower, Seen
@@ -24,12 +21,7 @@ FRAMES = [make_image(60, 80, seed) for seed in range(6)]
 
 @pytest.fixture(scope="module")
 def predictor() -> SAM2VideoPredictor:
-    torch.manual_seed(0)
-    model = SAM2VideoPredictor(replace(TINY)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return model
+    return make_tiny_model(model_class=SAM2VideoPredictor)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from grounded_sam2.files import replacing
+from grounded_sam2.files import lock, replacing
 
 __all__ = ["FORMAT_VERSION", "locked", "read_record", "write_record"]
 
@@ -46,15 +45,7 @@ def locked(folder: Path) -> BinaryIO:
     """The lock of a session, held until the file is closed or the process ends, however it ends."""
     file: BinaryIO = (folder / LOCK_NAME).open("ab")
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file)
     except (BlockingIOError, PermissionError):  # the latter on Windows
         file.close()
         raise BlockingIOError(f"the session in {folder} is open elsewhere: close it there first") from None

@@ -26,8 +26,6 @@ written again. On the same machine with the same model it ends bit for bit as if
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
 import time
 from collections.abc import Iterator
@@ -38,20 +36,19 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from grounded_sam2.files import partial_of, replacing
 from grounded_sam2.masks import Masks
 from grounded_sam2.session.cells import BACKWARD, FORWARD, GIVEN, TRACKED, NewCell, copied_cell, new_cell
 from grounded_sam2.session.objects import Command
 from grounded_sam2.session.plan import Direction, Stretch, plan
 from grounded_sam2.session.session import Session
 from grounded_sam2.track.follower import FollowedVideo, Seen
+from grounded_sam2.track.saved_state import read_state, write_state
 
 __all__ = ["Progress", "propagate", "resume"]
 
 logger = logging.getLogger(__name__)
 
 STATE_NAME = "propagation.state"
-DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -257,13 +254,8 @@ class _Saver:
         """Save what the frames after this one build on, unless that was done a moment ago."""
         if time.monotonic() - self._last_save < self._every:
             return
-        import torch  # the states of models are tensors; nothing else here needs it
-
-        buffer = io.BytesIO()
-        torch.save({"seq": self._seq, "side": side, "frame_idx": frame_idx, "video": video.save()}, buffer)
         self._session.cells.sync()
-        with replacing(self._path, partial_of(self._path)) as temporary:
-            temporary.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
+        write_state(self._path, {"seq": self._seq, "side": side, "frame_idx": frame_idx, "video": video.save()})
         self._last_save = time.monotonic()
 
     def restored(self, side: int) -> tuple[FollowedVideo | None, int | None]:
@@ -283,12 +275,5 @@ class _Saver:
         self._path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
-        if not self._path.exists():
-            return None
-        import torch
-
-        content = self._path.read_bytes()
-        if hashlib.sha256(content[DIGEST_BYTES:]).digest() != content[:DIGEST_BYTES]:
-            return None
-        saved: dict[str, Any] = torch.load(io.BytesIO(content[DIGEST_BYTES:]), map_location="cpu", weights_only=True)
-        return saved if saved["seq"] == self._seq else None
+        saved = read_state(self._path) if self._path.exists() else None
+        return saved if saved is not None and saved["seq"] == self._seq else None

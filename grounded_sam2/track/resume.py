@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
 import os
 import time
@@ -15,21 +13,19 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import supervision as sv
-import torch
 
 from grounded_sam2.export.annotations import FrameAnnotationWriter, read_frame_annotations
-from grounded_sam2.files import GrowingFile, check_partial, check_writable, partial_of, replacing
+from grounded_sam2.files import GrowingFile, check_partial, check_writable, partial_of
 from grounded_sam2.images import RGBImage
 from grounded_sam2.script import StoppedError
 from grounded_sam2.track.events import EventLogWriter, IdentityEvent
 from grounded_sam2.track.reverse import ReverseTracker
+from grounded_sam2.track.saved_state import read_state, write_state
 from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
 
 __all__ = ["SavedRun"]
 
 logger = logging.getLogger(__name__)
-
-DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Resumable(Protocol):
@@ -114,15 +110,11 @@ class SavedRun:
         if not self.path.exists():
             logger.warning("there is no %s to resume from: starting with the first frame", self.path)
             return {}
-        content = self.path.read_bytes()
-        digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if hashlib.sha256(payload).digest() != digest:
-            raise ValueError(f"cannot resume: {self.path} is damaged; run without --resume to start anew")
+        saved = read_state(self.path) or {}
         try:
-            saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
             run: dict[str, dict[str, str]] = {kind: dict(saved["run"][kind]) for kind in self._run}
             stages: dict[str, dict[str, Any]] = dict(saved["stages"])
-        except Exception as error:  # what a damaged pickle raises
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"cannot resume: {self.path} is damaged; run without --resume to start anew") from error
         for kind, current in self._run.items():
             for name, former in run[kind].items():
@@ -205,13 +197,7 @@ class SavedRun:
     def put(self, name: str, state: dict[str, Any]) -> None:
         """Write one stage's state into the file, beside those of the stages before it."""
         self._stages[name] = state
-        buffer = io.BytesIO()
-        torch.save({"run": self._run, "stages": self._stages}, buffer)
-        with replacing(self.path, partial_of(self.path)) as temporary, temporary.open("wb") as file:
-            file.write(hashlib.sha256(buffer.getbuffer()).digest())
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
+        write_state(self.path, {"run": self._run, "stages": self._stages})
         self._last_save = time.monotonic()
 
     @property
