@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_fields", "read_json_object", "shown"]
+__all__ = ["brief", "check_fields", "read_json_object"]
 
 _LARGEST = 2**20  # of a whole number; no width, size or count of a model comes near
 
@@ -45,10 +45,10 @@ def check_fields(defaults: Any, values: Mapping[str, Any], source: str) -> None:
     for name, value in values.items():
         expected = _expectation(kinds[name], value)
         if expected is not None:
-            raise ValueError(f"{source}: {name}: expected {expected}, found {shown(value)}")
+            raise ValueError(f"{source}: {name}: expected {expected}, found {brief(value)}")
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value for a message, cut to a bearable length."""
     try:
         return f"{value!r:.80}"

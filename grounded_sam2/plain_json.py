@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from checkpoint_files.configs import shown
+from checkpoint_files.configs import brief
 from sam2.frames.still_image import MAX_PIXELS
 
 __all__ = ["check_box", "check_number", "check_size", "check_text", "check_whole", "loads"]
@@ -37,7 +37,7 @@ def check_whole(value: Any, name: str, least: int = 0, largest: int = LARGEST_WH
         ValueError: it is something else; says what `name` should be.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= largest:
-        raise ValueError(f"{name}: expected a whole number from {least} to {largest}, got {shown(value)}")
+        raise ValueError(f"{name}: expected a whole number from {least} to {largest}, got {brief(value)}")
     return value
 
 
@@ -45,14 +45,14 @@ def check_number(value: Any, name: str, largest: float = 1e9) -> float:
     """`value`, if it is a finite number of at most this size; errors as of `check_whole`."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not (abs(value) <= largest and math.isfinite(value)):
-        raise ValueError(f"{name}: expected a number up to {largest:g}, got {shown(value)}")
+        raise ValueError(f"{name}: expected a number up to {largest:g}, got {brief(value)}")
     return float(value)
 
 
 def check_box(value: Any) -> list[float]:
     """`value`, if it is a list of four numbers; errors as of `check_whole`."""
     if not isinstance(value, list) or len(value) != 4:
-        raise ValueError(f"bbox: expected four numbers, got {shown(value)}")
+        raise ValueError(f"bbox: expected four numbers, got {brief(value)}")
     return [check_number(side, "bbox") for side in value]
 
 
@@ -67,5 +67,5 @@ def check_size(entry: Any) -> tuple[int, int]:
 def check_text(value: Any, name: str) -> str:
     """`value`, if it is text; errors as of `check_whole`."""
     if not isinstance(value, str):
-        raise ValueError(f"{name}: expected text, got {shown(value)}")
+        raise ValueError(f"{name}: expected text, got {brief(value)}")
     return value

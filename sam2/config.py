@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from checkpoint_files.configs import check_fields, shown
+from checkpoint_files.configs import brief, check_fields
 
 CONFIG_ROOT = Path(__file__).parent
 
@@ -298,7 +298,7 @@ def _field_of(key: str, value: Any, source: str) -> dict[str, Any]:
         return {name: value}
     if key in _UPSTREAM_FIXED:
         if value != _UPSTREAM_FIXED[key]:
-            raise ValueError(f"{source}: {key}={shown(value)} is not supported, only {_UPSTREAM_FIXED[key]!r}")
+            raise ValueError(f"{source}: {key}={brief(value)} is not supported, only {_UPSTREAM_FIXED[key]!r}")
         return {}
     if key in _UPSTREAM_IGNORED or key.rpartition(".")[2] in _UPSTREAM_IGNORED:
         return {}

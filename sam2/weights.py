@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from checkpoint_files.configs import check_fields, read_json_object, shown
+from checkpoint_files.configs import brief, check_fields, read_json_object
 from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from sam2.config import CONFIG_FILES, CONFIG_ROOT, SAM2Config, load_config
 
@@ -279,7 +279,7 @@ def _number_layers(name: str, num_inner: Mapping[str, int]) -> str:
 def _config_from_hugging_face(config_file: Path) -> SAM2Config:
     tree = read_json_object(config_file)
     if tree.get("model_type") not in ("sam2", "sam2_video"):
-        raise ValueError(f"{config_file} describes model_type {shown(tree.get('model_type'))}, expected 'sam2_video'")
+        raise ValueError(f"{config_file} describes model_type {brief(tree.get('model_type'))}, expected 'sam2_video'")
     values: dict[str, Any] = {}
     for path, field in _HF_CONFIG_FIELDS.items():
         value: Any = tree

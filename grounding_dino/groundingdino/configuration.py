@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from checkpoint_files.configs import check_fields, read_json_object, shown
+from checkpoint_files.configs import brief, check_fields, read_json_object
 
 CONFIG_ROOT = Path(__file__).parent / "config"
 
@@ -199,7 +199,7 @@ def config_from_hugging_face(tree: Mapping[str, Any], source: str = "the config"
     """
     model_type = tree.get("model_type") if isinstance(tree, Mapping) else None
     if model_type not in ("grounding-dino", "mm-grounding-dino"):
-        raise ValueError(f"{source} describes model_type {shown(model_type)}, expected 'grounding-dino'")
+        raise ValueError(f"{source} describes model_type {brief(model_type)}, expected 'grounding-dino'")
     _check_fixed(tree, _HF_FIXED, source)
     values: dict[str, Any] = {"scaled_class_embed": model_type == "mm-grounding-dino"}
     values["inverse_sigmoid_eps"] = _HF_INVERSE_SIGMOID_EPS
@@ -218,7 +218,7 @@ def _hugging_face_backbone(tree: Mapping[str, Any], source: str) -> dict[str, An
     kind = tree.get("model_type", "swin")
     if not isinstance(kind, str) or kind not in _HF_BACKBONE_FIELDS:
         raise ValueError(
-            f"{source}: the backbone {shown(kind)} is not supported, only {', '.join(_HF_BACKBONE_FIELDS)}"
+            f"{source}: the backbone {brief(kind)} is not supported, only {', '.join(_HF_BACKBONE_FIELDS)}"
         )
     if kind == "resnet":
         tree = {**_HF_RESNET_DEFAULTS, **tree}
@@ -261,7 +261,7 @@ def _config_from_upstream(settings: Mapping[str, Any], source: str) -> Grounding
         raise ValueError(f"{source} is not a Grounding DINO config: it names no backbone")
     name = settings["backbone"]
     if not isinstance(name, str) or name not in BACKBONES:
-        raise ValueError(f"{source}: the backbone {shown(name)} is not supported, only {', '.join(BACKBONES)}")
+        raise ValueError(f"{source}: the backbone {brief(name)} is not supported, only {', '.join(BACKBONES)}")
     _check_fixed(settings, _UPSTREAM_FIXED, source)
     known = {field.name for field in fields(GroundingDINOConfig)} - {"backbone"}
     values = {key: _as_field(value) for key, value in settings.items() if key in known}
@@ -293,7 +293,7 @@ def _check_fixed(tree: Mapping[str, Any], fixed: Mapping[str, Any], source: str)
     for key, expected in fixed.items():
         value = _lookup(tree, key)
         if value is not None and value != expected:
-            raise ValueError(f"{source}: {key}={shown(value)} is not supported, only {expected!r}")
+            raise ValueError(f"{source}: {key}={brief(value)} is not supported, only {expected!r}")
 
 
 def _lookup(tree: Mapping[str, Any], path: str) -> Any:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from checkpoint_files.configs import shown
+from checkpoint_files.configs import brief
 
 _SETTINGS_FILES = ("preprocessor_config.json", "processor_config.json")
 _LONGEST_EDGE = 10_000  # pixels
@@ -152,12 +152,12 @@ def _read(settings: Mapping[str, Any]) -> ImageTransform:
 
 def _edge(pixels: Any) -> int:
     if not isinstance(pixels, int) or not 1 <= pixels <= _LONGEST_EDGE:
-        raise ValueError(f"an edge of {shown(pixels)} pixels, expected 1 to {_LONGEST_EDGE}")
+        raise ValueError(f"an edge of {brief(pixels)} pixels, expected 1 to {_LONGEST_EDGE}")
     return pixels
 
 
 def _of_channels(values: Any, least: float = 0.0) -> tuple[float, float, float]:
     red, green, blue = values
     if not all(isinstance(value, (int, float)) and least <= value <= 1 for value in (red, green, blue)):
-        raise ValueError(f"expected three numbers from {least:g} to 1, got {shown(values)}")
+        raise ValueError(f"expected three numbers from {least:g} to 1, got {brief(values)}")
     return float(red), float(green), float(blue)
