@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from grounded_sam2.files import lock
 
 __all__ = ["locked"]
 
+logger = logging.getLogger(__name__)
+
 _POLL_S = 0.05
 
 
@@ -20,7 +23,8 @@ _POLL_S = 0.05
 def locked(path: str | os.PathLike[str], on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Wait until no other process or thread holds a lock, and hold it.
 
-    The system lets go of it when a process ends, in whatever way.
+    The system lets go of it when a process ends, in whatever way. Where the file system knows no locks, nobody waits,
+    and a warning says so.
 
     Args:
         path: a file that is made for it and removed after it.
@@ -48,10 +52,14 @@ def _try_to_lock(path: Path) -> BinaryIO | None:
     file: BinaryIO = path.open("ab")
     try:
         lock(file)
-        # whoever had it before may have removed the file in the meantime: then this lock is one on nothing
-        if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+    except (BlockingIOError, PermissionError):  # the latter on Windows
+        file.close()
+        return None
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): do not do the same twice at once", path, error.strerror)
+    # whoever had it before may have removed the file in the meantime: then this lock is one on nothing
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
-    except OSError:
-        pass
     file.close()
     return None

@@ -356,7 +356,7 @@ def test_a_video_from_the_web(tmp_path: Path) -> None:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         with open_or_create(tmp_path / "a.session", f"{address}/parade.mp4?x=1") as session:
             assert (session.name, session.size) == ("parade.mp4", (640, 360))
-        with pytest.raises(OSError, match="404"):
+        with pytest.raises(OSError, match=r"404 .*--video-path"):
             open_or_create(tmp_path / "b.session", f"{address}/nothing.mp4")
         server.shutdown()
     assert not (tmp_path / "b.session").exists()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +15,13 @@ from grounded_sam2.session.create import create_session
 from grounded_sam2.session.session import Session, open_session
 from grounded_sam2.track.follower import Follower
 from grounded_sam2.video import VideoWriter, open_frames
+from grounded_sam2.weights.transfer import download_url
 from sam2.shown import file_stem
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 __all__ = ["open_or_create", "video_name"]
-
-TIMEOUT_SECONDS = 30.0  # without an answer or a byte
 
 
 def video_name(source: str | os.PathLike[str]) -> str:
@@ -86,8 +83,7 @@ def _at_hand(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / video_name(text)
         if text.startswith(("http://", "https://")):
-            with urllib.request.urlopen(text, timeout=TIMEOUT_SECONDS) as answer, path.open("wb") as file:
-                shutil.copyfileobj(answer, file)
+            download_url(text, path, cure="name another video with --video-path")
         else:
             path = path.with_suffix(".mp4")
             _record(text, path, watch)

@@ -32,12 +32,18 @@ FIRST_PAUSE_S = 1.0  # doubled after each such attempt
 TIMEOUT_S = 30.0  # without an answer or a byte
 CHUNK_BYTES = 2**20
 MOST_BYTES = 50 * 2**30  # of a file; no checkpoint comes near
+CURE = "name another source with --mirror"
 SLOWEST = (60.0, 64 * 2**10)  # in so many seconds at least so many bytes: less is no download that ends
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def download_url(
-    url: str, target: str | os.PathLike[str], sha256: str | None = None, progress: bool = True, attempts: int = ATTEMPTS
+    url: str,
+    target: str | os.PathLike[str],
+    sha256: str | None = None,
+    progress: bool = True,
+    attempts: int = ATTEMPTS,
+    cure: str = CURE,
 ) -> Path:
     """Fetch one file; it appears at `target` only when complete and checked.
 
@@ -53,6 +59,7 @@ def download_url(
         sha256: that the file must have, in hexadecimal.
         progress: show a progress bar on stderr.
         attempts: in a row without a new byte, before giving up.
+        cure: what the user is told to do where the server does not have the file or cannot be reached.
 
     Returns:
         `target`.
@@ -73,7 +80,7 @@ def download_url(
 
     with locked(target.with_name(f".{target.name}.lock"), wait):
         if not (waits and target.is_file()):  # else it has just been fetched
-            _fetch(_Transfer(url, target), progress, attempts)
+            _fetch(_Transfer(url, target), progress, attempts, cure)
             _install(_Transfer(url, target), sha256)
     return target
 
@@ -89,7 +96,7 @@ def check_address(url: str) -> None:
         raise ValueError(f"expected an address such as https://mirror.example/sam, got {source_name(url)!r}")
 
 
-def _fetch(transfer: _Transfer, progress: bool, attempts: int) -> None:
+def _fetch(transfer: _Transfer, progress: bool, attempts: int, cure: str) -> None:
     """Make the part of a transfer complete."""
     url, target = source_name(transfer.url), transfer.target
     failures = 0
@@ -102,17 +109,16 @@ def _fetch(transfer: _Transfer, progress: bool, attempts: int) -> None:
             error.close()
             if error.code not in TRANSIENT_STATUS:
                 raise OSError(
-                    f"cannot download {target.name}: {url} answers {error.code} {shown(error.reason)}; "
-                    "name another source with --mirror"
+                    f"cannot download {target.name}: {url} answers {error.code} {shown(error.reason)}; {cure}"
                 ) from None
             problem: Exception = error
         except _TooSlowError as error:
-            raise ConnectionError(_unreachable(url, target, transfer.received, error)) from None
+            raise ConnectionError(_unreachable(url, target, transfer.received, error, cure)) from None
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             problem = error
         failures = 0 if transfer.received > before else failures + 1
         if failures >= attempts:
-            raise ConnectionError(_unreachable(url, target, transfer.received, problem)) from None
+            raise ConnectionError(_unreachable(url, target, transfer.received, problem, cure)) from None
         pause_s = FIRST_PAUSE_S * 2 ** max(0, failures - 1)
         logger.info("%s: %s; next attempt in %.0f s", url, shown(problem), pause_s)
         time.sleep(pause_s)
@@ -134,7 +140,7 @@ class _TooSlowError(Exception):
     """Bytes come, but so few that there would be no end."""
 
 
-def _unreachable(url: str, target: Path, received: int, problem: Exception) -> str:
+def _unreachable(url: str, target: Path, received: int, problem: Exception, cure: str) -> str:
     reason = shown(getattr(problem, "reason", None) or problem)
     if isinstance(problem, urllib.error.URLError) and not isinstance(problem, urllib.error.HTTPError):
         diagnosis = "cannot be reached; the network seems to be off"
@@ -143,7 +149,7 @@ def _unreachable(url: str, target: Path, received: int, problem: Exception) -> s
     kept = f" ({received} bytes are kept, the next call goes on from there)" if received else ""
     return (
         f"{target} is missing and {url} {diagnosis}: {reason}{kept}. Copy the file there from another machine, "
-        "or name another source with --mirror"
+        f"or {cure}"
     )
 
 
