@@ -18,6 +18,15 @@ lie on disk, what undo costs and where masks come from is said in `cells`, `hist
 """
 
 from grounded_sam2.session.create import create_session
+from grounded_sam2.session.deliver import (
+    RESULTS,
+    ResultKind,
+    Snapshot,
+    load_snapshot,
+    make_result,
+    result_path,
+    snapshot,
+)
 from grounded_sam2.session.edits import (
     accept,
     add_object,
@@ -43,12 +52,15 @@ from grounded_sam2.session.source import SourceLimits
 from grounded_sam2.session.spans import clear, merge, pin, release, split, swap
 
 __all__ = [
+    "RESULTS",
     "Answer",
     "Doubt",
     "Progress",
+    "ResultKind",
     "Search",
     "Session",
     "SessionObject",
+    "Snapshot",
     "SourceLimits",
     "accept",
     "add_object",
@@ -60,7 +72,9 @@ __all__ = [
     "find",
     "gap_around",
     "hide",
+    "load_snapshot",
     "lock",
+    "make_result",
     "merge",
     "objects_on",
     "open_session",
@@ -73,9 +87,11 @@ __all__ = [
     "release",
     "remove",
     "rename",
+    "result_path",
     "resume",
     "set_mask",
     "set_search",
+    "snapshot",
     "split",
     "states",
     "swap",

@@ -25,7 +25,7 @@ from grounded_sam2.video.timing import FrameTimes, exact_fps, frame_times
 from sam2.frames import VideoFile
 from sam2.frames.decoding import ffmpeg_location
 
-__all__ = ["VideoWriter"]
+__all__ = ["CheckedFile", "VideoWriter", "ffmpeg_errors"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ MKV_IN_PIECES = {"cluster_time_limit": "1000"}
 LIVE_TIME_BASE = Fraction(1, 1000)  # seconds
 
 
-class _CheckedFile(io.FileIO):
+class CheckedFile(io.FileIO):
     """A file that remembers that it could not be written, which FFmpeg does not report when it closes a video."""
 
     failure: OSError | None = None
@@ -110,7 +110,7 @@ class VideoWriter:
         self._target = check_writable(path)
         check_partial(self._target)
         self._is_closed = False
-        self._file: _CheckedFile | None = None
+        self._file: CheckedFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._sound: SoundTrack | None = None
@@ -128,7 +128,7 @@ class VideoWriter:
             raise RuntimeError(f"{self.path} is closed: make a new VideoWriter(...) before write(...)")
         check_image(image, f"frame {self.num_frames} for {self.path}", self._size)
         height, width = image.shape[:2]
-        with _no_space_is_an_os_error(self.partial_path):
+        with ffmpeg_errors(self.partial_path):
             if self._container is None or self._stream is None:
                 self._size = (width, height)
                 self._container, self._stream = self._open(width + width % 2, height + height % 2)
@@ -159,7 +159,7 @@ class VideoWriter:
             self._times = frame_times(self._like, self.fps)
         kind = CONTAINERS[self.path.suffix.lower()]
         in_pieces = MKV_IN_PIECES if kind == "matroska" else MP4_IN_PIECES
-        self._file = _CheckedFile(self.partial_path, "w")
+        self._file = CheckedFile(self.partial_path, "w")
         container = av.open(self._file, "w", format=kind, options={**in_pieces, "flush_packets": "1"})
         stream = self._add_stream(container, width, height)
         if self._like is not None and self._with_sound:
@@ -189,7 +189,7 @@ class VideoWriter:
             self.leave()
             raise RuntimeError(f"no frame was written to {self.path}: call write(image) before close()")
         self._end_partial()
-        with _no_space_is_an_os_error(self.path):
+        with ffmpeg_errors(self.path):
             kind = CONTAINERS[self.path.suffix.lower()]
             if kind == "matroska":
                 replace_file(self.partial_path, self._target)
@@ -213,7 +213,7 @@ class VideoWriter:
         if self._container is None or self._stream is None:
             return
         assert self._file is not None
-        with _no_space_is_an_os_error(self.partial_path), self._file:
+        with ffmpeg_errors(self.partial_path), self._file:
             try:
                 self._container.mux(self._stream.encode())
             finally:
@@ -260,7 +260,7 @@ def _index_first(source: Path, target: Path, kind: str) -> None:
 
 
 @contextmanager
-def _no_space_is_an_os_error(path: Path) -> Iterator[None]:
+def ffmpeg_errors(path: Path) -> Iterator[None]:
     """FFmpeg's errors as OSError that names the file."""
     with writing_to(path):
         try:
