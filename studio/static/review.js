@@ -25,7 +25,9 @@ export function mountReview(element, store, api) {
   const list = h("ol", { class: "plain doubts", "data-test": "doubts" });
   body.append(head, list);
   const state = { at: -1, key: null, shown: PAGE };
+  const boxes = new Map(); // `${id}-${frame}` → box of an object on a frame, null where it is not seen
   let places = [];
+  let isFetching = false;
 
   /** Read the doubts anew, and stay at the place one was at, or at the one that has come in its stead. */
   function update() {
@@ -68,7 +70,6 @@ export function mountReview(element, store, api) {
 
   function row(doubt, index) {
     const object = store.object(doubt.id);
-    const cell = store.masks.get(doubt.frame)?.find((each) => each.id === doubt.id);
     const isCurrent = index === state.at;
     const size = [store.state.width, store.state.height];
     const level = doubt.doubt > 0.66 ? "high" : doubt.doubt > 0.33 ? "middle" : "low";
@@ -77,7 +78,7 @@ export function mountReview(element, store, api) {
         type: "button", class: `doubt${isCurrent ? " current" : ""}`, "aria-current": isCurrent ? "true" : null, style: { "--object": object.color },
         "data-key": `doubt-${keyOf(doubt)}`, "data-test": `doubt-${index}`, onclick: () => goTo(index),
       },
-      thumbnail(api.frameUrl(store.token, doubt.frame, 320), cell?.area ? cell.box : null, size, [64, 44], object.color),
+      thumbnail(api.frameUrl(store.token, doubt.frame, 320), boxes.get(`${doubt.id}-${doubt.frame}`), size, [64, 44], object.color),
       h("span", { class: "doubt-words" },
         h("strong", {}, reasonOf(doubt)),
         h("small", {}, h("span", { class: "swatch" }), `${object.name}, ${framesOf(doubt)}`)),
@@ -98,13 +99,34 @@ export function mountReview(element, store, api) {
       : h("p", { class: "empty" }, isAnythingTracked ? "Nothing looks doubtful." : "After tracking, the places worth a look are listed here."));
     refill(list,
       places.slice(0, state.shown).map(row),
-      places.length > state.shown && h("li", {}, h("button", { type: "button", class: "link", "data-key": "doubts-more", onclick: () => ((state.shown += PAGE), draw()) }, `${places.length - state.shown} more`)));
+      places.length > state.shown && h("li", {}, h("button", { type: "button", class: "link", "data-key": "doubts-more", onclick: () => ((state.shown += PAGE), draw(), fetchBoxes()) }, `${places.length - state.shown} more`)));
   }
 
-  // the thumbnails show the part around the object once its masks are there
-  const drawNew = drawnWhenChanged(() => places.slice(0, state.shown).map((doubt) => store.masks.get(doubt.frame)?.find((cell) => cell.id === doubt.id)?.box), draw);
-  store.on("masks", drawNew);
-  store.on("doubts", update);
+  /** Fetch where the objects are on the listed frames, for thumbnails of what is around them. */
+  async function fetchBoxes() {
+    if (isFetching) return;
+    isFetching = true;
+    try {
+      for (let doubt; (doubt = places.slice(0, state.shown).find(({ id, frame }) => !boxes.has(`${id}-${frame}`))); ) {
+        const { id, frame } = doubt;
+        const cells = store.masks.get(frame) ?? (await api.masks(store.token, frame, frame))[frame];
+        const cell = cells.find((each) => each.id === id);
+        boxes.set(`${id}-${frame}`, cell?.area ? cell.box : null);
+      }
+      drawBoxes();
+    } catch {
+      // whole frames are shown in place of parts
+    } finally {
+      isFetching = false;
+    }
+  }
+
+  const drawBoxes = drawnWhenChanged(() => places.slice(0, state.shown).map(({ id, frame }) => boxes.get(`${id}-${frame}`)), draw);
+  store.on("doubts", () => {
+    boxes.clear();
+    update();
+    fetchBoxes();
+  });
   store.on("timeline", drawnWhenChanged(() => Object.keys(store.timeline.objects), draw));
   store.on("state", drawnWhenChanged(() => store.state.objects.map(({ id, name, color }) => [id, name, color]), update));
   update();
