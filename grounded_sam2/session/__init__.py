@@ -32,6 +32,7 @@ from grounded_sam2.session.edits import (
     set_mask,
     set_search,
 )
+from grounded_sam2.session.finding import Finding, follow_and_find
 from grounded_sam2.session.objects import Search, SessionObject
 from grounded_sam2.session.plan import gap_around
 from grounded_sam2.session.prompting import Answer, preview
@@ -45,6 +46,7 @@ from grounded_sam2.session.spans import clear, merge, pin, release, split, swap
 __all__ = [
     "Answer",
     "Doubt",
+    "Finding",
     "Progress",
     "Search",
     "Session",
@@ -58,6 +60,7 @@ __all__ = [
     "doubts",
     "export",
     "find",
+    "follow_and_find",
     "gap_around",
     "hide",
     "lock",
