@@ -110,14 +110,14 @@ export class Keys {
     addEventListener("keydown", this.onDown);
     addEventListener("keyup", this.onUp);
     addEventListener("blur", this.onBlur);
-    document.querySelector("#studio")?.addEventListener("show-help", this.onHelp);
+    document.querySelector(".studio")?.addEventListener("show-help", this.onHelp);
   }
 
   close() {
     removeEventListener("keydown", this.onDown);
     removeEventListener("keyup", this.onUp);
     removeEventListener("blur", this.onBlur);
-    document.querySelector("#studio")?.removeEventListener("show-help", this.onHelp);
+    document.querySelector(".studio")?.removeEventListener("show-help", this.onHelp);
     this.dialog?.remove();
   }
 
@@ -183,7 +183,7 @@ export class Keys {
     );
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
     dialog.addEventListener("keydown", (event) => event.key === "?" && dialog.close());
-    document.querySelector("#studio").append(dialog);
+    document.querySelector(".studio").append(dialog);
     return dialog;
   }
 }
@@ -201,7 +201,7 @@ function nameOf(event) {
 
 function shownKeys(keys) {
   if (keys.length > 8 && keys[0] === "1") return [h("kbd", {}, "1"), " … ", h("kbd", {}, "9")];
-  const shown = keys[0] === "w" ? ["w", "a", "s", "d", "Alt+arrows"] : keys[0] === "+" ? ["+"] : keys;
+  const shown = keys[0] === "w" ? ["w", "a", "s", "d", "Alt+arrows"] : keys[0] === "+" ? ["+"] : keys.slice(0, 2);
   return shown.flatMap((key, index) => {
     const parts = key === "+" ? ["+"] : key.split("+");
     const caps = parts.map((part) => h("kbd", {}, NAMES[part] ?? (part.length === 1 ? part.toUpperCase() : part)));
