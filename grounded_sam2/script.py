@@ -20,6 +20,7 @@ __all__ = [
     "StopRequest",
     "StoppableFrames",
     "StoppedError",
+    "out_of_memory",
     "run",
     "script_errors",
     "stop_on_signals",
@@ -185,7 +186,7 @@ def script_errors(program: str) -> Iterator[None]:
         print(f"{program}: stopped", file=sys.stderr)
         sys.exit(130)
     except (RuntimeError, MemoryError) as problem:
-        words = _out_of_memory(problem)
+        words = out_of_memory(problem)
         if words is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
         print(f"{program}: {words}", file=sys.stderr)
@@ -206,7 +207,7 @@ def _print_anything() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _out_of_memory(problem: BaseException) -> str | None:
+def out_of_memory(problem: BaseException) -> str | None:
     """What to say where memory was too small; None for other problems."""
     if type(problem).__name__ == "OutOfMemoryError":  # torch's, told without importing torch
         return "out of GPU memory; use a smaller model, or --device cpu"

@@ -1,0 +1,11 @@
+"""Studio: editing sessions in a web page. `build_app` makes the server, `serve` runs it; `grounded_sam2_app.py` does both.
+
+The page is a thin layer over `grounded_sam2.session`: what a person does is a command there, and is on disk when it is
+answered. `routes` says which addresses there are, `page` which of them `gradio_client` users have.
+"""
+
+from studio.app import build_app, serve
+from studio.limits import Limits
+from studio.models import Models
+
+__all__ = ["Limits", "Models", "build_app", "serve"]

@@ -1,0 +1,241 @@
+"""One session on the server: open or closed, who uses it, what was found in it, what runs in it, and who listens."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import supervision as sv
+
+from grounded_sam2.session import Session, open_session
+from grounded_sam2.video import IndexedFrameSource, open_indexed_frames
+from studio.ahead import Ahead
+from studio.describe import Json, objects_json, search_json, unfinished_json
+from studio.errors import ConflictError, NotFoundError
+from studio.events import Hub
+from studio.jobs import Job
+from studio.limits import Limits
+from studio.models import Models
+from studio.turns import PERSON, BusyError, Turns
+
+__all__ = ["Room"]
+
+MOST_FINDS = 8  # looks whose finds can still be accepted
+SESSION_NAME = "session"
+OWNER_NAME = "owner.json"
+
+
+class Room:
+    """A session with its token. Reads and commands go through `use`, one at a time.
+
+    Args:
+        folder: of the token; the session is in it, and all that belongs to it.
+        models: of the server.
+        limits: of the server.
+        ahead: encodes the frames that are looked at.
+
+    Attributes:
+        token: names the session, and lets whoever has it in.
+        owner: the user who made it; None where nobody logs in.
+        hub: the pages that listen.
+        jobs: by id, the oldest first.
+        finds: key → frame and what was found on it.
+        is_gone: it was removed.
+    """
+
+    def __init__(self, folder: Path, models: Models, limits: Limits, ahead: Ahead) -> None:
+        self.folder = folder
+        self.token = folder.name
+        self.models = models
+        self.limits = limits
+        self._ahead = ahead
+        self.owner: str | None = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))["user"]
+        self.hub = Hub()
+        self.jobs: dict[str, Job] = {}
+        self.finds: OrderedDict[str, tuple[int, sv.Detections]] = OrderedDict()
+        self.is_gone = False
+        self.last_used = time.monotonic()
+        self._turns = Turns()
+        self._session: Session | None = None
+        self._shown: IndexedFrameSource | None = None  # frames for the page, with a decoder of their own
+        self._has_sound = False
+        self._version = 0
+        self._num_waiting = 0
+        self._count_lock = threading.Lock()
+
+    # ---- using it ----
+
+    @contextmanager
+    def use(
+        self, *, with_model: bool = False, urgency: int = PERSON, who: str = "person", timeout: float | None = None
+    ) -> Iterator[Session]:
+        """Have the session for the length of a block, opened again where it was closed. Not to be entered again within.
+
+        Args:
+            with_model: have a turn on the models too.
+            urgency: see `Turns.turn`.
+            who: shares the session: persons, or a job by its id.
+            timeout: seconds to wait; None: the limit of a request.
+
+        Raises:
+            BusyError: it took too long, or too many wait.
+            NotFoundError: the session was removed.
+            OSError, ValueError: it cannot be opened.
+        """
+        timeout = self.limits.request_seconds if timeout is None else timeout
+        with self._counted(), ExitStack() as stack:
+            if with_model:  # the model first: who waits for it keeps nobody from reading the session
+                stack.enter_context(self.models.turns.turn(self.token, urgency, timeout))
+            stack.enter_context(self._turns.turn(who, urgency, timeout))
+            yield self._opened()
+
+    def shown_frames(self) -> IndexedFrameSource:
+        """The frames for the page, which may be read by any thread at any time."""
+        shown = self._shown
+        if shown is None:
+            with self.use() as session:
+                source = self.folder / SESSION_NAME / source_of(session)
+                shown = self._shown = self._shown or open_indexed_frames(source, float(session.frames.fps))
+        self.last_used = time.monotonic()
+        return shown
+
+    def look_at(self, frame_idx: int) -> None:
+        """Note that a page shows a frame: it is encoded when nobody needs the model."""
+        self._ahead.wish(self, frame_idx)
+
+    def cuts(self) -> list[int]:
+        return []
+
+    def state(self, session: Session) -> Json:
+        """What the page shows of the session; to be called within `use`."""
+        undone, done = session.history.undone, session.history.done
+        return {
+            "token": self.token,
+            "name": session.name,
+            "num_frames": session.num_frames,
+            "width": session.size[0],
+            "height": session.size[1],
+            "fps": float(session.frames.fps),
+            "version": self._version,
+            "objects": objects_json(session),
+            "search": search_json(session),
+            "undo": done[-1].kind if done else None,
+            "redo": undone[-1].kind if undone else None,
+            "unfinished": None if self.changing_job() else unfinished_json(session),
+            "jobs": [job.to_json() for job in self.jobs.values()],
+            "detectors": self.models.detector_names,
+            "has_sound": self._has_sound,
+            "results": [],
+            "note": self.models.note,
+        }
+
+    def note_change(self, session: Session, touched: list[list[int]]) -> Json:
+        """Give the state a new version, and tell all pages; returns the state."""
+        self._version = max(self._version + 1, time.time_ns() // 1_000_000)
+        state = self.state(session)
+        self.hub.publish({"event": "state", "state": state, "touched": touched})
+        return state
+
+    # ---- what was found, what runs ----
+
+    def keep_find(self, frame_idx: int, found: sv.Detections) -> str:
+        """Keep what was found until it is accepted; returns its key."""
+        key = secrets.token_hex(4)
+        self.finds[key] = (frame_idx, found)
+        while len(self.finds) > MOST_FINDS:
+            self.finds.popitem(last=False)
+        return key
+
+    def found(self, key: str) -> tuple[int, sv.Detections]:
+        """Frame and finds; ConflictError where they are not there any more."""
+        if key not in self.finds:
+            raise ConflictError("What was found there is not kept any more: look again, then accept.")
+        return self.finds[key]
+
+    def changing_job(self) -> Job | None:
+        """The job that changes masks just now; None for none."""
+        return next((job for job in self.jobs.values() if job.is_changing and not job.is_over), None)
+
+    def refuse_while_changing(self) -> None:
+        """ConflictError while a job changes masks."""
+        job = self.changing_job()
+        if job is not None:
+            raise ConflictError(f"{job.label} is running: cancel it, which keeps what is done, or wait for its end.")
+
+    # ---- opening and closing ----
+
+    def is_busy(self) -> bool:
+        return self._num_waiting > 0 or any(not job.is_over for job in self.jobs.values())
+
+    def is_open(self) -> bool:
+        return self._session is not None
+
+    def close(self) -> None:
+        """Let the session leave memory; the next request opens it again. Waits for who uses it."""
+        with self._turns.turn("closing"):
+            self._close()
+
+    def end(self, then: Callable[[], None]) -> None:
+        """Close the session for good and do something when nobody uses it any more."""
+        for job in self.jobs.values():
+            job.cancel()
+        for job in self.jobs.values():
+            job.join()
+        with self._turns.turn("closing"):
+            self.is_gone = True
+            self._close()
+            then()
+        self.hub.end()
+
+    def _opened(self) -> Session:
+        if self.is_gone:
+            raise NotFoundError("This session was removed.")
+        self.last_used = time.monotonic()
+        if self._session is None:
+            self._session = open_session(self.folder / SESSION_NAME, self.models.follower)
+            self._has_sound = _has_sound(self.folder / SESSION_NAME / source_of(self._session))
+            self._version = time.time_ns() // 1_000_000
+        return self._session
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        if self._shown is not None:
+            self._shown.close()
+        self._session = self._shown = None
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._count_lock:
+            if self._num_waiting >= self.limits.waiting_requests:
+                raise BusyError("Too many requests of this session wait already: wait for their answers.")
+            self._num_waiting += 1
+        try:
+            yield
+        finally:
+            with self._count_lock:
+                self._num_waiting -= 1
+
+
+def source_of(session: Session) -> str:
+    """Where the video is, within the session's folder."""
+    record: dict[str, Any] = json.loads((session.folder / "session.json").read_text(encoding="utf-8"))
+    return str(record["source"])
+
+
+def _has_sound(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    try:
+        with av.open(f"file:{path}") as container:
+            return len(container.streams.audio) > 0
+    except (av.FFmpegError, OSError, ValueError):
+        return False
