@@ -27,7 +27,7 @@ export function wantedFrames(current, count, numFrames) {
 export class FrameCache {
   constructor(api, token, size, numFrames, onFrame, onError) {
     Object.assign(this, { api, token, size, numFrames, onFrame, onError });
-    this.width = WIDTHS[1];
+    this.width = this.sharp = WIDTHS[1]; // of all frames, and of the current one
     this.current = 0;
     this.bitmaps = new Map(); // frame → {bitmap, width}
     this.requests = new Map(); // frame → AbortController
@@ -46,10 +46,14 @@ export class FrameCache {
     return Math.max(4, Math.floor(FRAME_BYTES / bytes));
   }
 
-  /** Say which frame is shown, and how many pixels of the screen it is wide. */
-  want(current, screenWidth) {
+  /**
+   * Say which frame is shown, and how many pixels of the screen it is wide. `sharpWidth`: as many pixels are wanted of
+   * this frame alone, which one has zoomed into.
+   */
+  want(current, screenWidth, sharpWidth = 0) {
     this.current = current;
-    this.width = widthFor(Math.min(screenWidth, this.size[0]));
+    this.width = this.widthFor(screenWidth);
+    this.sharp = Math.max(this.width, this.widthFor(sharpWidth));
     const near = new Set(wantedFrames(current, this.room, this.numFrames));
     for (const [frame, request] of this.requests) if (!near.has(frame)) request.abort();
     this.fill();
@@ -61,10 +65,15 @@ export class FrameCache {
     for (const frame of wanted) {
       const atOnce = frame === this.current ? FRAMES_AT_ONCE + 1 : FRAMES_AT_ONCE; // what is looked at does not wait
       if (this.requests.size >= atOnce) break;
-      const isThere = this.bitmaps.get(frame)?.width === this.width;
-      if (!isThere && !this.requests.has(frame) && !(this.failed.get(frame) > now)) this.fetch(frame, this.width);
+      const width = frame === this.current ? this.sharp : this.width;
+      const isThere = this.bitmaps.get(frame)?.width >= width;
+      if (!isThere && !this.requests.has(frame) && !(this.failed.get(frame) > now)) this.fetch(frame, width);
     }
-    if (this.bitmaps.size > this.room) this.drop(new Set(wanted));
+    this.drop(new Set(wanted));
+  }
+
+  widthFor(pixels) {
+    return widthFor(Math.min(pixels, this.size[0]));
   }
 
   async fetch(frame, width) {
@@ -92,12 +101,14 @@ export class FrameCache {
   close() {
     this.fill = () => {};
     for (const request of this.requests.values()) request.abort();
-    this.drop(new Set());
+    for (const { bitmap } of this.bitmaps.values()) bitmap.close();
+    this.bitmaps.clear();
   }
 
+  /** Let go of frames that are far, and of sharp ones that are not looked at any more. */
   drop(wanted) {
-    for (const [frame, { bitmap }] of this.bitmaps) {
-      if (wanted.has(frame)) continue;
+    for (const [frame, { bitmap, width }] of this.bitmaps) {
+      if (wanted.has(frame) && (frame === this.current || width <= this.width)) continue;
       bitmap.close();
       this.bitmaps.delete(frame);
     }
@@ -122,6 +133,11 @@ export class MaskCache {
   /** The cells of a frame, or null where they have not come yet. */
   get(frame) {
     return this.cells.get(frame) ?? null;
+  }
+
+  /** Whether the cells of a frame are as the server has them. */
+  isFresh(frame) {
+    return this.fresh.has(frame);
   }
 
   /** Say which frame is shown. */

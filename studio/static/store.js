@@ -5,6 +5,7 @@ import { listen } from "./events.js";
 import { clamp } from "./dom.js";
 import { keep, kept } from "./memory.js";
 import { Playback } from "./playback.js";
+import { runsOf } from "./rle.js";
 import { toast } from "./toast.js";
 
 const VIEW = { opacity: 0.5, fill: true, outlines: true, boxes: false, labels: true };
@@ -17,7 +18,8 @@ export const isOver = (job) => job.state !== "waiting" && job.state !== "running
  * A session as the page sees it.
  *
  * Events, for `on(name, fn)`: state, frame, selected, tool, view, range, candidates, jobs, timeline, doubts, masks,
- * frames, playing, busy, connected, gone. `fn` is given the event's detail, if it has one.
+ * frames, playing, busy, done, connected, gone. `fn` is given the event's detail, if it has one: of "done", the
+ * {command, args, result} that this page gave.
  */
 export class Store {
   constructor(api, token, state) {
@@ -29,7 +31,9 @@ export class Store {
     this.view = { ...VIEW, ...kept("view") };
     this.tool = "point";
     this.brushRadius = Math.max(2, Math.round(Math.min(state.width, state.height) / 30));
-    this.screenWidth = 640; // of the stage's frame, in the screen's pixels: the stage says
+    this.screenWidth = 640; // of a whole frame on the stage, in the screen's pixels; see `setScreen`
+    this.sharpWidth = 0;
+    this.zoom = at.zoom ?? null; // where one has zoomed to, as `Viewport.place` says it
     this.busy = 0; // commands that are not answered yet
     this.isConnected = true;
     this.follows = false; // whether the stage goes along with a job's frames
@@ -54,7 +58,9 @@ export class Store {
 
   /** Let go of the session: no request and no event after this. */
   close() {
+    this.fire("closed");
     this.pause();
+    for (const timer of [this.sharpTimer, this.keepTimer]) clearTimeout(timer);
     this.stopListening();
     this.frames.close();
     this.masks.close();
@@ -68,7 +74,7 @@ export class Store {
   on(name, fn) {
     if (!this.listeners.has(name)) this.listeners.set(name, new Set());
     this.listeners.get(name).add(fn);
-    return () => this.listeners.get(name).delete(fn);
+    return () => this.listeners.get(name)?.delete(fn);
   }
 
   fire(name, detail) {
@@ -106,6 +112,7 @@ export class Store {
     return answer
       .then((answered) => {
         this.takeState(answered.state, answered.touched);
+        this.fire("done", { command, args, result: answered.result });
         return answered;
       })
       .catch((error) => {
@@ -169,6 +176,15 @@ export class Store {
     this.keepPlace();
   }
 
+  /** Go to the next doubtful place in the order of doubt, and select its object. */
+  nextDoubt() {
+    if (!this.doubts.length) return toast("No doubtful place is known.");
+    const here = this.doubts.findIndex((doubt) => doubt === this.doubt || (doubt.frame === this.doubt?.frame && doubt.id === this.doubt?.id));
+    this.doubt = this.doubts[(here + 1) % this.doubts.length];
+    this.setFrame(this.doubt.frame);
+    this.select(this.doubt.id);
+  }
+
   play() {
     this.follows = false;
     this.playback.play();
@@ -183,6 +199,13 @@ export class Store {
     if (selected === this.selected) return;
     this.selected = selected;
     this.fire("selected");
+    this.keepPlace();
+  }
+
+  /** Say how many pixels of the screen a whole frame is wide, fitted and as it is zoomed; see `Viewport.place`. */
+  setScreen(fittedWidth, zoomedWidth, zoom) {
+    Object.assign(this, { screenWidth: fittedWidth, sharpWidth: zoomedWidth, zoom });
+    this.prefetch();
     this.keepPlace();
   }
 
@@ -217,7 +240,7 @@ export class Store {
   setCandidates(candidates) {
     if (candidates) {
       const isNew = (item) => candidates.kind !== "everything" && !item.known_as;
-      const items = candidates.items.map((item) => ({ accepted: isNew(item), group: item.key, ...item }));
+      const items = candidates.items.map((item) => ({ accepted: isNew(item), group: item.key, runs: runsOf(item.counts), ...item }));
       candidates = { kind: "find", ...candidates, items };
     }
     this.candidates = candidates;
@@ -296,6 +319,9 @@ export class Store {
   prefetch() {
     this.frames.want(this.frame, this.screenWidth);
     this.masks.want(this.frame);
+    clearTimeout(this.sharpTimer);
+    const sharpen = () => !this.playing && this.frames.want(this.frame, this.screenWidth, this.sharpWidth);
+    if (this.sharpWidth > this.screenWidth) this.sharpTimer = setTimeout(sharpen, 150); // when one has come to rest
   }
 
   setBusy(change) {
@@ -311,8 +337,10 @@ export class Store {
 
   keepPlace() {
     clearTimeout(this.keepTimer);
-    const { frame, selected, range, token } = this;
-    this.keepTimer = setTimeout(() => keep(`at:${token}`, { frame, selected, range }), 200);
+    this.keepTimer = setTimeout(() => {
+      const { frame, selected, range, zoom } = this;
+      keep(`at:${this.token}`, { frame, selected, range, zoom });
+    }, 200);
   }
 }
 
