@@ -26,15 +26,15 @@ FORBIDDEN = {
 }
 WITHOUT_TORCH = [
     "prompts", "images", "render", "flags", "files", "owned", "masks", "script", "video", "export", "export.formats",
-    "export.images", "outputs", "batch", "track.rules", "track.object_track", "track.association", "track.keeper",
-    "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous", "track.reverse",
-    "track.first_sight",
+    "export.images", "outputs", "effects", "batch", "track.rules", "track.object_track", "track.association",
+    "track.keeper", "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous",
+    "track.reverse", "track.first_sight",
     "detectors.base", "detectors.tiled", "detectors.dds", "weights.download", "session",
     "session.interaction", "session.reopen",
 ]  # fmt: skip
 # what editing sessions may import of the library; scripts build on them, and nothing within it does
 SESSION_BUILDS_ON = {
-    "session", "detectors.base", "export", "files", "images", "masks", "render", "track", "video",
+    "session", "detectors.base", "effects", "export", "files", "images", "masks", "owned", "render", "track", "video",
 }  # fmt: skip
 # what is imported from a shorter or former path → where it is
 SHORT_PATHS = {

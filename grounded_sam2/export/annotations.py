@@ -7,8 +7,8 @@ One annotation is the same in both:
 
 `bbox` is xyxy in pixels, `segmentation` COCO's compressed run-length encoding (null without masks), `score` the
 detector's confidence, `mask_score` SAM 2's predicted IoU. Where objects are tracked, `tracker_id` and `object_score`,
-SAM 2's presence logit, are added. Lines of a video also carry `class_id`. Numbers are written in full, so that what is
-read back is equal to what was written.
+SAM 2's presence logit, are added, and `name` where a person gave an object one. Lines of a video also carry `class_id`.
+Numbers are written in full, so that what is read back is equal to what was written.
 
 The first line of a video is its header, which says what the other lines are about; files without one are read too:
 
@@ -85,12 +85,15 @@ def _plain(value: np.generic | float | int) -> float | int | None:
 
 
 def _annotations_of(
-    detections: sv.Detections, size: tuple[int, int], with_class_id: bool = False
+    detections: sv.Detections,
+    size: tuple[int, int],
+    with_class_id: bool = False,
+    encoded: Sequence[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """One dict for each detection, in order."""
+    """One dict for each detection, in order; masks come from `encoded` where it is given."""
     width, height = size
-    segmentations: Sequence[dict[str, Any] | None] = [None] * len(detections)
-    if detections.mask is not None and len(detections) > 0:
+    segmentations: Sequence[dict[str, Any] | None] = [None] * len(detections) if encoded is None else encoded
+    if encoded is None and detections.mask is not None and len(detections) > 0:
         masks = np.asarray(detections.mask, dtype=bool)
         if masks.shape != (len(detections), height, width):
             raise ValueError(f"masks: expected {(len(detections), height, width)}, got {masks.shape}")
@@ -102,11 +105,12 @@ def _annotations_of(
         "tracker_id": detections.tracker_id,
         "class_id": detections.class_id if with_class_id else None,
     }
-    class_names = detections.data.get("class_name")
+    class_names, names = detections.data.get("class_name"), detections.data.get("name")
     annotations = []
     for position, segmentation in enumerate(segmentations):
         annotation: dict[str, Any] = {
             "class_name": None if class_names is None else str(class_names[position]),
+            **({} if names is None else {"name": str(names[position])}),
             "bbox": [_plain(side) for side in detections.xyxy[position]],
             "segmentation": segmentation,
             "score": None,
@@ -118,9 +122,14 @@ def _annotations_of(
     return annotations
 
 
-def _image_entries(detections: sv.Detections, size: tuple[int, int], with_class_id: bool = False) -> dict[str, Any]:
+def _image_entries(
+    detections: sv.Detections,
+    size: tuple[int, int],
+    with_class_id: bool = False,
+    encoded: Sequence[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     return {
-        "annotations": _annotations_of(detections, size, with_class_id),
+        "annotations": _annotations_of(detections, size, with_class_id, encoded),
         "box_format": "xyxy",
         "img_width": int(size[0]),
         "img_height": int(size[1]),
@@ -167,9 +176,11 @@ def _parsed(entry: Any, origin: str) -> ImageAnnotations:
 def _detections_of(annotations: list[dict[str, Any]], width: int, height: int) -> sv.Detections:
     """N ≥ 1 annotations as detections; without a `class_id`, classes count in the order of first appearance."""
     class_names = [annotation["class_name"] for annotation in annotations]
-    for name in class_names:
-        if name is not None:
-            check_text(name, "class_name")
+    names = [annotation.get("name") for annotation in annotations]
+    for key, texts in (("class_name", class_names), ("name", names)):
+        for text in texts:
+            if text is not None:
+                check_text(text, key)
     has_names = None not in class_names
     class_id = _id_column(annotations, "class_id")
     if class_id is None and has_names:
@@ -179,6 +190,7 @@ def _detections_of(annotations: list[dict[str, Any]], width: int, height: int) -
     mask = None if None in segmentations else decode_rle(segmentations, (height, width))
     columns: dict[str, Any] = {
         "class_name": np.array(class_names) if has_names else None,
+        "name": None if None in names else np.array(names),
         "mask_score": _column(annotations, "mask_score"),
         "object_score": _column(annotations, "object_score"),
     }
@@ -371,13 +383,20 @@ class FrameAnnotationWriter:
         """Where the lines are until the video is complete."""
         return self.file.partial_path
 
-    def write(self, frame_idx: int, detections: sv.Detections, image_path: str | None = None) -> None:
+    def write(
+        self,
+        frame_idx: int,
+        detections: sv.Detections,
+        image_path: str | None = None,
+        encoded: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
         """Append a frame; N = 0 writes a line with no annotations.
 
         Args:
             frame_idx: 0-based.
             detections: N ≥ 0.
             image_path: of a frame that is an image in a file; None for others.
+            encoded: N masks as `encode_rle` gives them, which are written instead of those of `detections`.
 
         Raises:
             ValueError: masks of another size.
@@ -385,7 +404,8 @@ class FrameAnnotationWriter:
             RuntimeError: after `close`.
         """
         named = {} if image_path is None else {"image_path": image_path}
-        entry = {"frame_idx": int(frame_idx), **named, **_image_entries(detections, self.size, with_class_id=True)}
+        found = _image_entries(detections, self.size, with_class_id=True, encoded=encoded)
+        entry = {"frame_idx": int(frame_idx), **named, **found}
         self._begin()
         self.file.append(json.dumps(entry) + "\n")
 
@@ -507,8 +527,17 @@ class FrameAnnotations:
         Raises:
             KeyError: the frame is not in the file.
         """
+        return _parsed(self.entry(frame_idx), f"{self.path}, frame {frame_idx}")
+
+    def entry(self, frame_idx: int) -> dict[str, Any]:
+        """One frame's line as it is, with masks as they are encoded; nothing of it has been checked.
+
+        Raises:
+            KeyError: the frame is not in the file.
+        """
         self._lines.seek(self._offsets[frame_idx])
-        return _parsed(plain_json.loads(self._lines.readline()), f"{self.path}, frame {frame_idx}")
+        entry: dict[str, Any] = plain_json.loads(self._lines.readline())
+        return entry
 
     def obj_ids(self, frame_idx: int) -> tuple[int, ...]:
         """The ids of the objects on one frame, without reading their masks.

@@ -18,6 +18,15 @@ lie on disk, what undo costs and where masks come from is said in `cells`, `hist
 """
 
 from grounded_sam2.session.create import create_session
+from grounded_sam2.session.deliver import (
+    RESULTS,
+    ResultKind,
+    Snapshot,
+    load_snapshot,
+    make_result,
+    result_path,
+    snapshot,
+)
 from grounded_sam2.session.edits import (
     accept,
     add_object,
@@ -32,6 +41,7 @@ from grounded_sam2.session.edits import (
     set_mask,
     set_search,
 )
+from grounded_sam2.session.finding import Finding, follow_and_find
 from grounded_sam2.session.objects import Search, SessionObject
 from grounded_sam2.session.plan import gap_around
 from grounded_sam2.session.prompting import Answer, preview
@@ -43,12 +53,16 @@ from grounded_sam2.session.source import SourceLimits
 from grounded_sam2.session.spans import clear, merge, pin, release, split, swap
 
 __all__ = [
+    "RESULTS",
     "Answer",
     "Doubt",
+    "Finding",
     "Progress",
+    "ResultKind",
     "Search",
     "Session",
     "SessionObject",
+    "Snapshot",
     "SourceLimits",
     "accept",
     "add_object",
@@ -58,9 +72,12 @@ __all__ = [
     "doubts",
     "export",
     "find",
+    "follow_and_find",
     "gap_around",
     "hide",
+    "load_snapshot",
     "lock",
+    "make_result",
     "merge",
     "objects_on",
     "open_session",
@@ -73,9 +90,11 @@ __all__ = [
     "release",
     "remove",
     "rename",
+    "result_path",
     "resume",
     "set_mask",
     "set_search",
+    "snapshot",
     "split",
     "states",
     "swap",

@@ -56,11 +56,21 @@ class Player:
         if not self._is_known(frame_idx):
             self._follow_towards(frame_idx)
         is_known = self._is_known(frame_idx)
-        if is_known and frame_idx == self._session.num_frames - 1 and self._is_writing():
+        if is_known and frame_idx == self._session.num_frames - 1:
+            self.finish()
+        return is_known
+
+    def finish(self) -> None:
+        """End the command that is being written, so that it does not count as interrupted; what was done stays."""
+        if self._is_writing():
             assert self._command is not None
             self._session.history.finish(self._command)
             self._session.compact_when_wasteful()
-        return is_known
+
+    @property
+    def obj_ids(self) -> list[int]:
+        """The objects that are followed."""
+        return list(self._followed)
 
     def _is_known(self, frame_idx: int) -> bool:
         return not any(self._is_stale(i, source, frame_idx) for i, source in self._sources(frame_idx).items())

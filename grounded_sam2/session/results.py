@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ import supervision as sv
 from grounded_sam2.export.annotations import FrameAnnotationWriter, VideoHeader
 from grounded_sam2.export.formats import FORMATS
 from grounded_sam2.images import RGBImage
-from grounded_sam2.masks import boxes_around, decode_rle
+from grounded_sam2.masks import decode_rle
 from grounded_sam2.render import annotate
+from grounded_sam2.session.objects import SessionObject
 from grounded_sam2.session.session import Session
 from grounded_sam2.track.tracking import no_objects
 
-__all__ = ["annotated", "class_names", "export", "objects_on", "write_annotations"]
+__all__ = ["annotated", "class_names", "drawn", "export", "objects_on", "write_annotations"]
 
 
 def class_names(session: Session) -> list[str]:
@@ -35,17 +36,27 @@ def objects_on(session: Session, frame_idx: int, *, with_hidden: bool = True) ->
     Raises:
         ValueError: no such frame.
     """
-    frame_idx = session.check_frame(frame_idx)
-    names = class_names(session)
-    shown = [obj for obj in session.objects.values() if with_hidden or not obj.is_hidden]
-    found = [(obj, session.cells.at(obj.obj_id, frame_idx)) for obj in shown]
-    seen = [(obj, record) for obj, record in found if record is not None and record["area"] > 0]
+    seen = _seen_on(session, session.check_frame(frame_idx), with_hidden)
     if not seen:
         return no_objects(session.size)
-    masks = decode_rle([session.cells.rle(record) for _, record in seen])
+    objects = _detections(seen, class_names(session))
+    objects.mask = decode_rle([session.cells.rle(record) for _, record in seen])
+    return objects
+
+
+def _seen_on(session: Session, frame_idx: int, with_hidden: bool = True) -> list[tuple[SessionObject, np.void]]:
+    """The objects that are seen on a frame, in the order of their ids, with their records."""
+    shown = [obj for obj in session.objects.values() if with_hidden or not obj.is_hidden]
+    found = [(obj, session.cells.at(obj.obj_id, frame_idx)) for obj in shown]
+    return [(obj, record) for obj, record in found if record is not None and record["area"] > 0]
+
+
+def _detections(seen: Sequence[tuple[SessionObject, np.void]], names: Sequence[str]) -> sv.Detections:
+    """What `_seen_on` found as N ≥ 0 detections, without masks; `names` are those of the classes."""
+    if not seen:
+        return sv.Detections.empty()
     return sv.Detections(
-        xyxy=boxes_around(masks),
-        mask=masks,
+        xyxy=np.array([record["box"] for _, record in seen], np.float32),
         confidence=np.array([obj.confidence for obj, _ in seen], np.float32),
         class_id=np.array([names.index(obj.class_name) for obj, _ in seen], np.int64),
         tracker_id=np.array([obj.obj_id for obj, _ in seen], np.int64),
@@ -61,12 +72,16 @@ def objects_on(session: Session, frame_idx: int, *, with_hidden: bool = True) ->
 def annotated(session: Session, frame_idx: int) -> RGBImage:
     """A frame (H, W, 3) RGB with the objects that are not hidden drawn in, by their names and in their colours."""
     objects = objects_on(session, frame_idx, with_hidden=False)
-    image = session.frames[frame_idx]
+    colors = {obj_id: obj.color for obj_id, obj in session.objects.items()}
+    return drawn(session.frames[frame_idx], objects, colors)
+
+
+def drawn(image: RGBImage, objects: sv.Detections, colors: Mapping[int, str]) -> RGBImage:
+    """An image (H, W, 3) RGB with objects drawn in, by their names and in their colours "#rrggbb", id → colour."""
     if objects.tracker_id is None or len(objects) == 0:
         return image
-    colors = [session.object(int(obj_id)).color for obj_id in objects.tracker_id]
     named = sv.Detections(objects.xyxy, mask=objects.mask, data={"class_name": objects.data["name"]})
-    return annotate(image, named, colors)
+    return annotate(image, named, [colors[int(obj_id)] for obj_id in objects.tracker_id])
 
 
 def write_annotations(session: Session, path: str | os.PathLike[str]) -> None:
@@ -77,12 +92,16 @@ def write_annotations(session: Session, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: `path` cannot be written.
     """
-    header = VideoHeader(session.size, session.name, session.frames.fps, tuple(class_names(session)))
+    names = class_names(session)
+    header = VideoHeader(session.size, session.name, session.frames.fps, tuple(names))
     with FrameAnnotationWriter(path, header) as writer:
         for frame_idx in range(session.num_frames):
             image_path = session.frames.image_path(frame_idx)
             name = None if image_path is None else Path(image_path).name
-            writer.write(frame_idx, objects_on(session, frame_idx), name)
+            seen = _seen_on(session, frame_idx)
+            # masks stay encoded, as they are on disk: a long video is written in seconds
+            encoded = [session.cells.rle(record) for _, record in seen]
+            writer.write(frame_idx, _detections(seen, names), name, encoded)
 
 
 def export(session: Session, folder: str | os.PathLike[str], formats: Sequence[str] = tuple(FORMATS)) -> list[Path]:

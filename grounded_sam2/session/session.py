@@ -41,6 +41,7 @@ class Session:
     Attributes:
         folder: everything of the session; it may be moved while the session is closed.
         name: of the video, for people.
+        source: the video file or folder of images, in `folder` unless it was not copied.
         frames: the video.
         history: what was done; see `grounded_sam2.session.history`.
 
@@ -63,8 +64,8 @@ class Session:
         self._next_check = 0  # size of masks.bin from which on waste is looked for
         try:
             self.name = str(self._record["name"])
-            source = self.folder / self._record["source"]
-            self.frames: IndexedFrameSource = open_indexed_frames(source, float(self._record["fps"]))
+            self.source = self.folder / self._record["source"]
+            self.frames: IndexedFrameSource = open_indexed_frames(self.source, float(self._record["fps"]))
             self._check_folder()
             self.history = History(self.folder / self._record["history"], self.frames.size, len(self.frames))
             self.compact_when_wasteful()

@@ -22,6 +22,7 @@ from grounded_sam2.images import IMAGE_SUFFIXES
 from grounded_sam2.video import open_indexed_frames
 from grounded_sam2.video.frame_source import FrameSource, IndexedFrameSource
 from sam2.frames import images_in
+from sam2.frames.first_look import first_look
 from sam2.frames.still_image import check_regular_file
 
 __all__ = ["SourceLimits", "check_images", "open_source", "take_source"]
@@ -42,6 +43,9 @@ class SourceLimits:
         max_ratio: of bytes unpacked to bytes packed in a zip; images that are worth showing hardly shrink.
         max_frames: of the video.
         max_side: width and height of its frames in pixels.
+        look_seconds: that opening it for the first time may take, in a process of its own, see
+            `sam2.frames.first_look`; None: it comes from somebody who is trusted, and is opened here at once.
+        look_bytes: of memory that this may take.
     """
 
     max_files: int = 100_000
@@ -49,6 +53,8 @@ class SourceLimits:
     max_ratio: float = 100.0
     max_frames: int = 1_000_000
     max_side: int = 8192
+    look_seconds: float | None = None
+    look_bytes: int = 4 * 2**30
 
 
 def take_source(source: str | os.PathLike[str], folder: Path, limits: SourceLimits, copy: bool = True) -> Path:
@@ -101,12 +107,14 @@ def open_source(path: Path, fps: float, limits: SourceLimits) -> IndexedFrameSou
     Args:
         path: of the video or folder.
         fps: frames per second of images.
-        limits: what it may have.
+        limits: what it may have; also, whether it is opened elsewhere first.
 
     Raises:
         FileNotFoundError: it is gone.
         ValueError: it holds no frames that can be read, or more than the limits allow.
     """
+    if limits.look_seconds is not None:
+        first_look(path, limits.look_seconds, limits.look_bytes)
     frames = open_indexed_frames(path, fps)
     if max(frames.size) > limits.max_side:
         width, height = frames.size

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from grounded_sam2.video.capture import is_realsense
 from grounded_sam2.video.frame_source import FrameSource, FrameStream, ImageSequence, IndexedFrameSource
 from grounded_sam2.video.live import LiveStream
-from grounded_sam2.video.video_writer import VideoWriter, exact_fps
+from grounded_sam2.video.timing import exact_fps
+from grounded_sam2.video.video_writer import VideoWriter
 from grounded_sam2.video.window import InteractiveWindow, Window
 from sam2.frames import VideoFile, open_path
 from sam2.frames.decoding import DEFAULT_FPS

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from grounded_sam2.images import RGBImage
-from grounded_sam2.video.video_writer import exact_fps
+from grounded_sam2.video.timing import exact_fps
 from sam2.frames.decoding import (
     checked_stream,
     decoder_limits,

@@ -16,7 +16,7 @@ from grounded_sam2.images import RGBImage, letterboxed
 from grounded_sam2.script import NoFrameError
 from grounded_sam2.video.capture import Capture, CapturedFrame, CorruptFrameError, name_of, open_capture
 from grounded_sam2.video.frame_source import FrameSource
-from grounded_sam2.video.video_writer import exact_fps
+from grounded_sam2.video.timing import exact_fps
 from sam2.frames.decoding import DEFAULT_FPS
 
 __all__ = ["LatencyPolicy", "LiveStream"]

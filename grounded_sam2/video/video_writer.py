@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -22,10 +21,11 @@ from grounded_sam2.files import check_partial, check_writable, partial_of, repla
 from grounded_sam2.images import RGBImage, check_image
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.sound import SoundTrack, open_sound
+from grounded_sam2.video.timing import FrameTimes, exact_fps, frame_times
 from sam2.frames import VideoFile
 from sam2.frames.decoding import ffmpeg_location
 
-__all__ = ["VideoWriter", "exact_fps"]
+__all__ = ["CheckedFile", "VideoWriter", "ffmpeg_errors"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +39,7 @@ MKV_IN_PIECES = {"cluster_time_limit": "1000"}
 LIVE_TIME_BASE = Fraction(1, 1000)  # seconds
 
 
-def exact_fps(fps: float | Fraction) -> Fraction:
-    """`fps` as a fraction a video container can hold; 29.97002997 becomes 30000/1001. ValueError unless positive."""
-    exact = Fraction(fps).limit_denominator(65535) if math.isfinite(fps) else Fraction(0)
-    if exact <= 0:
-        raise ValueError(f"expected more than 0 frames per second, got {fps}")
-    return exact
-
-
-class _CheckedFile(io.FileIO):
+class CheckedFile(io.FileIO):
     """A file that remembers that it could not be written, which FFmpeg does not report when it closes a video."""
 
     failure: OSError | None = None
@@ -86,6 +78,7 @@ class VideoWriter:
         like: what the frames were made from, one for one and from the first. Where it is a video file, each frame is
             shown when its frame is, also at a variable rate, and its sound comes along, up to the last frame written.
             Where it is live, the frame that is written is shown when the one it yielded last came.
+        with_sound: False leaves the sound of `like` out.
 
     Raises:
         ValueError: another suffix, `fps` not positive, or (from `write`) a frame that is not RGB uint8 of the size, or
@@ -101,6 +94,7 @@ class VideoWriter:
         size: tuple[int, int] | None = None,
         crf: int = 20,
         like: FrameSource | None = None,
+        with_sound: bool = True,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in VIDEO_OUTPUT_SUFFIXES:
@@ -111,16 +105,16 @@ class VideoWriter:
         self._size = size
         self._crf = crf
         self._like = like if isinstance(like, VideoFile) else None
+        self._with_sound = with_sound
         self._live = like if like is not None and like.seconds is not None else None
         self._target = check_writable(path)
         check_partial(self._target)
         self._is_closed = False
-        self._file: _CheckedFile | None = None
+        self._file: CheckedFile | None = None
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
         self._sound: SoundTrack | None = None
-        self._times: Sequence[int] | None = None
-        self._time_base = 1 / self.fps if self._live is None else LIVE_TIME_BASE
+        self._times = FrameTimes(self.fps, 1 / self.fps if self._live is None else LIVE_TIME_BASE)
         self._last_shown_at = -1
 
     @property
@@ -134,48 +128,42 @@ class VideoWriter:
             raise RuntimeError(f"{self.path} is closed: make a new VideoWriter(...) before write(...)")
         check_image(image, f"frame {self.num_frames} for {self.path}", self._size)
         height, width = image.shape[:2]
-        with _no_space_is_an_os_error(self.partial_path):
+        with ffmpeg_errors(self.partial_path):
             if self._container is None or self._stream is None:
                 self._size = (width, height)
                 self._container, self._stream = self._open(width + width % 2, height + height % 2)
-            if self._times is not None and self.num_frames >= len(self._times):
-                raise ValueError(f"{self.path}: expected {len(self._times)} frames, those of the source, got more")
+            times = self._times.times
+            if times is not None and self.num_frames >= len(times):
+                raise ValueError(f"{self.path}: expected {len(times)} frames, those of the source, got more")
             if width % 2 or height % 2:
                 image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
             )
             frame.pts = self._last_shown_at = self._shown_at(self.num_frames)
-            frame.time_base = self._time_base
+            frame.time_base = self._times.time_base
             self._container.mux(self._stream.encode(frame))
             self.num_frames += 1
             if self._sound is not None:
-                self._sound.write_until(self._shown_at(self.num_frames) * self._time_base)
+                self._sound.write_until(self._shown_at(self.num_frames) * self._times.time_base)
 
     def _shown_at(self, frame_idx: int) -> int:
-        """When a frame is shown, in units of the time base; the one after the last as the mean rate has it."""
+        """When a frame is shown, in units of the time base."""
         if self._live is not None and self._live.seconds is not None:
-            return max(self._last_shown_at + 1, round(self._live.seconds / self._time_base))
-        if self._times is None:
-            return frame_idx
-        if frame_idx < len(self._times):
-            return self._times[frame_idx] - self._times[0]
-        return self._times[-1] - self._times[0] + max(1, round(1 / (self.fps * self._time_base)))
+            return max(self._last_shown_at + 1, round(self._live.seconds / self._times.time_base))
+        return self._times.shown_at(frame_idx)
 
     def _open(self, width: int, height: int) -> tuple[av.container.OutputContainer, av.VideoStream]:
         """Begin the partial file."""
-        start = Fraction(0)
-        if self._like is not None and self._like.times is not None:
-            start = self._like.times[0] * self._like.time_base
-            if not _is_steady(self._like.times, self._like.time_base, self.fps):
-                self._times, self._time_base = self._like.times, self._like.time_base
+        if self._like is not None:
+            self._times = frame_times(self._like, self.fps)
         kind = CONTAINERS[self.path.suffix.lower()]
         in_pieces = MKV_IN_PIECES if kind == "matroska" else MP4_IN_PIECES
-        self._file = _CheckedFile(self.partial_path, "w")
+        self._file = CheckedFile(self.partial_path, "w")
         container = av.open(self._file, "w", format=kind, options={**in_pieces, "flush_packets": "1"})
         stream = self._add_stream(container, width, height)
-        if self._like is not None:
-            self._sound = open_sound(self._like.location, start)
+        if self._like is not None and self._with_sound:
+            self._sound = open_sound(self._like.location, self._times.start)
         if self._sound is not None:
             self._sound.add_to(container)
         return container, stream
@@ -183,7 +171,7 @@ class VideoWriter:
     def _add_stream(self, container: av.container.OutputContainer, width: int, height: int) -> av.VideoStream:
         stream = container.add_stream("libx264", rate=self.fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = self._time_base
+        stream.time_base = stream.codec_context.time_base = self._times.time_base
         # A key frame every two seconds, so that a player can jump.
         stream.codec_context.gop_size = max(1, round(2 * self.fps))
         stream.codec_context.color_primaries = 1  # 1 names BT.709 in all three, by ITU-T H.273
@@ -201,7 +189,7 @@ class VideoWriter:
             self.leave()
             raise RuntimeError(f"no frame was written to {self.path}: call write(image) before close()")
         self._end_partial()
-        with _no_space_is_an_os_error(self.path):
+        with ffmpeg_errors(self.path):
             kind = CONTAINERS[self.path.suffix.lower()]
             if kind == "matroska":
                 replace_file(self.partial_path, self._target)
@@ -225,7 +213,7 @@ class VideoWriter:
         if self._container is None or self._stream is None:
             return
         assert self._file is not None
-        with _no_space_is_an_os_error(self.partial_path), self._file:
+        with ffmpeg_errors(self.partial_path), self._file:
             try:
                 self._container.mux(self._stream.encode())
             finally:
@@ -247,13 +235,6 @@ class VideoWriter:
         self.leave()
         if self.num_frames > 0 and issubclass(kind, KeyboardInterrupt):
             logger.warning("the first %d frames are in %s", self.num_frames, self.partial_path)
-
-
-def _is_steady(times: Sequence[int], time_base: Fraction, fps: Fraction) -> bool:
-    """Whether frames come at a constant rate, but for the rounding of their times."""
-    seconds = (np.asarray(times, dtype=np.float64) - times[0]) * float(time_base)
-    deviation = np.abs(seconds - np.arange(len(times)) / float(fps))
-    return bool(deviation.max() <= 1.01 * float(time_base))
 
 
 def _index_first(source: Path, target: Path, kind: str) -> None:
@@ -279,7 +260,7 @@ def _index_first(source: Path, target: Path, kind: str) -> None:
 
 
 @contextmanager
-def _no_space_is_an_os_error(path: Path) -> Iterator[None]:
+def ffmpeg_errors(path: Path) -> Iterator[None]:
     """FFmpeg's errors as OSError that names the file."""
     with writing_to(path):
         try:
