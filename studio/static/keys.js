@@ -30,9 +30,9 @@ function tableOf({ store, tools }) {
       [["Shift+ArrowRight"], "Ten frames on", () => store.step(10)],
       [["Home"], "First frame", () => store.setFrame(0)],
       [["End"], "Last frame", () => store.setFrame(numFrames - 1)],
-      [["n"], "Next doubtful place", () => store.nextDoubt()],
-      [["i"], "Range begins here", () => store.setRange({ first: store.frame, last: Math.max(store.frame, store.range?.last ?? numFrames - 1) })],
-      [["o"], "Range ends here", () => store.setRange({ first: Math.min(store.frame, store.range?.first ?? 0), last: store.frame })],
+      [["n"], "Next doubtful place", () => press("[data-test=next-doubt]")],
+      [["i"], "Range begins here", () => press("[data-test=range-in]")],
+      [["o"], "Range ends here", () => press("[data-test=range-out]")],
       [["+", "="], "Zoom in", () => tools.zoom(1.4)],
       [["-"], "Zoom out", () => tools.zoom(1 / 1.4)],
       [["0"], "Show all of the frame", () => tools.fit()],
@@ -110,14 +110,14 @@ export class Keys {
     addEventListener("keydown", this.onDown);
     addEventListener("keyup", this.onUp);
     addEventListener("blur", this.onBlur);
-    document.querySelector("#studio")?.addEventListener("show-help", this.onHelp);
+    document.querySelector(".studio")?.addEventListener("show-help", this.onHelp);
   }
 
   close() {
     removeEventListener("keydown", this.onDown);
     removeEventListener("keyup", this.onUp);
     removeEventListener("blur", this.onBlur);
-    document.querySelector("#studio")?.removeEventListener("show-help", this.onHelp);
+    document.querySelector(".studio")?.removeEventListener("show-help", this.onHelp);
     this.dialog?.remove();
   }
 
@@ -183,7 +183,7 @@ export class Keys {
     );
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
     dialog.addEventListener("keydown", (event) => event.key === "?" && dialog.close());
-    document.querySelector("#studio").append(dialog);
+    document.querySelector(".studio").append(dialog);
     return dialog;
   }
 }
@@ -201,7 +201,7 @@ function nameOf(event) {
 
 function shownKeys(keys) {
   if (keys.length > 8 && keys[0] === "1") return [h("kbd", {}, "1"), " … ", h("kbd", {}, "9")];
-  const shown = keys[0] === "w" ? ["w", "a", "s", "d", "Alt+arrows"] : keys[0] === "+" ? ["+"] : keys;
+  const shown = keys[0] === "w" ? ["w", "a", "s", "d", "Alt+arrows"] : keys[0] === "+" ? ["+"] : keys.slice(0, 2);
   return shown.flatMap((key, index) => {
     const parts = key === "+" ? ["+"] : key.split("+");
     const caps = parts.map((part) => h("kbd", {}, NAMES[part] ?? (part.length === 1 ? part.toUpperCase() : part)));

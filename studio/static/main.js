@@ -24,7 +24,7 @@ let root = null;
 export function start(element) {
   document.querySelector(".studio")?.remove();
   loadStyles();
-  root = h("div", { class: "studio", id: "studio" });
+  root = h("div", { class: "studio", id: "studio-root" });
   content = h("div", { class: "studio-content" });
   root.append(content);
   mountToasts(root);

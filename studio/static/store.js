@@ -176,15 +176,6 @@ export class Store {
     this.keepPlace();
   }
 
-  /** Go to the next doubtful place in the order of doubt, and select its object. */
-  nextDoubt() {
-    if (!this.doubts.length) return toast("No doubtful place is known.");
-    const here = this.doubts.findIndex((doubt) => doubt === this.doubt || (doubt.frame === this.doubt?.frame && doubt.id === this.doubt?.id));
-    this.doubt = this.doubts[(here + 1) % this.doubts.length];
-    this.setFrame(this.doubt.frame);
-    this.select(this.doubt.id);
-  }
-
   play() {
     this.follows = false;
     this.playback.play();

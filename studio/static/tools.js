@@ -65,7 +65,6 @@ export class Tools {
   // ---- pointers ----
 
   down(event) {
-    this.stage.canvas.focus({ preventScroll: true });
     this.crosshair = null;
     this.at = this.place(event);
     this.pointers.set(event.pointerId, this.at);
