@@ -58,12 +58,11 @@ export function mountTimeline(element, store, api) {
       h("button", { type: "button", class: "quiet", title: "The range ends at this frame (O)", "data-key": "range-out", "data-test": "range-out", onclick: () => setEnd("last") }, "Out"),
       store.range && h("span", { class: "range-words", "data-test": "range" }, `${store.range.first}–${store.range.last}`),
       store.range && iconButton("close", "No range", () => store.setRange(null), { "data-key": "range-none", "data-test": "range-none" }));
-    const fold = iconButton("down", "Hide or show the lanes", () => {
+    const fold = h("button", { type: "button", class: "icon-button fold-lanes", "aria-label": "Lanes", title: "Hide or show the lanes", "aria-expanded": "true", "data-test": "fold-timeline", onclick: () => {
       lanes.hidden = !lanes.hidden;
       fold.setAttribute("aria-expanded", String(!lanes.hidden));
-      fold.classList.toggle("folded", lanes.hidden);
       resize();
-    }, { "aria-expanded": "true", "data-test": "fold-timeline" });
+    } });
     const showPlaying = () => {
       play.replaceChildren(icon(store.playing ? "pause" : "play"));
       play.setAttribute("aria-label", store.playing ? "Pause" : "Play");
