@@ -1,5 +1,6 @@
 // What the page knows about one session, and the one way to change it. Panels read it and listen to it.
 
+import { StudioError } from "./api.js";
 import { FrameCache, MaskCache } from "./cache.js";
 import { listen } from "./events.js";
 import { clamp } from "./dom.js";
@@ -111,7 +112,7 @@ export class Store {
     this.queue = answer.catch(() => {});
     return answer
       .then((answered) => {
-        this.takeState(answered.state, answered.touched);
+        if (answered.state) this.takeState(answered.state, answered.touched); // a look at things changes nothing
         this.fire("done", { command, args, result: answered.result });
         return answered;
       })
@@ -323,7 +324,11 @@ export class Store {
   fail(error) {
     if (error.name === "AbortError") return;
     if (error.status === 410) this.fire("gone");
-    else toast(error.message, { kind: "error" });
+    else if (error instanceof StudioError) toast(error.message, { kind: "error" });
+    else {
+      console.error(error);
+      toast("Something in the page itself went wrong. Reload it if it does not go on: nothing is lost.", { kind: "error" });
+    }
   }
 
   keepPlace() {
