@@ -92,7 +92,7 @@ export function mountFind(element, store, api) {
       return null; // the store has said what was wrong
     } finally {
       state.isBusy = false;
-      drawActions();
+      drawFound();
     }
   }
 
@@ -121,7 +121,6 @@ export function mountFind(element, store, api) {
     });
     if (!items.length) state.nothing = result.frame;
     store.setCandidates(items.length ? { ...result, kind: "find", items } : null);
-    drawFound();
   });
 
   const accept = () => busy(async () => {
