@@ -85,14 +85,14 @@ export function mountFind(element, store, api) {
 
   async function busy(work) {
     state.isBusy = true;
-    drawActions();
+    drawFound();
     try {
       return await work();
     } catch {
       return null; // the store has said what was wrong
     } finally {
       state.isBusy = false;
-      drawActions();
+      drawFound();
     }
   }
 
