@@ -85,7 +85,7 @@ export function mountFind(element, store, api) {
 
   async function busy(work) {
     state.isBusy = true;
-    drawActions();
+    drawFound();
     try {
       return await work();
     } catch {

@@ -95,7 +95,8 @@ async function showSession(token, state) {
   const panels = PANELS.map(([name, label]) => part(name, label));
   const header = h("header", { class: "studio-header" });
   const stage = h("main", { class: "studio-stage", id: "studio-stage", "aria-label": "Stage" });
-  const timeline = h("footer", { class: "studio-timeline", id: "studio-timeline", "aria-label": "Timeline" });
+  // not a footer: Gradio's are hidden
+  const timeline = h("section", { class: "studio-timeline", id: "studio-timeline", "aria-label": "Timeline" });
   const side = h("aside", { class: "studio-side", "aria-label": "Steps" }, panels);
   content.replaceChildren(header, h("div", { class: "studio-body" }, stage, side), timeline);
   mountHeader(header, store, root);

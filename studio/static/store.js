@@ -38,12 +38,13 @@ export class Store {
     this.busy = 0; // commands that are not answered yet
     this.isConnected = true;
     this.follows = false; // whether the stage goes along with a job's frames
+    this.trail = []; // frames that a job has done and that are not shown yet
     this.listeners = new Map();
     this.queue = Promise.resolve();
     this.timers = new Map();
     const size = [state.width, state.height];
     this.frames = new FrameCache(api, token, size, state.num_frames, (t) => this.fire("frames", t), (e) => this.fail(e));
-    this.masks = new MaskCache(api, token, state.num_frames, (ts) => this.fire("masks", ts), (e) => this.fail(e));
+    this.masks = new MaskCache(api, token, state.num_frames, (ts) => this.takeMasks(ts), (e) => this.fail(e));
     this.playback = new Playback(this);
     this.stopListening = listen(api, token, {
       state: (event) => this.takeState(event.state, event.touched, true),
@@ -274,11 +275,23 @@ export class Store {
     this.fire("jobs");
   }
 
-  takeProgress({ job, frame }) {
+  takeProgress({ job, frame, ids }) {
     this.takeJob(job);
+    if (!ids.length) return; // only passed on the way
     this.masks.invalidate(frame, frame);
-    if (this.follows) this.showFrame(frame);
+    if (this.follows) {
+      this.trail.push(frame);
+      this.masks.want(frame);
+    }
     this.refresh("timeline", 1000);
+  }
+
+  /** Masks have come: a job is followed to the frame that it did last of those. */
+  takeMasks(frames) {
+    const index = this.trail.findLastIndex((frame) => frames.includes(frame) && this.masks.isFresh(frame));
+    if (this.follows && index >= 0) this.showFrame(this.trail[index]);
+    this.trail.splice(0, this.follows ? index + 1 : this.trail.length);
+    this.fire("masks", frames);
   }
 
   setConnected(isConnected) {
