@@ -233,7 +233,7 @@ export function mountFind(element, store, api) {
     drawOptions();
   });
   store.on("state", onSearch);
-  store.on("frame", drawnWhenChanged(() => [store.frame, store.candidates?.frame], () => (store.candidates ? drawFound() : drawActions())));
+  for (const name of ["frame", "playing"]) store.on(name, () => store.playing || drawFound());
   store.on("candidates", drawFound);
   onSearch();
   drawFound();

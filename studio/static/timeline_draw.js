@@ -2,6 +2,7 @@
 
 export const RULER = 24; // pixels, as all lengths here
 export const LANE = 26;
+export const MARGIN = 10; // left and right of the video, for marks on its first and last frame; no part of a view's width
 const PAD = 3; // above and below the bar of a lane
 const NAMES = ["", "seen", "guessed", "hidden", "lost", "corrected"]; // the later is drawn where several share a pixel
 
@@ -105,17 +106,17 @@ export function drawLanes(context, view, element) {
 
   context.save();
   context.beginPath();
-  context.rect(0, RULER, width, height - RULER);
+  context.rect(-MARGIN, RULER, width + 2 * MARGIN, height - RULER);
   context.clip();
   store.state.objects.forEach((object, index) => {
     const y = RULER + index * LANE - top;
     if (y + LANE < RULER || y > height) return;
     if (object.id === store.selected) {
       context.fillStyle = colors.soft;
-      context.fillRect(0, y, width, LANE);
+      context.fillRect(-MARGIN, y, width + 2 * MARGIN, LANE);
     }
     context.fillStyle = colors.border;
-    context.fillRect(0, y + LANE - 1, width, 1);
+    context.fillRect(-MARGIN, y + LANE - 1, width + 2 * MARGIN, 1);
     context.globalAlpha = object.is_hidden ? 0.4 : 1;
     drawLane(context, view, object, x, y, colors);
     context.globalAlpha = 1;
@@ -126,8 +127,8 @@ export function drawLanes(context, view, element) {
   if (store.range) {
     context.fillStyle = colors.surface;
     context.globalAlpha = 0.62;
-    context.fillRect(0, RULER, x(store.range.first), height);
-    context.fillRect(x(store.range.last + 1), RULER, width, height);
+    context.fillRect(-MARGIN, RULER, x(store.range.first) + MARGIN, height);
+    context.fillRect(x(store.range.last + 1), RULER, width + 2 * MARGIN, height);
     context.globalAlpha = 1;
   }
 }
@@ -216,7 +217,7 @@ function drawCut(context, at, top, bottom, colors) {
 function drawRuler(context, view, x, colors) {
   const { store, width } = view;
   context.fillStyle = colors.sunken;
-  context.fillRect(0, 0, width, RULER);
+  context.fillRect(-MARGIN, 0, width + 2 * MARGIN, RULER);
   if (store.range) {
     context.fillStyle = colors.soft;
     context.fillRect(x(store.range.first), 0, x(store.range.last + 1) - x(store.range.first), RULER);
@@ -233,7 +234,7 @@ function drawRuler(context, view, x, colors) {
     context.fillText(text, Math.min(Math.max(at - half, 2), width - 2 * half - 2), 9);
   }
   context.fillStyle = colors.border;
-  context.fillRect(0, RULER - 1, width, 1);
+  context.fillRect(-MARGIN, RULER - 1, width + 2 * MARGIN, 1);
   for (const frame of store.timeline?.rounds ?? []) drawRound(context, x(frame + 0.5), RULER - 2, colors.accent);
   for (const frame of store.timeline?.cuts ?? []) drawCut(context, x(frame), 2, RULER, colors);
   if (store.range) {
