@@ -1,6 +1,6 @@
 // How the lanes of the timeline look. States differ by height and pattern, not by colour alone.
 
-export const RULER = 24; // pixels, as all lengths here
+export const RULER = 28; // pixels, as all lengths here
 export const LANE = 26;
 export const MARGIN = 10; // left and right of the video, for marks on its first and last frame; no part of a view's width
 const PAD = 3; // above and below the bar of a lane
@@ -54,7 +54,7 @@ function pattern(context, name, color) {
 export function drawState(context, name, color, x, y, width, height) {
   context.save();
   if (name === "seen" || name === "corrected") {
-    context.globalAlpha = name === "seen" ? 0.32 : 1;
+    context.globalAlpha *= name === "seen" ? 0.32 : 0.6;
     context.fillStyle = color;
     context.fillRect(x, y, width, height);
   } else if (name === "guessed") {
@@ -179,8 +179,8 @@ function forColumns(view, codes, draw) {
 
 /** The confidence as a line over the bar, the lowest of what shares a pixel. */
 function drawScore(context, view, score, color, y, height) {
-  const first = Math.max(0, Math.floor(view.first));
-  const stop = Math.min(score.length, Math.ceil(view.first + view.span));
+  const first = Math.max(0, Math.floor(view.first) - 1);
+  const stop = Math.min(score.length, Math.ceil(view.first + view.span) + 1);
   const scale = view.width / view.span;
   const step = Math.max(1, Math.floor(1 / scale));
   context.strokeStyle = color;
@@ -227,7 +227,7 @@ function drawRuler(context, view, x, colors) {
   for (let frame = Math.ceil(view.first / step) * step; frame < view.first + view.span; frame += step) {
     const at = Math.round(x(frame + 0.5)) + 0.5;
     context.fillStyle = colors.strong;
-    context.fillRect(at - 0.5, RULER - 6, 1, 6);
+    context.fillRect(at - 0.5, RULER - 7, 1, 6);
     context.fillStyle = colors.muted;
     const text = String(frame);
     const half = context.measureText(text).width / 2;
@@ -278,10 +278,10 @@ export function drawOver(context, view, element) {
   context.fillStyle = colors.text;
   context.fillRect(at - 1, RULER - 8, 2, height);
   context.beginPath();
-  context.moveTo(at - 6, RULER - 14);
-  context.lineTo(at + 6, RULER - 14);
-  context.lineTo(at + 6, RULER - 8);
-  context.lineTo(at, RULER - 1);
-  context.lineTo(at - 6, RULER - 8);
+  context.moveTo(at - 6, RULER - 13);
+  context.lineTo(at + 6, RULER - 13);
+  context.lineTo(at + 6, RULER - 7);
+  context.lineTo(at, RULER);
+  context.lineTo(at - 6, RULER - 7);
   context.fill();
 }
