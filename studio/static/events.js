@@ -1,0 +1,60 @@
+// What the server tells by itself: changes by other tabs, progress of jobs. Comes back by itself after a cut.
+
+const FIRST_WAIT = 500; // milliseconds
+const LONGEST_WAIT = 15000;
+
+/**
+ * Listen to a session. @param on {state, job, progress, connected(isConnected), gone()}: functions.
+ * @returns a function that ends it.
+ */
+export function listen(api, token, on) {
+  let source = null;
+  let timer = 0;
+  let wait = FIRST_WAIT;
+  let hasEnded = false;
+
+  const connect = () => {
+    source = new EventSource(api.eventsUrl(token));
+    source.onopen = () => {
+      wait = FIRST_WAIT;
+      on.connected(true);
+    };
+    source.onmessage = (message) => {
+      const event = JSON.parse(message.data);
+      on[event.event]?.(event);
+    };
+    source.onerror = () => {
+      source.close();
+      if (hasEnded) return;
+      on.connected(false);
+      timer = setTimeout(retry, wait * (0.75 + Math.random() / 2));
+      wait = Math.min(LONGEST_WAIT, wait * 2);
+    };
+  };
+  // An event source does not say why it failed: ask, so that a session that is gone is told from a server that is.
+  const retry = async () => {
+    try {
+      await api.state(token);
+    } catch (error) {
+      if (hasEnded) return;
+      if (error.status === 404 || error.status === 410) {
+        on.gone();
+        return;
+      }
+    }
+    if (!hasEnded) connect();
+  };
+  const hurry = () => {
+    if (source.readyState !== EventSource.CLOSED || hasEnded) return;
+    clearTimeout(timer);
+    retry();
+  };
+  addEventListener("online", hurry);
+  connect();
+  return () => {
+    hasEnded = true;
+    clearTimeout(timer);
+    removeEventListener("online", hurry);
+    source.close();
+  };
+}

@@ -1,0 +1,356 @@
+// What the page knows about one session, and the one way to change it. Panels read it and listen to it.
+
+import { StudioError } from "./api.js";
+import { FrameCache, MaskCache } from "./cache.js";
+import { listen } from "./events.js";
+import { clamp } from "./dom.js";
+import { keep, kept } from "./memory.js";
+import { Playback } from "./playback.js";
+import { runsOf } from "./rle.js";
+import { toast } from "./toast.js";
+
+const VIEW = { opacity: 0.5, fill: true, outlines: true, boxes: false, labels: true };
+const CHANGING = new Set(["propagate", "resume", "follow_and_find"]);
+
+/** Whether a job is over. */
+export const isOver = (job) => job.state !== "waiting" && job.state !== "running";
+
+/**
+ * A session as the page sees it.
+ *
+ * Events, for `on(name, fn)`: state, frame, selected, tool, view, range, candidates, jobs, timeline, doubts, masks,
+ * frames, playing, busy, done, connected, gone. `fn` is given the event's detail, if it has one: of "done", the
+ * {command, args, result} that this page gave.
+ */
+export class Store {
+  constructor(api, token, state) {
+    const at = kept(`at:${token}`) ?? {};
+    Object.assign(this, { api, token, state, jobs: state.jobs ?? [], timeline: null, doubts: [], candidates: null });
+    this.frame = clamp(at.frame ?? 0, 0, state.num_frames - 1);
+    this.selected = this.object(at.selected) ? at.selected : null;
+    this.range = at.range ?? null;
+    this.view = { ...VIEW, ...kept("view") };
+    this.tool = "point";
+    this.brushRadius = Math.max(2, Math.round(Math.min(state.width, state.height) / 30));
+    this.screenWidth = 640; // of a whole frame on the stage, in the screen's pixels; see `setScreen`
+    this.sharpWidth = 0;
+    this.zoom = at.zoom ?? null; // where one has zoomed to, as `Viewport.place` says it
+    this.busy = 0; // commands that are not answered yet
+    this.isConnected = true;
+    this.follows = false; // whether the stage goes along with a job's frames
+    this.trail = []; // frames that a job has done and that are not shown yet
+    this.listeners = new Map();
+    this.queue = Promise.resolve();
+    this.timers = new Map();
+    const size = [state.width, state.height];
+    this.frames = new FrameCache(api, token, size, state.num_frames, (t) => this.fire("frames", t), (e) => this.fail(e));
+    this.masks = new MaskCache(api, token, state.num_frames, (ts) => this.takeMasks(ts), (e) => this.fail(e));
+    this.playback = new Playback(this);
+    this.stopListening = listen(api, token, {
+      state: (event) => this.takeState(event.state, event.touched, true),
+      job: (event) => this.takeJob(event.job),
+      progress: (event) => this.takeProgress(event),
+      connected: (isConnected) => this.setConnected(isConnected),
+      gone: () => this.fire("gone"),
+    });
+    this.prefetch();
+    this.refresh("timeline", 0);
+    this.refresh("doubts", 300);
+  }
+
+  /** Let go of the session: no request and no event after this. */
+  close() {
+    this.fire("closed");
+    this.pause();
+    for (const timer of [this.sharpTimer, this.keepTimer]) clearTimeout(timer);
+    this.stopListening();
+    this.frames.close();
+    this.masks.close();
+    for (const timer of this.timers.values()) clearTimeout(timer);
+    this.listeners.clear();
+  }
+
+  // ---- events ----
+
+  /** Call `fn` at each event of a name; returns a function that ends it. */
+  on(name, fn) {
+    if (!this.listeners.has(name)) this.listeners.set(name, new Set());
+    this.listeners.get(name).add(fn);
+    return () => this.listeners.get(name)?.delete(fn);
+  }
+
+  fire(name, detail) {
+    for (const fn of this.listeners.get(name) ?? []) fn(detail);
+  }
+
+  // ---- reading ----
+
+  /** The object of an id, or null. */
+  object(id) {
+    return this.state.objects.find((object) => object.id === id) ?? null;
+  }
+
+  /** The job that changes masks at the moment, or null. */
+  get changingJob() {
+    return this.jobs.find((job) => CHANGING.has(job.kind) && !isOver(job)) ?? null;
+  }
+
+  get playing() {
+    return this.playback.isPlaying;
+  }
+
+  // ---- changing the session ----
+
+  /** Give a command, after those given before → its result. An error is shown, and thrown. */
+  async do(command, args = {}) {
+    return (await this.run(command, args)).result;
+  }
+
+  /** As `do` → {result, touched, state}. */
+  run(command, args = {}) {
+    this.setBusy(1);
+    const answer = this.queue.then(() => this.api.run(this.token, command, args));
+    this.queue = answer.catch(() => {});
+    return answer
+      .then((answered) => {
+        if (answered.state) this.takeState(answered.state, answered.touched); // a look at things changes nothing
+        this.fire("done", { command, args, result: answered.result });
+        return answered;
+      })
+      .catch((error) => {
+        this.fail(error);
+        throw error;
+      })
+      .finally(() => this.setBusy(-1));
+  }
+
+  /** Undo or redo, and go to where that changed something. @param kind "undo" or "redo". */
+  async goBack(kind) {
+    if (!this.state[kind]) return;
+    this.pause();
+    const { touched } = await this.run(kind);
+    const isHere = touched.some(([, first, last]) => first <= this.frame && this.frame <= last);
+    if (touched.length && !isHere) this.setFrame(touched[0][1]);
+  }
+
+  /** Start a job → Job; an error is shown, and thrown. The stage goes along with a job that tracks. */
+  async startJob(kind, args = {}) {
+    try {
+      const job = await this.queue.then(() => this.api.startJob(this.token, kind, args));
+      this.follows = CHANGING.has(kind);
+      this.takeJob(job);
+      return job;
+    } catch (error) {
+      this.fail(error);
+      throw error;
+    }
+  }
+
+  /** Cancel a job; what it did stays. */
+  async cancelJob(id) {
+    try {
+      await this.api.cancelJob(this.token, id);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  // ---- changing what is looked at ----
+
+  /** Show a frame. */
+  setFrame(frame) {
+    this.follows = false;
+    this.pause();
+    this.showFrame(frame);
+  }
+
+  step(count) {
+    this.setFrame(this.frame + count);
+  }
+
+  /** Show a frame while it plays or follows a job. */
+  showFrame(frame) {
+    const next = clamp(Math.round(frame), 0, this.state.num_frames - 1);
+    if (next === this.frame) return;
+    this.frame = next;
+    this.prefetch();
+    this.fire("frame");
+    this.keepPlace();
+  }
+
+  play() {
+    this.follows = false;
+    this.playback.play();
+  }
+
+  pause() {
+    this.playback.pause();
+  }
+
+  select(id) {
+    const selected = this.object(id) ? id : null;
+    if (selected === this.selected) return;
+    this.selected = selected;
+    this.fire("selected");
+    this.keepPlace();
+  }
+
+  /** Say how many pixels of the screen a whole frame is wide, fitted and as it is zoomed; see `Viewport.place`. */
+  setScreen(fittedWidth, zoomedWidth, zoom) {
+    Object.assign(this, { screenWidth: fittedWidth, sharpWidth: zoomedWidth, zoom });
+    this.prefetch();
+    this.keepPlace();
+  }
+
+  setTool(tool) {
+    if (tool === this.tool) return;
+    this.tool = tool;
+    this.fire("tool");
+  }
+
+  setBrushRadius(radius) {
+    this.brushRadius = clamp(radius, 0.5, Math.max(this.state.width, this.state.height) / 4);
+    this.fire("tool");
+  }
+
+  setView(changes) {
+    Object.assign(this.view, changes);
+    keep("view", this.view);
+    this.fire("view");
+  }
+
+  /** @param range {first, last}, both inclusive, or null for the whole video. */
+  setRange(range) {
+    this.range = range && range.first <= range.last ? range : null;
+    this.fire("range");
+    this.keepPlace();
+  }
+
+  /**
+   * What was found on a frame and is to be accepted or not, {find, frame, kind, items}, or null. Each item has
+   * `accepted`, true for what is new, and `group`: accepted items with one group become one object.
+   */
+  setCandidates(candidates) {
+    if (candidates) {
+      const isNew = (item) => candidates.kind !== "everything" && !item.known_as;
+      const items = candidates.items.map((item) => ({ accepted: isNew(item), group: item.key, runs: runsOf(item.counts), ...item }));
+      candidates = { kind: "find", ...candidates, items };
+    }
+    this.candidates = candidates;
+    this.fire("candidates");
+  }
+
+  /** Change one candidate: `accepted` or `group`. */
+  setCandidate(key, changes) {
+    const item = this.candidates?.items.find((each) => each.key === key);
+    if (!item) return;
+    Object.assign(item, changes);
+    this.fire("candidates");
+  }
+
+  // ---- what comes from the server ----
+
+  takeState(state, touched = [], isEvent = false) {
+    if (!isEvent && state.version < this.state.version) return; // an event was quicker than the answer
+    this.state = state;
+    this.jobs = state.jobs ?? this.jobs;
+    for (const [, first, last] of touched ?? []) this.masks.invalidate(first, last);
+    if (!this.object(this.selected) && this.selected !== null) this.select(null);
+    this.fire("state");
+    this.fire("jobs");
+    this.refresh("timeline", 150);
+    this.refresh("doubts", 600);
+  }
+
+  takeJob(job) {
+    const index = this.jobs.findIndex((each) => each.id === job.id);
+    if (index >= 0) this.jobs.splice(index, 1, job);
+    else this.jobs.push(job);
+    if (isOver(job) && CHANGING.has(job.kind)) {
+      this.follows = false;
+      this.masks.fill();
+      this.refresh("timeline", 0);
+      this.refresh("doubts", 100);
+    }
+    this.fire("jobs");
+  }
+
+  takeProgress({ job, frame, ids }) {
+    this.takeJob(job);
+    if (!ids.length) return; // only passed on the way
+    this.masks.invalidate(frame, frame);
+    if (this.follows) {
+      this.trail.push(frame);
+      this.masks.want(frame);
+    }
+    this.refresh("timeline", 1000);
+  }
+
+  /** Masks have come: a job is followed to the frame that it did last of those. */
+  takeMasks(frames) {
+    const index = this.trail.findLastIndex((frame) => frames.includes(frame) && this.masks.isFresh(frame));
+    if (this.follows && index >= 0) this.showFrame(this.trail[index]);
+    this.trail.splice(0, this.follows ? index + 1 : this.trail.length);
+    this.fire("masks", frames);
+  }
+
+  setConnected(isConnected) {
+    const hasReturned = isConnected && !this.isConnected;
+    this.isConnected = isConnected;
+    if (hasReturned) this.masks.invalidateAll();
+    this.fire("connected", isConnected);
+  }
+
+  /** Fetch the timeline or the doubts again, at most once in `delay` milliseconds. */
+  refresh(name, delay) {
+    if (this.timers.has(name)) return;
+    this.timers.set(
+      name,
+      setTimeout(async () => {
+        try {
+          this[name] = await this.api[name](this.token);
+          this.fire(name);
+        } catch (error) {
+          if (error.status !== 0) this.fail(error);
+        } finally {
+          this.timers.delete(name);
+        }
+      }, delay),
+    );
+  }
+
+  // ---- parts ----
+
+  prefetch() {
+    this.frames.want(this.frame, this.screenWidth);
+    this.masks.want(this.frame);
+    clearTimeout(this.sharpTimer);
+    const sharpen = () => !this.playing && this.frames.want(this.frame, this.screenWidth, this.sharpWidth);
+    if (this.sharpWidth > this.screenWidth) this.sharpTimer = setTimeout(sharpen, 150); // when one has come to rest
+  }
+
+  setBusy(change) {
+    this.busy += change;
+    this.fire("busy");
+  }
+
+  fail(error) {
+    if (error.name === "AbortError") return;
+    if (error.status === 410) this.fire("gone");
+    else if (error instanceof StudioError) toast(error.message, { kind: "error" });
+    else {
+      console.error(error);
+      toast("Something in the page itself went wrong. Reload it if it does not go on: nothing is lost.", { kind: "error" });
+    }
+  }
+
+  keepPlace() {
+    clearTimeout(this.keepTimer);
+    this.keepTimer = setTimeout(() => {
+      const { frame, selected, range, zoom } = this;
+      keep(`at:${this.token}`, { frame, selected, range, zoom });
+    }, 200);
+  }
+}
+
+export const createStore = (api, token, state) => new Store(api, token, state);
