@@ -484,6 +484,15 @@ def test_formats_that_do_not_fit_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_object_that_is_not_there_is_refused(video: TrackedVideo, tmp_path: Path) -> None:
+    for log_path in (None, tmp_path / "log.json"):
+        with pytest.raises(ValueError, match=r"expected some of the objects \[1, 2\], got 5"):
+            list(make_effect(video, Effect("blur", [1, 5]), tmp_path / "out.mp4", log_path=log_path))
+    with pytest.raises(ValueError, match="got 5"):
+        list(changed_frames(video, Effect("blur", [5])))
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_input_is_written_over(clip: Path, video: TrackedVideo) -> None:
     before = (clip / "clip.mp4").read_bytes()
     with pytest.raises(ValueError, match="it is read as an input"):

@@ -27,7 +27,7 @@ MOST_SIDE = 16383  # of a WebP, in pixels
 FRAMES_PER_PALETTE = 32
 SAMPLED_PIXELS = 2**12  # of each frame, for the palette
 TRANSPARENT = 255  # index in the palette
-DITHER = 20  # difference in brightness over which neighbours in a palette are mixed
+DITHER = 12  # difference in brightness over which neighbours in a palette are mixed
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,11 @@ class Effect:
 
     def cell(self, side: int) -> float:
         """Side in pixels of the cells into which what has a longer side of `side` pixels is blurred."""
-        strength = self.strength or (REST_STRENGTH if self.keeps_objects else OBJECT_STRENGTH)
-        return max(LEAST_CELL, strength * side)
+        return max(LEAST_CELL, self._strength * side)
+
+    @property
+    def _strength(self) -> float:
+        return self.strength or (REST_STRENGTH if self.keeps_objects else OBJECT_STRENGTH)
 
     def margin_pixels(self, side: int) -> float:
         """How far around an object of `side` pixels its surroundings belong to it."""
@@ -83,7 +86,7 @@ class Effect:
         """What a log says of it: all fields that matter to its kind, with the values that they stand for."""
         settings = dataclasses.asdict(self)
         settings["obj_ids"] = list(self.obj_ids)
-        settings["strength"] = self.strength or (REST_STRENGTH if self.keeps_objects else OBJECT_STRENGTH)
+        settings["strength"] = self._strength
         if self.margin is None:
             settings["margin"] = 0 if self.keeps_objects else MARGIN
         if self.bridge is None:
@@ -130,6 +133,9 @@ def changed_frames(video: TrackedVideo, effect: Effect, wanted: Container[int] |
 
     Args:
         wanted: indices of the frames to give; None: all.
+
+    Raises:
+        ValueError: from the iterator, for an object that is not in the video or a line of another format.
     """
     bridges = _Bridges(video, effect)
     for frame_idx, image in enumerate(video.frames):
@@ -190,6 +196,7 @@ class _Bridges:
 
     def __init__(self, video: TrackedVideo, effect: Effect) -> None:
         self._video = video
+        video.check_ids(effect.obj_ids)
         self._gaps = {
             obj_id: [gap for gap in video.objects[obj_id].gaps if effect.bridges(gap)] for obj_id in effect.obj_ids
         }

@@ -93,11 +93,12 @@ def make_effect(
         How many frames of how many are done; the last time, with both equal, when the files are there.
 
     Raises:
-        ValueError: the format cannot hold it, or `path` is an input.
+        ValueError: the format cannot hold it, an object is not in the video, or `path` is an input.
         OSError: it cannot be written.
     """
     path, settings = Path(path), settings or OutputSettings()
     settings.check(has_alpha=effect.kind == "cutout")
+    video.check_ids(effect.obj_ids)
     if log_path is None:
         yield from make_pictures(video, partial(changed_frames, video, effect), path, settings)
         return

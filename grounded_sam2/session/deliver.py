@@ -192,7 +192,8 @@ def make_result(
         How much of how much is done; the last time, with both equal, when the file is there.
 
     Raises:
-        ValueError: an unknown kind or object, or a format that cannot hold the objects, which its message says.
+        ValueError: from the iterator, as all of these; an unknown kind or object, a file of others in the place, or a
+            format that cannot hold the objects, which its message says.
         FileNotFoundError: the video is gone.
         OSError: a full disk.
     """
