@@ -515,7 +515,7 @@ def test_a_cancelled_file_leaves_nothing(
     for num_done, _ in steps:
         if num_done > 5:
             break
-    steps.close()  # type: ignore[attr-defined]
+    steps.close()
     assert path.read_bytes() == b"mine" and list(tmp_path.iterdir()) == [path]
 
 

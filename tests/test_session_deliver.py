@@ -144,6 +144,14 @@ def test_every_result_is_one_file_that_can_be_read(taken: Snapshot, tmp_path: Pa
         assert path.read_text()
 
 
+def test_a_session_with_nothing_in_it_gives_every_result(tmp_path: Path) -> None:
+    with make_session(tmp_path, num_frames=2) as session:
+        taken = snapshot(session, tmp_path / "snapshot")
+    for kind in RESULTS:
+        list(make_result(taken, kind, tmp_path / "out"))
+        assert result_path(taken, kind, tmp_path / "out").exists()
+
+
 def test_the_annotated_video_has_the_sessions_look_and_the_sound(tmp_path: Path) -> None:
     source = write_video(tmp_path / "clip.mp4")
     with create_session(tmp_path / "clip.session", source, DriftingFollower()) as session:
@@ -280,7 +288,7 @@ def test_a_cancelled_result_leaves_nothing(taken: Snapshot, tmp_path: Path, kind
     for num_done, _ in steps:
         if num_done >= 5:
             break
-    steps.close()  # type: ignore[attr-defined]
+    steps.close()
     del steps
     assert not [path for path in tmp_path.iterdir() if path.name != RECORD_NAME]
 

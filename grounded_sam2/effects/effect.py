@@ -204,15 +204,17 @@ class _Bridges:
 
     def masks(self, frame_idx: int) -> dict[int, Masks]:
         """By id, of the objects that are in a gap on this frame."""
-        now = {}
+        held: dict[int, tuple[tuple[int, int], Masks]] = {}
         for obj_id, gaps in self._gaps.items():
             position = bisect_right(gaps, frame_idx, key=lambda gap: gap[0]) - 1
-            if position >= 0 and frame_idx <= gaps[position][1]:
-                now[obj_id] = self._held.get(obj_id)
-                if now[obj_id] is None or now[obj_id][0] != gaps[position]:
-                    now[obj_id] = (gaps[position], self._across(obj_id, gaps[position]))
-        self._held = now
-        return {obj_id: mask for obj_id, (_, mask) in now.items()}
+            if position < 0 or frame_idx > gaps[position][1]:
+                continue
+            gap, mask = self._held.get(obj_id, (None, None))
+            if mask is None or gap != gaps[position]:
+                mask = self._across(obj_id, gaps[position])
+            held[obj_id] = (gaps[position], mask)
+        self._held = held
+        return {obj_id: mask for obj_id, (_, mask) in held.items()}
 
     def _across(self, obj_id: int, gap: tuple[int, int]) -> Masks:
         before, after = (self._video.masks(frame_idx, [obj_id])[obj_id] for frame_idx in (gap[0] - 1, gap[1] + 1))
