@@ -25,9 +25,9 @@ __all__ = ["AnimationLimits", "GifWriter", "WebpWriter", "kept_frames"]
 MOST_FPS = 50  # browsers show faster GIFs slowly
 MOST_SIDE = 16383  # of a WebP, in pixels
 FRAMES_PER_PALETTE = 32
-SAMPLED_PIXELS = 2**16  # of each frame, for the palette
+SAMPLED_PIXELS = 2**12  # of each frame, for the palette
 TRANSPARENT = 255  # index in the palette
-DITHER = 20  # difference in brightness over which neighbours in a palette are mixed
+DITHER = 12  # difference in brightness over which neighbours in a palette are mixed
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _palette_of(images: Sequence[npt.NDArray[np.uint8]]) -> PILImage.Image:
     together = np.concatenate(sampled)
     if len(together) == 0:
         together = np.zeros((1, 3), np.uint8)
-    return PILImage.fromarray(together[None]).quantize(TRANSPARENT, PILImage.Quantize.MEDIANCUT, kmeans=1)
+    return PILImage.fromarray(together[None]).quantize(TRANSPARENT, PILImage.Quantize.MEDIANCUT)
 
 
 def _indexed(image: npt.NDArray[np.uint8], palette: PILImage.Image) -> npt.NDArray[np.uint8]:

@@ -65,8 +65,11 @@ class Effect:
 
     def cell(self, side: int) -> float:
         """Side in pixels of the cells into which what has a longer side of `side` pixels is blurred."""
-        strength = self.strength or (REST_STRENGTH if self.keeps_objects else OBJECT_STRENGTH)
-        return max(LEAST_CELL, strength * side)
+        return max(LEAST_CELL, self._strength * side)
+
+    @property
+    def _strength(self) -> float:
+        return self.strength or (REST_STRENGTH if self.keeps_objects else OBJECT_STRENGTH)
 
     def margin_pixels(self, side: int) -> float:
         """How far around an object of `side` pixels its surroundings belong to it."""
@@ -83,7 +86,7 @@ class Effect:
         """What a log says of it: all fields that matter to its kind, with the values that they stand for."""
         settings = dataclasses.asdict(self)
         settings["obj_ids"] = list(self.obj_ids)
-        settings["strength"] = self.strength or (REST_STRENGTH if self.keeps_objects else OBJECT_STRENGTH)
+        settings["strength"] = self._strength
         if self.margin is None:
             settings["margin"] = 0 if self.keeps_objects else MARGIN
         if self.bridge is None:
@@ -130,6 +133,9 @@ def changed_frames(video: TrackedVideo, effect: Effect, wanted: Container[int] |
 
     Args:
         wanted: indices of the frames to give; None: all.
+
+    Raises:
+        ValueError: from the iterator, for an object that is not in the video or a line of another format.
     """
     bridges = _Bridges(video, effect)
     for frame_idx, image in enumerate(video.frames):
@@ -190,6 +196,7 @@ class _Bridges:
 
     def __init__(self, video: TrackedVideo, effect: Effect) -> None:
         self._video = video
+        video.check_ids(effect.obj_ids)
         self._gaps = {
             obj_id: [gap for gap in video.objects[obj_id].gaps if effect.bridges(gap)] for obj_id in effect.obj_ids
         }
@@ -197,15 +204,17 @@ class _Bridges:
 
     def masks(self, frame_idx: int) -> dict[int, Masks]:
         """By id, of the objects that are in a gap on this frame."""
-        now = {}
+        held: dict[int, tuple[tuple[int, int], Masks]] = {}
         for obj_id, gaps in self._gaps.items():
             position = bisect_right(gaps, frame_idx, key=lambda gap: gap[0]) - 1
-            if position >= 0 and frame_idx <= gaps[position][1]:
-                now[obj_id] = self._held.get(obj_id)
-                if now[obj_id] is None or now[obj_id][0] != gaps[position]:
-                    now[obj_id] = (gaps[position], self._across(obj_id, gaps[position]))
-        self._held = now
-        return {obj_id: mask for obj_id, (_, mask) in now.items()}
+            if position < 0 or frame_idx > gaps[position][1]:
+                continue
+            gap, mask = self._held.get(obj_id, (None, None))
+            if mask is None or gap != gaps[position]:
+                mask = self._across(obj_id, gaps[position])
+            held[obj_id] = (gaps[position], mask)
+        self._held = held
+        return {obj_id: mask for obj_id, (_, mask) in held.items()}
 
     def _across(self, obj_id: int, gap: tuple[int, int]) -> Masks:
         before, after = (self._video.masks(frame_idx, [obj_id])[obj_id] for frame_idx in (gap[0] - 1, gap[1] + 1))

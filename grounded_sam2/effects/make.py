@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -74,7 +74,7 @@ def make_effect(
     settings: OutputSettings | None = None,
     log_path: str | os.PathLike[str] | None = None,
     source_name: str | None = None,
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int]]:
     """Write a video under an effect, and the log of what was changed; what stood there before is replaced.
 
     Both are made in a hidden folder beside `path` and moved to their places when they are complete, the log first.
@@ -93,11 +93,12 @@ def make_effect(
         How many frames of how many are done; the last time, with both equal, when the files are there.
 
     Raises:
-        ValueError: the format cannot hold it, or `path` is an input.
+        ValueError: the format cannot hold it, an object is not in the video, or `path` is an input.
         OSError: it cannot be written.
     """
     path, settings = Path(path), settings or OutputSettings()
     settings.check(has_alpha=effect.kind == "cutout")
+    video.check_ids(effect.obj_ids)
     if log_path is None:
         yield from make_pictures(video, partial(changed_frames, video, effect), path, settings)
         return
@@ -126,7 +127,7 @@ def make_pictures(
     pictures: Callable[[Container[int] | None], Iterable[Picture]],
     path: str | os.PathLike[str],
     settings: OutputSettings,
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int]]:
     """Write pictures of a video as a file; see `make_effect`.
 
     Args:

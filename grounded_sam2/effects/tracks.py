@@ -203,6 +203,12 @@ class TrackedVideo:
             chosen.update(found)
         return sorted(chosen)
 
+    def check_ids(self, obj_ids: Iterable[int]) -> None:
+        """ValueError where an id is of no object."""
+        unknown = [obj_id for obj_id in obj_ids if obj_id not in self.objects]
+        if unknown:
+            raise ValueError(f"expected some of the objects {list(self.objects)}, got {unknown[0]}")
+
     def _known_names(self) -> str:
         names = dict.fromkeys(name for obj in self.objects.values() for name in [*obj.class_names, *obj.names])
         known = [shown(name) for name in names] + [f"#{obj_id}" for obj_id in self.objects]

@@ -93,6 +93,8 @@ def _annotations_of(
     """One dict for each detection, in order; masks come from `encoded` where it is given."""
     width, height = size
     segmentations: Sequence[dict[str, Any] | None] = [None] * len(detections) if encoded is None else encoded
+    if len(segmentations) != len(detections):
+        raise ValueError(f"encoded: expected {len(detections)} masks, got {len(segmentations)}")
     if encoded is None and detections.mask is not None and len(detections) > 0:
         masks = np.asarray(detections.mask, dtype=bool)
         if masks.shape != (len(detections), height, width):

@@ -11,6 +11,9 @@
             pass
         session.undo()
         export(session, "results", ["coco", "mot"])
+        taken = snapshot(session, "work")                     # others may edit while files are made of it
+        for num_done, num_total in make_result(taken, "blur", "results", obj_ids=[1]):
+            print(f"{num_done} of {num_total}")
 
 Every function that changes something is one command, on disk when it returns. A process may be killed at any moment;
 `open_session("clip.session", predictor)` goes on, and `resume(session)` with a propagation that was cut off. How masks

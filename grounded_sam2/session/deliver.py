@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -35,8 +35,8 @@ from grounded_sam2.effects import (
 from grounded_sam2.effects.effect import Kind, rgb_of
 from grounded_sam2.effects.make import working_folder
 from grounded_sam2.export.formats import FORMATS, write_yolo
-from grounded_sam2.files import Inputs, replace_file, replacing, writing_to
-from grounded_sam2.owned import OwnedFolder
+from grounded_sam2.files import replace_file, replacing, writing_to
+from grounded_sam2.owned import RECORD_NAME, OwnedFolder
 from grounded_sam2.session.results import drawn, write_annotations
 from grounded_sam2.session.session import Session
 
@@ -172,7 +172,7 @@ def make_result(
     color: str = "#000000",
     keep_sound: bool = False,
     limits: AnimationLimits | None = None,
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int]]:
     """Make one file, `result_path(snapshot, kind, folder)`; an earlier one of this name is replaced.
 
     Closing the iterator early cancels, and leaves nothing; so does an error. A kill leaves a hidden folder.
@@ -192,7 +192,8 @@ def make_result(
         How much of how much is done; the last time, with both equal, when the file is there.
 
     Raises:
-        ValueError: an unknown kind or object, or a format that cannot hold the objects, which its message says.
+        ValueError: from the iterator, as all of these; an unknown kind or object, a file of others in the place, or a
+            format that cannot hold the objects, which its message says.
         FileNotFoundError: the video is gone.
         OSError: a full disk.
     """
@@ -237,7 +238,7 @@ def _annotated(snapshot: Snapshot, video: TrackedVideo, wanted: Container[int] |
 
 def _with_log(
     snapshot: Snapshot, video: TrackedVideo, effect: Effect, path: Path, keep_sound: bool
-) -> Iterator[tuple[int, int]]:
+) -> Generator[tuple[int, int]]:
     """A zip of an MP4 and of the log of what was changed in it."""
     with working_folder(path) as work:
         mp4, log = work / f"{path.stem}.mp4", work / f"{path.stem}.audit.json"
@@ -251,10 +252,9 @@ def _with_log(
     yield len(video.frames), len(video.frames)
 
 
-def _exported(snapshot: Snapshot, kind: str, path: Path) -> Iterator[tuple[int, int]]:
+def _exported(snapshot: Snapshot, kind: str, path: Path) -> Generator[tuple[int, int]]:
     """A file that another program reads, or the zip of a folder of them."""
     yield 0, 1
-    inputs = Inputs(snapshot.annotations_path)  # no exporter writes over it
     with working_folder(path) as work, writing_to(path):
         made = work / path.name
         if kind == "jsonl":
@@ -270,13 +270,12 @@ def _exported(snapshot: Snapshot, kind: str, path: Path) -> Iterator[tuple[int, 
             else:
                 write(snapshot.annotations_path, made)
         replace_file(made, path)
-    del inputs
     yield 1, 1
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """All files of a folder but the hidden ones, which note whose the folder is."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """All files of a folder but the one that notes whose the folder is."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD_NAME)
 
 
 def _zip(paths: Sequence[Path], folder: Path, target: Path) -> None:
