@@ -101,8 +101,9 @@ class CutFinder:
             partial = room.folder / f".{CUTS_NAME}"
             partial.write_text(json.dumps(cuts), encoding="ascii")
             partial.replace(room.folder / CUTS_NAME)
-            with room.use() as session:
-                room.note_change(session, [])
+            if cuts:
+                with room.use() as session:
+                    room.note_change(session, [])
         except InterruptedError:
             return
         except Exception as error:  # the timeline goes without
