@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -113,10 +114,16 @@ def serve(app: FastAPI, host: str, port: int, *, open_browser: bool = True) -> N
     print(f"Studio is at {address} (Ctrl-C ends it)", flush=True)
     if not is_loopback(host) and not app.state.needs_login:
         logger.warning("Note: everybody who reaches %s can use this server: set AUTH, or HOST to 127.0.0.1", address)
-    if open_browser:
+    if open_browser and _has_display():
         threading.Timer(0.5, webbrowser.open, [address]).start()
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _has_display() -> bool:
+    """Whether a browser would have a window; one of the terminal is not wanted."""
+    is_unix = sys.platform not in ("win32", "darwin")
+    return not is_unix or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _listening(host: str, port: int) -> socket.socket:
