@@ -187,6 +187,7 @@ export function mountFind(element, store, api) {
     };
     return h("div", { class: "notice", "data-test": "nothing" },
       h("p", {}, `Nothing like that on frame ${state.nothing}. Try other words, another frame, or let the detector be less sure.`),
+      store.state.note && h("p", { class: "hint" }, store.state.note),
       lower < state.threshold && h("button", { type: "button", "data-test": "find-lower", onclick: retry }, `Try from ${lower.toFixed(2)} on`));
   }
 

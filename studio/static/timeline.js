@@ -51,7 +51,7 @@ export function mountTimeline(element, store, api) {
       number.value = String(store.frame);
       time.textContent = `${timeText(store.frame, fps)} / ${timeText(numFrames - 1, fps)}`;
     };
-    const doubt = h("button", { type: "button", class: "quiet", "data-test": "next-doubt", title: "Next doubtful place", onclick: () => goToDoubt() }, icon("warning"), h("span", {}, "Next doubt"));
+    const doubt = h("button", { type: "button", class: "quiet", "data-test": "next-doubt", "aria-label": "Next doubtful place", title: "Next doubtful place", onclick: () => goToDoubt() }, icon("warning"), h("span", {}, "Next doubt"));
     const range = h("span", { class: "row", role: "group", "aria-label": "Range" });
     const drawRange = () => refill(range,
       h("button", { type: "button", class: "quiet", title: "The range begins at this frame (I)", "data-key": "range-in", "data-test": "range-in", onclick: () => setEnd("first") }, "In"),

@@ -192,13 +192,19 @@ export function mountTrack(element, store) {
   }
 
   const drawChanged = drawnWhenChanged(
-    () => [store.state.objects, store.state.unfinished, store.selected, [...chosen.ids], store.range, store.frame, store.changingJob === null],
+    () => [store.state.objects, store.state.unfinished, store.selected, [...chosen.ids], store.range, store.frame],
     draw,
   );
   for (const name of ["state", "selected", "range", "playing"]) store.on(name, drawChanged);
   store.on("frame", () => store.playing || drawChanged());
   chosen.on(drawChanged);
-  store.on("jobs", () => (store.changingJob ? drawMain() : drawChanged()));
+  let wasBusy = false;
+  store.on("jobs", () => {
+    const isBusy = store.changingJob !== null;
+    if (isBusy) drawMain();
+    if (isBusy !== wasBusy) draw();
+    wasBusy = isBusy;
+  });
   store.on("done", noteCorrection);
   draw();
 }
