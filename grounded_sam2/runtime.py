@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["choose_device", "choose_dtype", "note_nano_models"]
+__all__ = ["choose_device", "choose_dtype", "nano_note", "note_nano_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,20 +88,28 @@ def note_nano_models(
         weights: checkpoint paths and model folders the script uses.
         detector_setting: the script's setting that names its detector; None: there is no nano model of its kind.
     """
-    nano = [str(path) for path in weights if _NANO_NAME in Path(path).stem.split("_") + [Path(path).name]]
-    if not nano:
+    note = nano_note(*weights, detector_setting=detector_setting)
+    if note is None:
         return
     if isinstance(source, (str, Path)) and _BUNDLED_FOOTAGE in Path(source).resolve().parents:
         return
+    logger.warning("%s", note)
+
+
+def nano_note(
+    *weights: str | Path,
+    detector_setting: Literal["GDINO_MODEL_ID", "GDINO_CHECKPOINT"] | None = "GDINO_MODEL_ID",
+) -> str | None:
+    """What `note_nano_models` says of footage that is not bundled; None where no nano model is used."""
+    nano = [str(path) for path in weights if _NANO_NAME in Path(path).stem.split("_") + [Path(path).name]]
+    if not nano:
+        return None
     downloads, flags = "sam2.1-large", "--sam2-checkpoint checkpoints/sam2.1_hiera_large.pt"
     if detector_setting is not None:
         downloads, detector = _REAL_DETECTORS[detector_setting]
         flags += f" --{detector_setting.lower().replace('_', '-')} {detector}"
-    logger.warning(
-        "Note: %s %s a nano model, made for the drawn objects of the bundled footage. For real footage get the real "
-        "models: python -m grounded_sam2.download %s, then pass %s",
-        " and ".join(nano),
-        "is" if len(nano) == 1 else "are each",
-        downloads,
-        flags,
+    named = f"{' and '.join(nano)} {'is' if len(nano) == 1 else 'are each'} a nano model"
+    return (
+        f"Note: {named}, made for the drawn objects of the bundled footage. For real footage get the real "
+        f"models: python -m grounded_sam2.download {downloads}, then pass {flags}"
     )

@@ -1,4 +1,4 @@
-"""Frames that are looked at are encoded while nobody needs the model, so that the first click on them is answered at once."""
+"""Frames that are looked at are encoded while nobody needs the model: the first click on them is answered at once."""
 
 from __future__ import annotations
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import webbrowser
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import anyio
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
@@ -22,11 +24,14 @@ from studio.models import Models
 from studio.page import STYLE, build_page
 from studio.rooms import Rooms
 from studio.routes import Studio, routes
+from studio.uploads import Uploads
 
 __all__ = ["build_app", "serve"]
 
 logger = logging.getLogger(__name__)
 
+TIDY_SECONDS = 5.0
+EVERYWHERE = ("0.0.0.0", "::")
 STATIC = Path(__file__).resolve().parent / "static"
 
 
@@ -54,19 +59,19 @@ def build_app(
     """
     limits = limits or Limits()
     folder = Path(folder).resolve()
-    uploads = folder / ".uploads"
-    uploads.mkdir(parents=True, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # the only way to tell Gradio where uploads go
+    uploads = Uploads(folder / ".uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)  # the only way to tell Gradio where uploads go
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     rooms = Rooms(folder, models, limits)
     studio = Studio(rooms, uploads)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_background(rooms))
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_background(studio))
     app.state.studio = studio
+    app.state.needs_login = bool(auth)
     app.mount("/studio/static", _Static(directory=STATIC), name="static")
     app.router.routes.extend(routes(studio))
     gr.mount_gradio_app(
         app,
-        build_page(),
+        build_page(studio),
         "/",
         server_name=host,
         server_port=port,
@@ -82,18 +87,42 @@ def build_app(
     )
     gradio_app = next(route.app for route in app.routes if getattr(route, "path", None) == "")
     app.add_middleware(
-        Guard, is_local=is_loopback(host) and not auth, needs_login=bool(auth), user_of=_user_of(gradio_app)
+        Guard,
+        is_local=is_loopback(host) and not auth,
+        needs_login=bool(auth),
+        user_of=_user_of(gradio_app),
+        check_upload=studio.check_upload,
     )
     return app
 
 
 def serve(app: FastAPI, host: str, port: int, *, open_browser: bool = True) -> None:
-    """Listen until Ctrl-C or SIGTERM; then jobs are ended, with what they did kept, and sessions closed."""
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    print(f"Studio is at {address} (Ctrl-C ends it)")
+    """Listen until Ctrl-C or SIGTERM; then jobs are ended, with what they did kept, and sessions closed.
+
+    Raises:
+        OSError: the port is taken, or the host is not this machine's.
+    """
+    listening = _listening(host, port)
+    address = f"http://{'127.0.0.1' if host in EVERYWHERE else f'[{host}]' if ':' in host else host}:{port}"
+    print(f"Studio is at {address} (Ctrl-C ends it)", flush=True)
+    if not is_loopback(host) and not app.state.needs_login:
+        logger.warning("Note: everybody who reaches %s can use this server: set AUTH, or HOST to 127.0.0.1", address)
     if open_browser:
-        threading.Timer(1.0, webbrowser.open, [address]).start()
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens, made before anything is said about an address."""
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}, port {port}: {error.strerror}; set HOST or PORT") from error
+    return listening
 
 
 class _Static(StaticFiles):
@@ -116,22 +145,29 @@ def _user_of(gradio_app):  # type: ignore[no-untyped-def]
     return user_of
 
 
-def _background(rooms: Rooms):  # type: ignore[no-untyped-def]
+def _background(studio: Studio):  # type: ignore[no-untyped-def]
     """What runs beside the requests, from the start of the server to its end."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        stop = threading.Event()
-        threads = [
-            threading.Thread(target=work, args=(stop,), name=name, daemon=True)
-            for name, work in (("janitor", rooms.run_janitor), ("ahead", rooms.ahead.run))
-        ]
-        for thread in threads:
-            thread.start()
+        stop, rooms = threading.Event(), studio.rooms
+        works = {"ahead": rooms.ahead.run, "cuts": rooms.cut_finder.run, "janitor": lambda stop: _tidy(studio, stop)}
+        for name, work in works.items():
+            threading.Thread(target=work, args=(stop,), name=name, daemon=True).start()
         try:
             yield
         finally:
             stop.set()
-            rooms.close()
+            await anyio.to_thread.run_sync(rooms.close)
 
     return lifespan
+
+
+def _tidy(studio: Studio, stop: threading.Event) -> None:
+    """Close idle sessions and remove old uploads, now and then, until `stop` is set."""
+    while not stop.wait(TIDY_SECONDS):
+        try:
+            studio.rooms.close_idle()
+            studio.uploads.sweep()
+        except Exception:
+            logger.exception("tidying up failed")

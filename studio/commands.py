@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,12 +12,12 @@ import supervision as sv
 from grounded_sam2 import session as sessions
 from grounded_sam2.masks import Masks, boxes_around, decode_rle, encode_rle
 from grounded_sam2.session import Answer, Session
+from studio import checks
+from studio.checks import Check, check_args
 from studio.describe import Json, spans_of
 from studio.room import Room
 
 __all__ = ["COMMANDS", "do"]
-
-MOST_POINTS = 10_000
 
 
 def do(room: Room, command: str, args: Mapping[str, Any]) -> Json:
@@ -34,7 +33,9 @@ def do(room: Room, command: str, args: Mapping[str, Any]) -> Json:
     if command not in COMMANDS:
         raise ValueError(f"expected a command of {', '.join(COMMANDS)}, got {command!r}")
     function, needs_model, is_changing = COMMANDS[command]
-    given = _checked(command, function, args)
+    parameters = dict(list(inspect.signature(function).parameters.items())[2:])  # behind the room and the session
+    required = [name for name, each in parameters.items() if each.default is each.empty]
+    given = check_args(command, args, {name: _CHECKS[name] for name in parameters}, required)
     with room.use(with_model=needs_model) as session:
         if not is_changing:
             return {"result": function(room, session, **given)}
@@ -55,95 +56,18 @@ def _last(session: Session) -> int:
     return done[-1].seq if done else 0
 
 
-# ---- arguments ----
-
-
-def _checked(command: str, function: Callable[..., Any], args: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a command, each of its kind; ValueError for one that is missing, too many or of another kind."""
-    parameters = dict(list(inspect.signature(function).parameters.items())[2:])
-    unknown = [name for name in args if name not in parameters]
-    if unknown:
-        raise ValueError(f"{command} takes {', '.join(parameters) or 'nothing'}, got {', '.join(map(repr, unknown))}")
-    missing = [name for name, each in parameters.items() if each.default is each.empty and args.get(name) is None]
-    if missing:
-        raise ValueError(f"{command} needs {', '.join(missing)}")
-    return {name: _KINDS[name](name, value) for name, value in args.items() if value is not None}
-
-
-def whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or abs(value) >= 2**31:
-        raise ValueError(f"{name}: expected a whole number, got {value!r}")
-    return int(value)
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name}: expected a number, got {value!r}")
-    return float(value)
-
-
-def _yes_or_no(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}: expected true or false, got {value!r}")
-    return value
-
-
-def text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 10_000:
-        raise ValueError(f"{name}: expected a text of at most 10000 characters")
-    return value
-
-
-def _encoded(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name}: expected run-length encoding as a text")
-    return value
-
-
-def _numbers(name: str, value: Any) -> list[float]:
-    if not isinstance(value, list) or len(value) > MOST_POINTS:
-        raise ValueError(f"{name}: expected a list of at most {MOST_POINTS} numbers")
-    return [_number(name, each) for each in value]
-
-
-def _points(name: str, value: Any) -> list[list[float]]:
-    if not isinstance(value, list) or len(value) > MOST_POINTS:
-        raise ValueError(f"{name}: expected a list of at most {MOST_POINTS} points [x, y]")
-    points = [_numbers(name, point) for point in value]
-    if any(len(point) != 2 for point in points):
-        raise ValueError(f"{name}: expected points [x, y]")
-    return points
-
-
-def whole_list(name: str, value: Any) -> list[int]:
-    if not isinstance(value, list) or len(value) > MOST_POINTS:
-        raise ValueError(f"{name}: expected a list of at most {MOST_POINTS} whole numbers")
-    return [whole(name, each) for each in value]
-
-
-def _groups(name: str, value: Any) -> list[list[int]]:
-    if not isinstance(value, list) or len(value) > MOST_POINTS:
-        raise ValueError(f"{name}: expected a list of lists of keys")
-    return [whole_list(name, each) for each in value]
-
-
-def _threshold(name: str, value: Any) -> float | dict[str, float]:
-    if isinstance(value, dict):
-        return {text(name, phrase): _number(name, threshold) for phrase, threshold in value.items()}
-    return _number(name, value)
-
-
-_KINDS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(["frame", "id", "other", "first", "last"], whole),
-    **dict.fromkeys(["text_prompt", "detector", "find", "class_name", "name", "color"], text),
-    **dict.fromkeys(["box_threshold", "text_threshold"], _threshold),
-    **dict.fromkeys(["erase", "is_hidden", "is_locked"], _yes_or_no),
-    **dict.fromkeys(["points", "stroke"], _points),
-    **dict.fromkeys(["labels", "keys"], whole_list),
-    "box": _numbers,
-    "counts": _encoded,
-    "groups": _groups,
-    "radius": _number,
+# what each argument has to be, in whatever command
+_CHECKS: dict[str, Check] = {
+    **dict.fromkeys(["frame", "id", "other", "first", "last"], checks.whole),
+    **dict.fromkeys(["text_prompt", "detector", "find", "class_name", "name", "color"], checks.text),
+    **dict.fromkeys(["box_threshold", "text_threshold"], checks.threshold),
+    **dict.fromkeys(["erase", "is_hidden", "is_locked"], checks.yes_or_no),
+    **dict.fromkeys(["points", "stroke"], checks.points),
+    **dict.fromkeys(["labels", "keys"], checks.whole_list),
+    "box": checks.numbers,
+    "counts": checks.encoded,
+    "groups": checks.groups,
+    "radius": checks.number,
 }
 
 
@@ -311,9 +235,7 @@ def _merge(room: Room, session: Session, id: int, other: int, first: int = 0, la
     sessions.merge(session, id, other, first, last)
 
 
-def _split(
-    room: Room, session: Session, id: int, first: int, last: int | None = None, name: str | None = None
-) -> Json:
+def _split(room: Room, session: Session, id: int, first: int, last: int | None = None, name: str | None = None) -> Json:
     return {"id": sessions.split(session, id, first, last, name)}
 
 

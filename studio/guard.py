@@ -11,13 +11,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
-__all__ = ["Guard"]
+from studio.limits import LimitError
+
+__all__ = ["Guard", "is_loopback", "read_auth"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+UPLOAD_PATH = "/gradio_api/upload"
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 # A page may load nothing from anywhere else. Gradio makes functions of texts, and styles elements in place.
 POLICY = (
@@ -41,15 +44,22 @@ class Guard:
             refused, so that no page elsewhere can make itself one of this server by renaming its own.
         user_of: the user who is logged in; None for nobody.
         needs_login: addresses under /studio answer to users who are logged in only.
+        check_upload: is given the bytes that an upload announces, None where it does not say; LimitError refuses it.
     """
 
     def __init__(
-        self, app: App, is_local: bool, needs_login: bool, user_of: Callable[[HTTPConnection], str | None]
+        self,
+        app: App,
+        is_local: bool,
+        needs_login: bool,
+        user_of: Callable[[HTTPConnection], str | None],
+        check_upload: Callable[[int | None], None],
     ) -> None:
         self.app = app
         self.is_local = is_local
         self.needs_login = needs_login
         self.user_of = user_of
+        self.check_upload = check_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +94,32 @@ class Guard:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if scope["method"] == "POST" and kind != "application/json":
                 return 415, f"Expected application/json, got {kind or 'nothing'}."
+        if scope["method"] == "POST" and scope["path"].rstrip("/") == UPLOAD_PATH:
+            announced = headers.get("content-length", "")
+            try:
+                self.check_upload(int(announced) if announced.isdecimal() else None)
+            except LimitError as error:
+                return 413, str(error)
         return None
+
+
+def read_auth(auth: str | None) -> list[tuple[str, str]] | None:
+    """Who may log in, "ann:her password, bob:his", as names with passwords; None for None.
+
+    Raises:
+        ValueError: no name, no password, or a name twice.
+    """
+    if auth is None:
+        return None
+    users = []
+    for entry in auth.split(","):
+        name, _, password = entry.strip().partition(":")
+        if not name or not password:  # without saying what was given: it may be a password
+            raise ValueError('AUTH: expected "name:password", or several of them with commas between')
+        users.append((name, password))
+    if len({name for name, _ in users}) < len(users):
+        raise ValueError("AUTH: expected each name once")
+    return users
 
 
 def is_from_elsewhere(headers: Headers) -> bool:

@@ -30,6 +30,7 @@ class Job:
         kind: "propagate", "resume", "follow_and_find" or "result".
         label: what people read.
         is_changing: it changes masks; one such job of a session at a time.
+        job_id: of one that was done before; None: a new one.
 
     Attributes:
         id: names it.
@@ -41,8 +42,8 @@ class Job:
         cancelled: set once it is to end.
     """
 
-    def __init__(self, kind: str, label: str, is_changing: bool) -> None:
-        self.id = secrets.token_hex(6)
+    def __init__(self, kind: str, label: str, is_changing: bool, job_id: str | None = None) -> None:
+        self.id = job_id or secrets.token_hex(6)
         self.kind = kind
         self.label = label
         self.is_changing = is_changing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grounded_sam2.session import SourceLimits
 
@@ -29,8 +29,8 @@ class Limits:
         open_sessions: in memory; the others come back from disk when they are asked for.
         idle_seconds: after which a session that nobody asks for leaves memory.
         results: that are kept of one session; older ones go.
-        intake_seconds: that the first look at an uploaded file may take.
-        intake_bytes: of memory that it may take.
+        look_seconds: that the first look at an uploaded file may take.
+        look_bytes: of memory that it may take.
     """
 
     upload_bytes: int = 4 * 2**30
@@ -44,10 +44,15 @@ class Limits:
     open_sessions: int = 16
     idle_seconds: float = 900.0
     results: int = 10
-    intake_seconds: float = 300.0
-    intake_bytes: int = 4 * 2**30
+    look_seconds: float = 60.0
+    look_bytes: int = 4 * 2**30
 
     @property
     def source(self) -> SourceLimits:
         """What a session's video may have."""
         return SourceLimits(max_bytes=self.upload_bytes, max_frames=self.frames, max_side=self.side)
+
+    @property
+    def source_of_strangers(self) -> SourceLimits:
+        """The same, for what is opened in a process of its own first."""
+        return replace(self.source, look_seconds=self.look_seconds, look_bytes=self.look_bytes)

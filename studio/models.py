@@ -1,4 +1,4 @@
-"""The models that all sessions share: one that segments and follows, and detectors that are built when first asked for."""
+"""The models that all sessions share: one segments and follows, detectors are built when first asked for."""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gradio as gr
 
+from studio.api import add_api
+from studio.routes import Studio
+
 __all__ = ["build_page"]
 
 LOADER = """
@@ -14,15 +17,13 @@ import("/studio/static/main.js".replace(/^\\//, new URL(document.baseURI).pathna
 # the component takes the whole window, and Gradio's own frame around it goes
 STYLE = """
 html, body, gradio-app { height: 100%; margin: 0; }
-gradio-app > div, .gradio-container, .gradio-container > main, .gradio-container .wrap { max-width: none !important; }
-.gradio-container, .gradio-container > main, .gradio-container > main > .wrap { padding: 0 !important; margin: 0 !important; }
 footer { display: none !important; }
 #studio { position: fixed; inset: 0; }
 """
 
 
-def build_page() -> gr.Blocks:
-    """The Blocks with the component in it."""
+def build_page(studio: Studio) -> gr.Blocks:
+    """The Blocks with the component and the endpoints for programs in it."""
     with gr.Blocks(title="Studio", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(
             html_template='<div id="studio"></div>',
@@ -30,4 +31,5 @@ def build_page() -> gr.Blocks:
             apply_default_css=False,
             elem_id="studio-component",
         )
+        add_api(studio)
     return page

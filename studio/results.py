@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,11 @@ from studio.jobs import Job
 if TYPE_CHECKING:
     from studio.room import Room
 
-__all__ = ["OPTIONS", "kept_results", "make_result_of", "results_json"]
+__all__ = ["drop_old_results", "kept_results", "make_result_of", "results_json"]
 
 RESULTS_NAME = "results"
 JOB_NAME = "job.json"
-OPTIONS = ("strength", "margin", "color", "keep_sound")  # of `make_result`
+TELL_SECONDS = 0.1  # from one word of progress to the next
 
 
 def results_json() -> list[dict[str, Any]]:
@@ -29,14 +30,15 @@ def results_json() -> list[dict[str, Any]]:
     ]
 
 
-def make_result_of(room: Room, job: Job, kind: str, chosen: dict[str, Any]) -> None:
+def make_result_of(room: Room, job: Job, kind: str, chosen: dict[str, Any], timeout: float) -> None:
     """Do the work of a result's job: take a snapshot of the session, and make the file of it.
 
     Args:
         room: of the session; it is used for a moment only.
         job: is told how much is done, and may end it.
         kind: a key of `RESULTS`.
-        chosen: `obj_ids`, `everything_else` and `OPTIONS`, as `make_result` takes them.
+        chosen: as `make_result` takes it by name.
+        timeout: seconds to wait for the session.
 
     Raises:
         CancelledError: the job was cancelled; nothing is left.
@@ -44,12 +46,15 @@ def make_result_of(room: Room, job: Job, kind: str, chosen: dict[str, Any]) -> N
     """
     folder = room.folder / RESULTS_NAME / job.id
     try:
-        with room.use(who=job.id) as session:
+        with room.use(who=job.id, timeout=timeout) as session:
             taken = snapshot(session, folder / "snapshot")
         with contextlib.closing(make_result(taken, kind, folder / "made", **chosen)) as steps:  # type: ignore[type-var]
+            told = 0.0
             for job.done, job.total in steps:
                 job.check()
-                room.hub.publish({"event": "job", "job": job.to_json()})
+                if time.monotonic() - told >= TELL_SECONDS:
+                    told = time.monotonic()
+                    room.hub.publish({"event": "job", "job": job.to_json()})
         shutil.rmtree(folder / "snapshot", ignore_errors=True)
         job.path = result_path(taken, kind, folder / "made")
         entry = {"id": job.id, "label": job.label, "file": job.path.name, "total": job.total}

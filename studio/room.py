@@ -8,9 +8,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import av
 import supervision as sv
@@ -18,16 +17,20 @@ import supervision as sv
 from grounded_sam2.session import Session, open_session
 from grounded_sam2.video import IndexedFrameSource, open_indexed_frames
 from studio.ahead import Ahead
+from studio.cuts import CutFinder, read_cuts
 from studio.describe import Json, objects_json, search_json, unfinished_json
 from studio.errors import ConflictError, NotFoundError
 from studio.events import Hub
 from studio.jobs import Job
-from studio.limits import Limits
+from studio.limits import LimitError, Limits
 from studio.models import Models
+from studio.results import kept_results, results_json
 from studio.turns import PERSON, BusyError, Turns
 
 __all__ = ["Room"]
 
+PERSONS = "persons"
+TURN_SHARE = 0.8  # of the time of a request, that a turn is waited for
 MOST_FINDS = 8  # looks whose finds can still be accepted
 SESSION_NAME = "session"
 OWNER_NAME = "owner.json"
@@ -41,6 +44,7 @@ class Room:
         models: of the server.
         limits: of the server.
         ahead: encodes the frames that are looked at.
+        cut_finder: looks for scene cuts.
 
     Attributes:
         token: names the session, and lets whoever has it in.
@@ -51,15 +55,18 @@ class Room:
         is_gone: it was removed.
     """
 
-    def __init__(self, folder: Path, models: Models, limits: Limits, ahead: Ahead) -> None:
+    def __init__(self, folder: Path, models: Models, limits: Limits, ahead: Ahead, cut_finder: CutFinder) -> None:
         self.folder = folder
         self.token = folder.name
         self.models = models
         self.limits = limits
         self._ahead = ahead
-        self.owner: str | None = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))["user"]
+        self._cut_finder = cut_finder
+        made = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))
+        self.owner: str | None = made["user"]
+        self._note = None if made["is_sample"] else models.note  # samples are what the bundled models are made for
         self.hub = Hub()
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, Job] = kept_results(folder)
         self.finds: OrderedDict[str, tuple[int, sv.Detections]] = OrderedDict()
         self.is_gone = False
         self.last_used = time.monotonic()
@@ -75,7 +82,7 @@ class Room:
 
     @contextmanager
     def use(
-        self, *, with_model: bool = False, urgency: int = PERSON, who: str = "person", timeout: float | None = None
+        self, *, with_model: bool = False, urgency: int = PERSON, who: str = PERSONS, timeout: float | None = None
     ) -> Iterator[Session]:
         """Have the session for the length of a block, opened again where it was closed. Not to be entered again within.
 
@@ -90,8 +97,8 @@ class Room:
             NotFoundError: the session was removed.
             OSError, ValueError: it cannot be opened.
         """
-        timeout = self.limits.request_seconds if timeout is None else timeout
-        with self._counted(), ExitStack() as stack:
+        timeout = TURN_SHARE * self.limits.request_seconds if timeout is None else timeout
+        with self._counted() if urgency == PERSON and who == PERSONS else nullcontext(), ExitStack() as stack:
             if with_model:  # the model first: who waits for it keeps nobody from reading the session
                 stack.enter_context(self.models.turns.turn(self.token, urgency, timeout))
             stack.enter_context(self._turns.turn(who, urgency, timeout))
@@ -102,8 +109,7 @@ class Room:
         shown = self._shown
         if shown is None:
             with self.use() as session:
-                source = self.folder / SESSION_NAME / source_of(session)
-                shown = self._shown = self._shown or open_indexed_frames(source, float(session.frames.fps))
+                shown = self._shown = self._shown or open_indexed_frames(session.source, float(session.frames.fps))
         self.last_used = time.monotonic()
         return shown
 
@@ -112,7 +118,8 @@ class Room:
         self._ahead.wish(self, frame_idx)
 
     def cuts(self) -> list[int]:
-        return []
+        """The frames that begin a new scene, as far as anybody looked."""
+        return read_cuts(self.folder) or []
 
     def state(self, session: Session) -> Json:
         """What the page shows of the session; to be called within `use`."""
@@ -133,8 +140,8 @@ class Room:
             "jobs": [job.to_json() for job in self.jobs.values()],
             "detectors": self.models.detector_names,
             "has_sound": self._has_sound,
-            "results": [],
-            "note": self.models.note,
+            "results": results_json(),
+            "note": self._note,
         }
 
     def note_change(self, session: Session, touched: list[list[int]]) -> Json:
@@ -170,6 +177,12 @@ class Room:
         if job is not None:
             raise ConflictError(f"{job.label} is running: cancel it, which keeps what is done, or wait for its end.")
 
+    def check_results(self) -> None:
+        """LimitError where too many results are being made."""
+        making = [job for job in self.jobs.values() if job.kind == "result" and not job.is_over]
+        if len(making) >= self.limits.results:
+            raise LimitError(f"{len(making)} results of this session are being made: wait for one of them.")
+
     # ---- opening and closing ----
 
     def is_busy(self) -> bool:
@@ -178,9 +191,9 @@ class Room:
     def is_open(self) -> bool:
         return self._session is not None
 
-    def close(self) -> None:
-        """Let the session leave memory; the next request opens it again. Waits for who uses it."""
-        with self._turns.turn("closing"):
+    def close(self, timeout: float | None = None) -> None:
+        """Let the session leave memory until the next request. Waits for who uses it, or raises BusyError."""
+        with self._turns.turn("closing", timeout=timeout):
             self._close()
 
     def end(self, then: Callable[[], None]) -> None:
@@ -201,8 +214,10 @@ class Room:
         self.last_used = time.monotonic()
         if self._session is None:
             self._session = open_session(self.folder / SESSION_NAME, self.models.follower)
-            self._has_sound = _has_sound(self.folder / SESSION_NAME / source_of(self._session))
+            self._has_sound = _has_sound(self._session.source)
             self._version = time.time_ns() // 1_000_000
+            if read_cuts(self.folder) is None:
+                self._cut_finder.ask(self)
         return self._session
 
     def _close(self) -> None:
@@ -223,12 +238,6 @@ class Room:
         finally:
             with self._count_lock:
                 self._num_waiting -= 1
-
-
-def source_of(session: Session) -> str:
-    """Where the video is, within the session's folder."""
-    record: dict[str, Any] = json.loads((session.folder / "session.json").read_text(encoding="utf-8"))
-    return str(record["source"])
 
 
 def _has_sound(path: Path) -> bool:

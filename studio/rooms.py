@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,17 +15,18 @@ from pathlib import Path
 
 from grounded_sam2.session import create_session
 from studio.ahead import Ahead
+from studio.cuts import CutFinder
 from studio.errors import NotFoundError
 from studio.limits import LimitError, Limits
 from studio.models import Models
 from studio.room import OWNER_NAME, SESSION_NAME, Room
+from studio.turns import BusyError
 
 __all__ = ["Rooms"]
 
 logger = logging.getLogger(__name__)
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22,64}")
-JANITOR_SECONDS = 5.0  # from one look for idle sessions to the next
 
 
 class Rooms:
@@ -41,12 +43,25 @@ class Rooms:
         self.models = models
         self.limits = limits
         self.ahead = Ahead()
+        self.cut_finder = CutFinder()
         self._rooms: dict[str, Room] = {}
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
+        for rest in folder.glob(".*"):  # of sessions that were being made or removed when the server was killed
+            if TOKEN.fullmatch(rest.name[1:]) is not None:
+                shutil.rmtree(rest, ignore_errors=True)
 
-    def create(self, source: Path, name: str, fps: float = 30.0, user: str | None = None) -> Room:
+    def create(
+        self, source: Path, name: str, fps: float = 30.0, user: str | None = None, *, is_sample: bool = False
+    ) -> Room:
         """Make a session of a video, which is copied.
+
+        Args:
+            source: a video file, an image or a zip of images.
+            name: of it, for people.
+            fps: frames per second of images.
+            user: who makes it.
+            is_sample: it is bundled; others are opened first where they can do no harm, see `sam2.frames.first_look`.
 
         Raises:
             LimitError: too many sessions, or too much disk.
@@ -57,10 +72,18 @@ class Rooms:
         partial = self.folder / f".{token}"  # no token begins with a dot: it is there as a whole or not at all
         partial.mkdir()
         try:
-            create_session(partial / SESSION_NAME, source, name=name, fps=fps, limits=self.limits.source).close()
-            owner = {"user": user, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+            limits = self.limits.source if is_sample else self.limits.source_of_strangers
+            create_session(partial / SESSION_NAME, source, name=name, fps=fps, limits=limits).close()
+            owner = {
+                "user": user,
+                "is_sample": is_sample,
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
             (partial / OWNER_NAME).write_text(json.dumps(owner), encoding="utf-8")
             os.rename(partial, self.folder / token)
+        except ValueError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise ValueError(str(error).replace(str(source), name).replace(source.name, name)) from error
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -76,7 +99,7 @@ class Rooms:
                 folder = self.folder / token
                 if not (folder / OWNER_NAME).is_file():
                     raise NotFoundError("There is no such session.")
-                room = self._rooms[token] = Room(folder, self.models, self.limits, self.ahead)
+                room = self._rooms[token] = Room(folder, self.models, self.limits, self.ahead, self.cut_finder)
         if user is not None and room.owner not in (None, user):
             raise NotFoundError("There is no such session.")
         return room
@@ -104,14 +127,6 @@ class Rooms:
             if (is_idle or position < too_many) and not room.is_busy():
                 room.close()
 
-    def run_janitor(self, stop: threading.Event) -> None:
-        """Close idle sessions until `stop` is set; for a thread of its own."""
-        while not stop.wait(JANITOR_SECONDS):
-            try:
-                self.close_idle()
-            except Exception:
-                logger.exception("closing idle sessions failed")
-
     def close(self) -> None:
         """End all jobs, which keep what is done, and close all sessions."""
         with self._lock:
@@ -123,7 +138,10 @@ class Rooms:
         for room in rooms:
             for job in room.jobs.values():
                 job.join(30.0)
-            room.close()
+            try:
+                room.close(30.0)
+            except BusyError:
+                logger.warning("a session is still in use as the server ends")
 
     def _check_room_for_one(self, user: str | None) -> None:
         folders = [path for path in self.folder.iterdir() if (path / OWNER_NAME).is_file()]
@@ -133,7 +151,20 @@ class Rooms:
         if len(own) >= self.limits.sessions_per_user:
             most = self.limits.sessions_per_user
             raise LimitError(f"You have {len(own)} sessions, at most {most} are kept: remove one that is not needed.")
-        used = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        if used > self.limits.disk_bytes:
+        self.check_disk()
+
+    def check_disk(self) -> None:
+        """LimitError where sessions, results and uploads take all of the disk that they may."""
+        if bytes_in(self.folder) > self.limits.disk_bytes:
             most = self.limits.disk_bytes // 2**20
-            raise LimitError(f"The sessions of this server take all of their {most} MiB: remove one first.")
+            raise LimitError(f"The sessions of this server take all of their {most} MiB: remove some first.")
+
+
+def bytes_in(folder: Path) -> int:
+    """How many bytes the files of a folder have, those in folders in it too."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -34,11 +35,15 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from grounded_sam2.session import doubts
-from studio.commands import do, whole
+from studio.checks import check_args, number, text, whole
+from studio.commands import do
 from studio.describe import Json, cells_json, doubt_json, timeline_json
 from studio.errors import NotFoundError, answer_to
+from studio.limits import LimitError
 from studio.room import Room
 from studio.rooms import Rooms
+from studio.turns import BusyError
+from studio.uploads import Uploads
 from studio.work import start_job
 
 __all__ = ["Studio", "routes"]
@@ -48,6 +53,8 @@ T = TypeVar("T")
 WIDTHS = (320, 640, 960, 1280, 1920, 3840)
 JPEG_QUALITY = 88
 MOST_BODY_BYTES = 32 * 2**20
+FORM_BYTES = 2**16  # around a file that is uploaded
+NEW_SESSION = {"upload": text, "name": text, "sample": text, "fps": number}
 SAMPLES = {"parade": ("Parade (bundled sample)", Path(__file__).resolve().parent.parent / "assets" / "parade.mp4")}
 
 
@@ -56,46 +63,55 @@ class Studio:
 
     Args:
         rooms: all sessions.
-        uploads: the folder that Gradio puts uploaded files into.
+        uploads: the files that were uploaded.
     """
 
-    def __init__(self, rooms: Rooms, uploads: Path) -> None:
+    def __init__(self, rooms: Rooms, uploads: Uploads) -> None:
         self.rooms = rooms
         self.uploads = uploads
         self.slow = CapacityLimiter(32)  # threads of requests that may wait for a turn
         self.quick = CapacityLimiter(8)  # threads of frames, which never do
 
-    async def in_thread(self, function: Callable[[], T]) -> T:
-        """Do what may take its time in a thread."""
-        return await anyio.to_thread.run_sync(function, limiter=self.slow, abandon_on_cancel=True)
+    async def in_thread(self, function: Callable[[], T], has_limit: bool = True) -> T:
+        """Do what may take its time in a thread.
+
+        Args:
+            function: does it.
+            has_limit: it may take no longer than a request.
+
+        Raises:
+            BusyError: it takes longer; it is done all the same.
+        """
+        seconds = self.rooms.limits.request_seconds if has_limit else math.inf
+        with anyio.move_on_after(seconds):
+            return await anyio.to_thread.run_sync(function, limiter=self.slow, abandon_on_cancel=True)
+        raise BusyError(f"This takes longer than {seconds:g} seconds: what it changes is shown when it is done.")
 
     def create(self, args: Json, user: str | None) -> Json:
         """Make a session of an upload or a sample."""
-        fps = float(args.get("fps") or 30.0)
+        check_args("a new session", args, NEW_SESSION, [])
+        fps = args.get("fps") or 30.0
         if not 0.1 <= fps <= 1000:
             raise ValueError(f"fps: expected 0.1 to 1000 frames per second, got {fps}")
-        if "sample" in args:
+        if args.get("sample") is not None:
             if args["sample"] not in SAMPLES:
                 raise ValueError(f"expected a sample of {', '.join(SAMPLES)}, got {args['sample']!r}")
             path = SAMPLES[args["sample"]][1]
-            room = self.rooms.create(path, path.name, fps, user)
+            room = self.rooms.create(path, path.name, fps, user, is_sample=True)
         else:
-            path = self.uploaded(args.get("upload"))
-            name = str(args.get("name") or path.name)
-            room = self.rooms.create(path, Path(name.replace("\\", "/")).name[:200] or "video", fps, user)
-            path.unlink(missing_ok=True)
+            path = self.uploads.find(args.get("upload"))
+            name = Path(text("name", args.get("name") or path.name).replace("\\", "/")).name[:200] or "video"
+            room = self.rooms.create(path, name, fps, user)
         with room.use() as session:
             room.look_at(0)
             return {"token": room.token, "state": room.state(session)}
 
-    def uploaded(self, path: object) -> Path:
-        """A file that was uploaded; ValueError for any other path."""
-        if not isinstance(path, str) or "\0" in path:
-            raise ValueError('expected {"upload": path}, as the upload answered, or {"sample": name}')
-        folder, given = self.uploads.resolve(), Path(path)
-        if given.is_symlink() or not given.resolve().is_relative_to(folder) or not given.is_file():
-            raise ValueError("There is no such uploaded file: upload it again.")
-        return given.resolve()
+    def check_upload(self, num_bytes: int | None) -> None:
+        """LimitError for an upload that is too large, or when there is no more disk for any; see `Guard`."""
+        most = self.rooms.limits.upload_bytes
+        if num_bytes is not None and num_bytes > most + FORM_BYTES:
+            raise LimitError(f"The file has {num_bytes / 2**20:.0f} MiB, at most {most / 2**20:.0f} MiB are taken.")
+        self.rooms.check_disk()
 
 
 def routes(studio: Studio) -> list[Route]:
@@ -169,7 +185,7 @@ async def _nothing(studio: Studio, request: Request) -> Json:
 
 async def _sessions(studio: Studio, request: Request) -> Json:
     args, user = await _body(request), request.state.user
-    return await studio.in_thread(lambda: studio.create(args, user))
+    return await studio.in_thread(lambda: studio.create(args, user), has_limit=False)  # a large file is copied
 
 
 async def _state(studio: Studio, request: Request) -> Json:

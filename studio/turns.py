@@ -33,15 +33,16 @@ class Turns:
             ...
 
     Who had a turn since another one came waits until that one had its turn too: with N who want more and more of them,
-    each gets every N-th. Among those who may be called, persons come before frames of jobs, and then the first to come.
+    each gets every N-th. Among those who have nobody to wait for, persons come before frames of jobs, and then the first
+    to come; where all have somebody to wait for, whose last turn is longest ago.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[_Ticket] = []
         self._is_taken = False
-        self._last_turn: dict[str, int] = {}  # who → the number of tickets there had been when they got their last turn
-        self._num_tickets = 0
+        self._last_turn: dict[str, tuple[int, int]] = {}  # who → the turn's number, and of the newest ticket then
+        self._num_tickets = self._num_turns = 0
 
     @contextmanager
     def turn(self, who: str, urgency: int = PERSON, timeout: float | None = None) -> Iterator[None]:
@@ -94,15 +95,17 @@ class Turns:
     def _call_next(self) -> None:
         if self._is_taken or not self._waiting:
             return
-        ticket = min(self._waiting, key=lambda ticket: (self._is_behind(ticket), ticket.urgency, ticket.number))
+        ticket = min(self._waiting, key=self._place)
         self._waiting.remove(ticket)
         self._is_taken = ticket.is_called = True
-        self._last_turn[ticket.who] = self._num_tickets
-        if not self._waiting:  # nobody is behind anybody
+        self._num_turns += 1
+        self._last_turn[ticket.who] = (self._num_turns, self._num_tickets)
+        if not self._waiting:  # nobody has anybody to wait for
             self._last_turn.clear()
         ticket.event.set()
 
-    def _is_behind(self, ticket: _Ticket) -> bool:
-        """Whether one who still waits came before the last turn of a ticket's owner."""
-        last_turn = self._last_turn.get(ticket.who, 0)
-        return any(other.who != ticket.who and other.number <= last_turn for other in self._waiting)
+    def _place(self, ticket: _Ticket) -> tuple[int, int, int]:
+        """What tickets are called by, the lowest first."""
+        number, newest = self._last_turn.get(ticket.who, (0, 0))
+        is_behind = any(other.who != ticket.who and other.number <= newest for other in self._waiting)
+        return number if is_behind else 0, ticket.urgency, ticket.number

@@ -1,128 +1,136 @@
-"""What tests of the studio's page share: a server with the bundled models, and a browser that looks at it."""
+"""A server in this process, with models that need no weights, and a client for it."""
 
-import json
-import os
-import secrets
-import shutil
-import threading
+from __future__ import annotations
+
+import io
 import time
-import urllib.request
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+import numpy as np
+import supervision as sv
+from fake_follower import picture
+from PIL import Image
+from session_parts import SIZE, DriftingFollower
+from starlette.testclient import TestClient
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-WAIT_SECONDS = 30.0  # for what takes well under a second on a machine that is not busy
+from grounded_sam2.masks import boxes_around, encode_rle
+from studio import Limits, Models, build_app
 
-
-class Server:
-    """A studio on a port of its own, in a thread of this process."""
-
-    def __init__(self, folder: Path, models: Any, port: int = 0) -> None:
-        import uvicorn
-
-        from studio import build_app
-
-        self.models = models
-        self.folder = folder
-        config = uvicorn.Config(
-            build_app(models, folder, port=port), port=port, log_level="warning", timeout_graceful_shutdown=1
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        wait_until(lambda: self._server.started or not self._thread.is_alive())
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
-
-    def url(self, path: str = "") -> str:
-        return f"http://127.0.0.1:{self.port}/{path}"
-
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        """The JSON that a request is answered with."""
-        content = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url(path), method=method, data=content, headers=headers)
-        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def upload(self, path: Path) -> str:
-        """Send a file as the page does → what a session is made of."""
-        edge = secrets.token_hex(8)
-        head = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'
-        content = head.encode() + path.read_bytes() + f"\r\n--{edge}--\r\n".encode()
-        headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
-        request = urllib.request.Request(self.url("gradio_api/upload"), content, headers)
-        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
-            [uploaded] = json.loads(answer.read())
-        return str(uploaded)
-
-    def session(self, path: Path) -> str:
-        """The token of a new session of a video."""
-        source = {"upload": self.upload(path), "name": path.name}
-        return str(self.ask("POST", "studio/sessions", source)["token"])
-
-    def do(self, token: str, command: str, **args: object) -> Any:
-        return self.ask("POST", f"studio/{token}/do/{command}", args)["result"]
-
-    def state(self, token: str) -> Any:
-        return self.ask("GET", f"studio/{token}/state")
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(WAIT_SECONDS)
+DOG, CAT = 40, 90  # colours
+NUM_FRAMES = 12
+ADDRESS = "http://localhost"
+QUICK = Limits(look_seconds=None)  # what is uploaded is opened in this process: half a second less for each file
 
 
-def bundled_models() -> Any:
-    """The nano models that the repository has."""
-    from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-    from sam2.build_sam import build_sam2_video_predictor
-    from studio import Models
+class ByColour:
+    """Finds dogs and cats by their colours."""
 
-    predictor = build_sam2_video_predictor(None, str(REPOSITORY / "checkpoints/sam2.1_hiera_nano.pt"), device="cpu")
-    weights = str(REPOSITORY / "gdino_checkpoints/nano")
-    return Models(predictor, {"nano": lambda: HuggingFaceDetector(weights, device="cpu")})
-
-
-def wait_until(is_so: Any) -> None:
-    """Return as soon as `is_so()` is true; fail if that takes too long."""
-    end = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
+    def detect(self, image: np.ndarray, text_prompt: str, **options: Any) -> list[sv.Detections]:
+        names = {DOG: "dog", CAT: "cat"}
+        there = [colour for colour in names if (image == colour).all(-1).any() and names[colour] in text_prompt]
+        masks = np.array([(image == colour).all(-1) for colour in there], bool).reshape(-1, *image.shape[:2])
+        xyxy = boxes_around(masks) if there else np.zeros((0, 4), np.float32)
+        class_id = np.arange(len(there))
+        class_name = np.array([names[colour] for colour in there], str)
+        confidence = np.full(len(there), 0.8, np.float32)
+        return [sv.Detections(xyxy, confidence=confidence, class_id=class_id, data={"class_name": class_name})]
 
 
-def chromium_path() -> str | None:
-    """The browser to test with: what STUDIO_CHROMIUM says, or one that is installed; None for playwright's own."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("STUDIO_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+def make_models(follower: Any = None, **detectors: Callable[[], Any]) -> Models:
+    return Models(follower or DriftingFollower(), detectors or {"colours": ByColour}, note="small models")
+
+
+def zipped_frames(num_frames: int = NUM_FRAMES) -> bytes:
+    """A zip of PNG images: a dog and a cat, who walk to the right."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for t in range(num_frames):
+            image = io.BytesIO()
+            boxes = {DOG: (2 + t, 4, 12 + t, 14), CAT: (2 + t, 30, 14 + t, 40)}
+            Image.fromarray(picture(boxes, SIZE)).save(image, "PNG")
+            archive.writestr(f"{t}.png", image.getvalue())
+    return packed.getvalue()
+
+
+def counts_of(mask: np.ndarray) -> str:
+    return str(encode_rle(mask[None])[0]["counts"])
+
+
+class Page:
+    """A page of one session, as far as it speaks to the server."""
+
+    def __init__(self, client: TestClient, token: str) -> None:
+        self.client = client
+        self.token = token
+        self.address = f"/studio/{token}"
+
+    def get(self, path: str) -> Any:
+        answer = self.client.get(f"{self.address}/{path}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def do(self, command: str, **args: Any) -> Any:
+        """Do a command; returns its whole answer."""
+        answer = self.client.post(f"{self.address}/do/{command}", json=args)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def result(self, command: str, **args: Any) -> Any:
+        return self.do(command, **args)["result"]
+
+    def refused(self, command: str, **args: Any) -> tuple[int, str]:
+        """Status and sentence of a command that is refused."""
+        answer = self.client.post(f"{self.address}/do/{command}", json=args)
+        assert list(answer.json()) == ["error"], answer.text
+        return answer.status_code, answer.json()["error"]
+
+    def start(self, kind: str, **args: Any) -> dict[str, Any]:
+        answer = self.client.post(f"{self.address}/jobs", json={"kind": kind, **args})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["job"]
+
+    def job(self, kind: str, **args: Any) -> dict[str, Any]:
+        """Start a job and wait for its end."""
+        return self.wait(self.start(kind, **args)["id"])
+
+    def wait(self, job_id: str, seconds: float = 20.0) -> dict[str, Any]:
+        """A job once it is over."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            [job] = [job for job in self.get("state")["jobs"] if job["id"] == job_id]
+            if job["state"] in ("done", "cancelled", "failed"):
+                return job
+            time.sleep(0.01)
+        raise AssertionError(f"{job} is not over")
+
+    def masks(self, first: int = 0, last: int = NUM_FRAMES - 1) -> dict[int, dict[int, Any]]:
+        """Frame → object → cell."""
+        frames = self.get(f"masks?first={first}&last={last}")["frames"]
+        return {int(t): {cell["id"]: cell for cell in cells} for t, cells in frames.items()}
+
+
+def upload(client: TestClient, content: bytes, name: str = "clip.zip") -> str:
+    """Upload a file as the page does; returns the path on the server."""
+    answer = client.post("/gradio_api/upload", files={"files": (name, content)})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()[0])
+
+
+def new_page(client: TestClient, content: bytes | None = None, **args: Any) -> Page:
+    """A session of an uploaded zip."""
+    path = upload(client, zipped_frames() if content is None else content)
+    answer = client.post("/studio/sessions", json={"upload": path, "name": "clip.zip", **args})
+    assert answer.status_code == 200, answer.text
+    return Page(client, answer.json()["token"])
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """A headless browser; the test is skipped, and says so, where there is none."""
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="the page is tested with playwright: pip install playwright"
-    )
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"the page is tested with chromium, which cannot be started: {str(error).splitlines()[0]}")
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
-def write_clip(path: Path, num_frames: int) -> Path:
-    """The first frames of the bundled sample, 640x360 at 24 frames per second, as a video of its own."""
-    from grounded_sam2.video import VideoWriter, open_frames
-
-    with open_frames(REPOSITORY / "assets/parade.mp4") as frames, VideoWriter(path, frames.fps, frames.size) as writer:
-        for frame_idx in range(num_frames):
-            writer.write(frames[frame_idx])
-    return path
+def serving(folder: Path, models: Models | None = None, limits: Limits = QUICK, **options: Any) -> Iterator[TestClient]:
+    """A server of a folder, running until the block ends; the client's `app.state.studio` has its rooms."""
+    app = build_app(models or make_models(), folder, limits=limits, **options)
+    with TestClient(app, ADDRESS) as client:
+        yield client

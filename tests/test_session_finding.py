@@ -54,7 +54,7 @@ def dog_on(t: int) -> tuple[int, int, int, int]:
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    """A dog that walks to the right all the time, as `DriftingFollower` has it, and a cat that does so from frame 5 on."""
+    """A dog that walks to the right as `DriftingFollower` moves masks, and a cat that does so from frame 5 on."""
     for t in range(NUM_FRAMES):
         boxes = {DOG: dog_on(t), **({CAT: (t, 30, t + 9, 40)} if t >= LATE else {})}
         write_image(tmp_path / "frames" / f"{t}.png", picture(boxes, SIZE))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco
-from studio_parts import WAIT_SECONDS, Server, bundled_models, chromium, wait_until, write_clip
+from browser_parts import WAIT_SECONDS, Server, bundled_models, chromium, wait_until, write_clip
 
 pytest.importorskip("gradio", reason="the page needs the extra `app`: pip install .[app]")
 

@@ -36,8 +36,8 @@ def follow_and_find(
             print(step.frame_idx, step.new_ids)
 
     What `find` takes for a known object is not added again. So that those are known which a person gave on later
-    frames, they are tracked through the span first. Each look that adds something is a command, "accept", and so is what
-    is followed from one to the next. Leaving the loop ends it; what was done stays.
+    frames, they are tracked through the span first. Each look that adds something is a command, "accept", and so is
+    what is followed from one to the next. Leaving the loop ends it; what was done stays.
 
     Args:
         session: is changed.

@@ -1,4 +1,4 @@
-"""A video or image from a stranger, opened for the first time in a process of its own, which may not take more than so much.
+"""A video or image from a stranger, opened for the first time in a process of its own that may take only so much.
 
 What makes a decoder crash, or takes memory or time without end, ends that process and nothing else. It costs half a
 second, most of which Python needs to start.
@@ -45,7 +45,7 @@ def first_look(path: str | os.PathLike[str], max_seconds: float, max_bytes: int)
         answer = json.loads(ended.stdout)
     except ValueError:
         raise ValueError(
-            f"{path} cannot be read: opening it took more than {max_bytes // MIB} MiB of memory, or made its decoder fail"
+            f"{path} cannot be read: its decoder failed, or took more than {max_bytes // MIB} MiB of memory"
         ) from None
     if answer["error"] is not None:
         raise ValueError(answer["error"])
@@ -67,7 +67,9 @@ def _main() -> None:
         _look(request["path"])
         error = None
     except MemoryError:
-        error = f"{request['path']} cannot be read: opening it took more than {request['max_bytes'] // MIB} MiB of memory"
+        error = (
+            f"{request['path']} cannot be read: opening it took more than {request['max_bytes'] // MIB} MiB of memory"
+        )
     except (OSError, ValueError, RuntimeError) as problem:
         error = str(problem)
     print(json.dumps({"error": error}))

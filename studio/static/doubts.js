@@ -14,7 +14,9 @@ export function openDoubts(store) {
   const isRight = (doubt) => right.some((each) =>
     each.id === doubt.id && each.reason === doubt.reason && each.first <= doubt.first && doubt.last <= each.last && doubt.doubt <= each.doubt
     && store.object(each.id)?.given.includes(each.frame));
-  return store.doubts.filter((doubt) => store.object(doubt.id) && !isRight(doubt));
+  // what was corrected a moment ago is no doubt, though the list may be older
+  const isCorrected = (doubt) => store.object(doubt.id).given.includes(doubt.frame);
+  return store.doubts.filter((doubt) => store.object(doubt.id) && !isCorrected(doubt) && !isRight(doubt));
 }
 
 /** A person has called the worst frame of a run right. */

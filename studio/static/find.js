@@ -121,7 +121,6 @@ export function mountFind(element, store, api) {
     });
     if (!items.length) state.nothing = result.frame;
     store.setCandidates(items.length ? { ...result, kind: "find", items } : null);
-    drawFound();
   });
 
   const accept = () => busy(async () => {
@@ -188,6 +187,7 @@ export function mountFind(element, store, api) {
     };
     return h("div", { class: "notice", "data-test": "nothing" },
       h("p", {}, `Nothing like that on frame ${state.nothing}. Try other words, another frame, or let the detector be less sure.`),
+      store.state.note && h("p", { class: "hint" }, store.state.note),
       lower < state.threshold && h("button", { type: "button", "data-test": "find-lower", onclick: retry }, `Try from ${lower.toFixed(2)} on`));
   }
 
@@ -234,7 +234,7 @@ export function mountFind(element, store, api) {
     drawOptions();
   });
   store.on("state", onSearch);
-  store.on("frame", drawnWhenChanged(() => [store.frame, store.candidates?.frame], () => (store.candidates ? drawFound() : drawActions())));
+  for (const name of ["frame", "playing"]) store.on(name, () => store.playing || drawFound());
   store.on("candidates", drawFound);
   onSearch();
   drawFound();

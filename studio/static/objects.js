@@ -113,7 +113,7 @@ export function mountObjects(element, store) {
         h("button", { type: "button", class: "link", "data-key": "choose-all", onclick: () => chosen.set(store.state.objects.map((object) => object.id)) }, "All"),
         h("button", { type: "button", class: "link", "data-key": "choose-none", onclick: () => chosen.set([]) }, "None")),
       h("div", { class: "row" },
-        h("button", { type: "button", class: "grow", disabled: objects.length < 2, "data-key": "bulk-merge", "data-test": "bulk-merge", onclick: mergeChosen }, icon("merge"), "Make one"),
+        h("button", { type: "button", class: "grow", disabled: objects.length < 2, "data-key": "bulk-merge", "data-test": "bulk-merge", onclick: mergeChosen }, icon("merge"), "Merge"),
         h("button", { type: "button", class: "grow", "data-key": "bulk-hide", onclick: () => forAll("hide", (id) => ({ id, is_hidden: !areHidden })) }, icon(areHidden ? "eye" : "hidden"), areHidden ? "Show" : "Hide"),
         h("button", { type: "button", class: "grow danger", "data-key": "bulk-remove", onclick: removeChosen }, icon("trash"), "Delete")),
     ]);

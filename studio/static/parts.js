@@ -81,7 +81,7 @@ export function segments(label, name, choices, chosen, onchange, disabled = []) 
         "data-key": `${name}-${value}`, "data-test": `${name}-${value}`, onchange: () => onchange(value),
       }),
       h("span", {}, text));
-  return h("div", { class: "segments", role: "radiogroup", "aria-label": label }, Object.entries(choices).map(option));
+  return h("div", { class: `segments${Object.keys(choices).length > 3 ? " in-two" : ""}`, role: "radiogroup", "aria-label": label }, Object.entries(choices).map(option));
 }
 
 /** A slider from 0 to 1 with its value beside it. `oncommit` is called when it is let go. */

@@ -95,6 +95,6 @@ export function mountPieces(element, store, api) {
 
   element.append(disclosure("Pick from everything on the frame", "find-everything", place));
   store.on("candidates", draw);
-  store.on("frame", draw);
+  for (const name of ["frame", "playing"]) store.on(name, () => store.playing || draw());
   draw();
 }

@@ -55,7 +55,8 @@ export function mountResults(element, store, api) {
   const chosen = chosenOf(store);
   const places = new Map(); // title of a group → where its objects are chosen
   const choices = new Map(); // title of a group → {ids (null: all), everythingElse, keepSound}
-  const label = ({ result, label: words }) => KNOWN[result]?.[0] ?? words;
+  const kindOf = (job) => store.state.results.find((each) => each.label === job.label)?.kind;
+  const label = (job) => KNOWN[kindOf(job)]?.[0] ?? job.label;
 
   // ---- the files ----
 
@@ -65,7 +66,7 @@ export function mountResults(element, store, api) {
     const away = iconButton("close", `Take ${label(job)} off the list`, () => (hiddenJobs.add(job.id), drawFiles()), { "data-key": `away-${job.id}` });
     if (job.state === "done") {
       return h("li", { class: "file" },
-        h("a", { class: "button primary file-link", href: api.fileUrl(store.token, job.id), download: job.file ?? "", "data-key": `file-${job.id}`, "data-test": `file-${job.result ?? job.id}` },
+        h("a", { class: "button primary file-link", href: api.fileUrl(store.token, job.id), download: job.file ?? "", "data-key": `file-${job.id}`, "data-test": `file-${kindOf(job) ?? job.id}` },
           icon("download"), h("span", { class: "file-name" }, job.file ?? label(job)), job.size !== null && h("small", {}, sizeText(job.size))),
         away);
     }
@@ -73,7 +74,7 @@ export function mountResults(element, store, api) {
       const part = job.total ? job.done / job.total : null;
       return h("li", { class: "file making" },
         h("div", { class: "row spread" }, h("span", {}, label(job)), h("span", { class: "muted" }, job.state === "waiting" ? "waiting" : part === null ? "" : `${Math.round(100 * part)} %`),
-          iconButton("close", `Cancel ${label(job)}`, () => store.cancelJob(job.id), { "data-key": `cancel-${job.id}`, "data-test": `cancel-${job.result ?? job.id}` })),
+          iconButton("close", `Cancel ${label(job)}`, () => store.cancelJob(job.id), { "data-key": `cancel-${job.id}`, "data-test": `cancel-${kindOf(job) ?? job.id}` })),
         progressBar(`Made of ${label(job)}`, part));
     }
     return h("li", { class: "file over" }, h("span", {}, job.state === "failed" ? `${label(job)}: ${job.error ?? "it failed."}` : `${label(job)} was cancelled.`), away);
@@ -152,7 +153,7 @@ export function mountResults(element, store, api) {
 
   /** What is being made cannot be asked for again, nor what is about no object. */
   function drawButtons() {
-    const making = new Set(results().filter((job) => !isOver(job)).map((job) => job.result ?? job.label));
+    const making = new Set(results().filter((job) => !isOver(job)).map(kindOf));
     for (const [title, entries] of groupsOf(store.state.results ?? [])) {
       for (const { kind, takesObjects } of entries) {
         const button = offers.querySelector(`[data-kind="${CSS.escape(kind)}"]`);

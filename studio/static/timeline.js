@@ -3,7 +3,7 @@
 import { doubtAfter } from "./doubts.js";
 import { clamp, h, icon, iconButton, timeText } from "./dom.js";
 import { drawnWhenChanged, refill } from "./parts.js";
-import { LANE, RULER, codesOf, drawLanes, drawOver } from "./timeline_draw.js";
+import { LANE, MARGIN, RULER, codesOf, drawLanes, drawOver } from "./timeline_draw.js";
 import { listenToPointers } from "./timeline_input.js";
 import { legend } from "./timeline_legend.js";
 
@@ -51,7 +51,7 @@ export function mountTimeline(element, store, api) {
       number.value = String(store.frame);
       time.textContent = `${timeText(store.frame, fps)} / ${timeText(numFrames - 1, fps)}`;
     };
-    const doubt = h("button", { type: "button", class: "quiet", "data-test": "next-doubt", title: "Next doubtful place", onclick: () => goToDoubt() }, icon("warning"), h("span", {}, "Next doubt"));
+    const doubt = h("button", { type: "button", class: "quiet", "data-test": "next-doubt", "aria-label": "Next doubtful place", title: "Next doubtful place", onclick: () => goToDoubt() }, icon("warning"), h("span", {}, "Next doubt"));
     const range = h("span", { class: "row", role: "group", "aria-label": "Range" });
     const drawRange = () => refill(range,
       h("button", { type: "button", class: "quiet", title: "The range begins at this frame (I)", "data-key": "range-in", "data-test": "range-in", onclick: () => setEnd("first") }, "In"),
@@ -163,11 +163,11 @@ export function mountTimeline(element, store, api) {
 
   function fitted(canvas) {
     const ratio = devicePixelRatio || 1;
-    const [width, height] = [Math.round(view.width * ratio), Math.round(chart.clientHeight * ratio)];
+    const [width, height] = [Math.round((view.width + 2 * MARGIN) * ratio), Math.round(chart.clientHeight * ratio)];
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, view.width, chart.clientHeight);
+    context.setTransform(ratio, 0, 0, ratio, MARGIN * ratio, 0);
+    context.clearRect(-MARGIN, 0, view.width + 2 * MARGIN, chart.clientHeight);
     return context;
   }
 

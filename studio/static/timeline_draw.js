@@ -1,7 +1,8 @@
 // How the lanes of the timeline look. States differ by height and pattern, not by colour alone.
 
-export const RULER = 24; // pixels, as all lengths here
+export const RULER = 28; // pixels, as all lengths here
 export const LANE = 26;
+export const MARGIN = 10; // left and right of the video, for marks on its first and last frame; no part of a view's width
 const PAD = 3; // above and below the bar of a lane
 const NAMES = ["", "seen", "guessed", "hidden", "lost", "corrected"]; // the later is drawn where several share a pixel
 
@@ -53,7 +54,7 @@ function pattern(context, name, color) {
 export function drawState(context, name, color, x, y, width, height) {
   context.save();
   if (name === "seen" || name === "corrected") {
-    context.globalAlpha = name === "seen" ? 0.32 : 1;
+    context.globalAlpha *= name === "seen" ? 0.32 : 0.6;
     context.fillStyle = color;
     context.fillRect(x, y, width, height);
   } else if (name === "guessed") {
@@ -105,17 +106,17 @@ export function drawLanes(context, view, element) {
 
   context.save();
   context.beginPath();
-  context.rect(0, RULER, width, height - RULER);
+  context.rect(-MARGIN, RULER, width + 2 * MARGIN, height - RULER);
   context.clip();
   store.state.objects.forEach((object, index) => {
     const y = RULER + index * LANE - top;
     if (y + LANE < RULER || y > height) return;
     if (object.id === store.selected) {
       context.fillStyle = colors.soft;
-      context.fillRect(0, y, width, LANE);
+      context.fillRect(-MARGIN, y, width + 2 * MARGIN, LANE);
     }
     context.fillStyle = colors.border;
-    context.fillRect(0, y + LANE - 1, width, 1);
+    context.fillRect(-MARGIN, y + LANE - 1, width + 2 * MARGIN, 1);
     context.globalAlpha = object.is_hidden ? 0.4 : 1;
     drawLane(context, view, object, x, y, colors);
     context.globalAlpha = 1;
@@ -126,8 +127,8 @@ export function drawLanes(context, view, element) {
   if (store.range) {
     context.fillStyle = colors.surface;
     context.globalAlpha = 0.62;
-    context.fillRect(0, RULER, x(store.range.first), height);
-    context.fillRect(x(store.range.last + 1), RULER, width, height);
+    context.fillRect(-MARGIN, RULER, x(store.range.first) + MARGIN, height);
+    context.fillRect(x(store.range.last + 1), RULER, width + 2 * MARGIN, height);
     context.globalAlpha = 1;
   }
 }
@@ -178,8 +179,8 @@ function forColumns(view, codes, draw) {
 
 /** The confidence as a line over the bar, the lowest of what shares a pixel. */
 function drawScore(context, view, score, color, y, height) {
-  const first = Math.max(0, Math.floor(view.first));
-  const stop = Math.min(score.length, Math.ceil(view.first + view.span));
+  const first = Math.max(0, Math.floor(view.first) - 1);
+  const stop = Math.min(score.length, Math.ceil(view.first + view.span) + 1);
   const scale = view.width / view.span;
   const step = Math.max(1, Math.floor(1 / scale));
   context.strokeStyle = color;
@@ -216,7 +217,7 @@ function drawCut(context, at, top, bottom, colors) {
 function drawRuler(context, view, x, colors) {
   const { store, width } = view;
   context.fillStyle = colors.sunken;
-  context.fillRect(0, 0, width, RULER);
+  context.fillRect(-MARGIN, 0, width + 2 * MARGIN, RULER);
   if (store.range) {
     context.fillStyle = colors.soft;
     context.fillRect(x(store.range.first), 0, x(store.range.last + 1) - x(store.range.first), RULER);
@@ -226,14 +227,14 @@ function drawRuler(context, view, x, colors) {
   for (let frame = Math.ceil(view.first / step) * step; frame < view.first + view.span; frame += step) {
     const at = Math.round(x(frame + 0.5)) + 0.5;
     context.fillStyle = colors.strong;
-    context.fillRect(at - 0.5, RULER - 6, 1, 6);
+    context.fillRect(at - 0.5, RULER - 7, 1, 6);
     context.fillStyle = colors.muted;
     const text = String(frame);
     const half = context.measureText(text).width / 2;
     context.fillText(text, Math.min(Math.max(at - half, 2), width - 2 * half - 2), 9);
   }
   context.fillStyle = colors.border;
-  context.fillRect(0, RULER - 1, width, 1);
+  context.fillRect(-MARGIN, RULER - 1, width + 2 * MARGIN, 1);
   for (const frame of store.timeline?.rounds ?? []) drawRound(context, x(frame + 0.5), RULER - 2, colors.accent);
   for (const frame of store.timeline?.cuts ?? []) drawCut(context, x(frame), 2, RULER, colors);
   if (store.range) {
@@ -277,10 +278,10 @@ export function drawOver(context, view, element) {
   context.fillStyle = colors.text;
   context.fillRect(at - 1, RULER - 8, 2, height);
   context.beginPath();
-  context.moveTo(at - 6, RULER - 14);
-  context.lineTo(at + 6, RULER - 14);
-  context.lineTo(at + 6, RULER - 8);
-  context.lineTo(at, RULER - 1);
-  context.lineTo(at - 6, RULER - 8);
+  context.moveTo(at - 6, RULER - 13);
+  context.lineTo(at + 6, RULER - 13);
+  context.lineTo(at + 6, RULER - 7);
+  context.lineTo(at, RULER);
+  context.lineTo(at - 6, RULER - 7);
   context.fill();
 }

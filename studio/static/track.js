@@ -49,10 +49,11 @@ export function mountTrack(element, store) {
 
   function inWords() {
     const { objects, span, direction, selected } = wanted();
-    const who = objects === "all" ? `all ${unlocked().length}` : selected.length === 1 ? store.object(selected[0]).name : counted(selected.length, "object");
+    const number = unlocked().length;
+    const who = objects === "all" ? (number === 1 ? unlocked()[0].name : `All ${number} objects`) : selected.length === 1 ? store.object(selected[0]).name : counted(selected.length, "object");
     const where = { all: "whole video", here: `from frame ${store.frame}`, range: store.range && `frames ${store.range.first} to ${store.range.last}`, gap: "between the barriers around this frame" }[span];
     const way = span === "gap" || direction === "both" ? "both directions" : direction;
-    return `${who === "all 1" ? unlocked()[0].name : who}, ${where}, ${way}`;
+    return `${who}, ${where}, ${way}`;
   }
 
   const start = (kind, args) => store.startJob(kind, args).catch(() => {});
@@ -191,12 +192,19 @@ export function mountTrack(element, store) {
   }
 
   const drawChanged = drawnWhenChanged(
-    () => [store.state.objects, store.state.unfinished, store.selected, [...chosen.ids], store.range, store.frame, store.changingJob === null],
+    () => [store.state.objects, store.state.unfinished, store.selected, [...chosen.ids], store.range, store.frame],
     draw,
   );
-  for (const name of ["state", "selected", "range", "frame"]) store.on(name, drawChanged);
+  for (const name of ["state", "selected", "range", "playing"]) store.on(name, drawChanged);
+  store.on("frame", () => store.playing || drawChanged());
   chosen.on(drawChanged);
-  store.on("jobs", () => (store.changingJob ? drawMain() : drawChanged()));
+  let wasBusy = false;
+  store.on("jobs", () => {
+    const isBusy = store.changingJob !== null;
+    if (isBusy) drawMain();
+    if (isBusy !== wasBusy) draw();
+    wasBusy = isBusy;
+  });
   store.on("done", noteCorrection);
   draw();
 }
