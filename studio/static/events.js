@@ -37,7 +37,7 @@ export function listen(api, token, on) {
       await api.state(token);
     } catch (error) {
       if (hasEnded) return;
-      if (error.status === 404 || error.status === 410) {
+      if (error.status === 404) {
         on.gone();
         return;
       }

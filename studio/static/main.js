@@ -46,6 +46,7 @@ function loadStyles() {
 async function route() {
   store?.close();
   store = null;
+  delete root.dataset.ready;
   const token = decodeURIComponent(location.hash.slice(1));
   if (!token) {
     await showWelcome();
@@ -56,7 +57,7 @@ async function route() {
     const state = await api.state(token);
     if (token === decodeURIComponent(location.hash.slice(1))) await showSession(token, state);
   } catch (error) {
-    if (error.status === 404 || error.status === 410) leave(token, "This session is not there any more.");
+    if (error.status === 404) leave(token, "This session is not there any more.");
     else showProblem(error.message);
   }
 }

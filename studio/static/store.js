@@ -336,12 +336,20 @@ export class Store {
 
   fail(error) {
     if (error.name === "AbortError") return;
-    if (error.status === 410) this.fire("gone");
+    if (error.status === 404) this.checkThere(error);
+    else if (error.status === 401) toast(error.message, { kind: "error", action: { label: "Load again", run: () => location.reload() } });
     else if (error instanceof StudioError) toast(error.message, { kind: "error" });
     else {
       console.error(error);
       toast("Something in the page itself went wrong. Reload it if it does not go on: nothing is lost.", { kind: "error" });
     }
+  }
+
+  /** What was asked for is not there; is the session? */
+  async checkThere(error) {
+    const isGone = await this.api.state(this.token).then(() => false, (answer) => answer.status === 404);
+    if (isGone) this.fire("gone");
+    else toast(error.message, { kind: "error" });
   }
 
   keepPlace() {
