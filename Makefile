@@ -14,11 +14,13 @@ REFERENCES := .references
 JOBS ?= logical
 PYTEST := $(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal
 
-.PHONY: help install demo test test-all slow lint format references build-image run clean
+# settings of the page: make app ARGS='--port 8000'
+.PHONY: help install app demo test test-all slow lint format references build-image run clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install      create $(VENV) with everything the scripts and tests need"
+	@echo "make app          open the page in which all this is done by hand"
 	@echo "make demo         run the bundled demos; look in outputs/"
 	@echo "make test         lint, type check and the fast tests"
 	@echo "make test-all     the same and the slow tests"
@@ -27,14 +29,27 @@ help:
 	@echo "make build-image  build the Docker image"
 	@echo "make run          run SCRIPT in the image (a GPU is used when there is one)"
 
+CHECK_PYTHON = $(PYTHON) -c 'import sys; \
+	sys.exit("Python 3.10 or newer is needed, this is " + sys.version if sys.version_info < (3, 10) else 0)'
+
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml setup.py
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version if sys.version_info < (3, 10) else 0)'
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --editable ".[dev]"
 	$(PY) -m pip install --no-deps dds-cloudapi-sdk==0.5.3
+	@touch $@ $(VENV)/.installed-app
+
+# less than `install`: nothing that only tests need
+$(VENV)/.installed-app: pyproject.toml setup.py
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --editable ".[app]"
 	@touch $@
+
+app: $(VENV)/.installed-app
+	$(PY) grounded_sam2_app.py $(ARGS)
 
 demo: install
 	$(PY) grounded_sam2_hf_model_demo.py

@@ -51,7 +51,7 @@ MAX_SESSIONS = 200  # kept in all
 MAX_SESSIONS_PER_USER = 50  # kept for each; without AUTH all are one user
 MAX_DISK_GIB = 100.0  # of all sessions, results and uploads together
 MAX_RESULTS = 10  # files kept of each session; older ones go
-MAX_SECONDS = 120.0  # that a request may take
+MAX_REQUEST_SECONDS = 120.0  # that a request may take
 MAX_IDLE_SECONDS = 900.0  # after which a session that nobody asks for leaves memory
 
 # output
@@ -69,7 +69,7 @@ def main() -> None:
         sessions_per_user=MAX_SESSIONS_PER_USER,
         disk_bytes=int(MAX_DISK_GIB * 2**30),
         results=MAX_RESULTS,
-        request_seconds=MAX_SECONDS,
+        request_seconds=MAX_REQUEST_SECONDS,
         idle_seconds=MAX_IDLE_SECONDS,
     )
 

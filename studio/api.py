@@ -43,7 +43,6 @@ from studio.commands import do as do_command
 from studio.describe import cells_json, doubt_json, timeline_json
 from studio.errors import answer_to
 from studio.routes import Studio
-from studio.work import start_job
 
 __all__ = ["add_api"]
 
@@ -75,7 +74,7 @@ def add_api(studio: Studio) -> None:
     def run_job(token: str, kind: str, args: dict | None = None, request: gr.Request = None) -> Iterator[dict]:
         """Start a job of the page, and tell how far it is until it is over."""
         room = studio.rooms.get(token, _user(request))
-        job = start_job(room, {**(args or {}), "kind": kind})
+        job = studio.start_job(room, {**(args or {}), "kind": kind})
         while not job.is_over:
             time.sleep(LOOK_SECONDS)
             yield {**job.to_json(), "address": None}

@@ -14,7 +14,7 @@ from grounded_sam2.masks import Masks, boxes_around, decode_rle, encode_rle
 from grounded_sam2.session import Answer, Session
 from studio import checks
 from studio.checks import Check, check_args
-from studio.describe import Json, spans_of
+from studio.describe import Json, score_json, spans_of
 from studio.room import Room
 
 __all__ = ["COMMANDS", "do"]
@@ -95,7 +95,7 @@ def _add(
 def _refine(
     room: Room, session: Session, id: int, frame: int, points: list[list[float]], labels: list[int] | None = None
 ) -> Json:
-    return {"score": sessions.refine(session, id, frame, points, labels).mask_score}
+    return {"score": score_json(sessions.refine(session, id, frame, points, labels).mask_score)}
 
 
 def _preview(
@@ -133,12 +133,12 @@ def _mask(session: Session, counts: str) -> Masks:
 def _answer_json(answer: Answer) -> Json:
     [rle] = encode_rle(answer.mask[None])
     box = boxes_around(answer.mask[None])[0].tolist() if answer.mask.any() else [0, 0, 0, 0]
-    return {"counts": rle["counts"], "box": box, "score": answer.mask_score}
+    return {"counts": rle["counts"], "box": box, "score": score_json(answer.mask_score)}
 
 
 def _score_at(session: Session, obj_id: int, frame_idx: int) -> float | None:
     record = session.cells.at(obj_id, frame_idx)
-    return None if record is None or np.isnan(record["mask_score"]) else float(record["mask_score"])
+    return None if record is None else score_json(record["mask_score"])
 
 
 # ---- text, and everything ----
@@ -197,10 +197,10 @@ def _found_json(room: Room, frame_idx: int, found: sv.Detections) -> Json:
         {
             "key": row,
             "label": str(found.data["class_name"][row]),
-            "confidence": 1.0 if found.confidence is None else round(float(found.confidence[row]), 4),
+            "confidence": 1.0 if found.confidence is None else score_json(found.confidence[row]),
             "box": [round(float(side), 1) for side in found.xyxy[row]],
             "counts": rle["counts"],
-            "score": None if scores is None else round(float(scores[row]), 4),
+            "score": None if scores is None else score_json(scores[row]),
             "known_as": 0 if known is None else int(known[row]),
         }
         for row, rle in enumerate(encode_rle(masks))

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import queue
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,12 +12,7 @@ import numpy.typing as npt
 
 from grounded_sam2.images import RGBImage
 
-if TYPE_CHECKING:
-    from studio.room import Room
-
-__all__ = ["CutFinder", "find_cuts", "read_cuts"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["find_cuts", "read_cuts", "write_cuts"]
 
 CUTS_NAME = "cuts.json"
 LEAST_CHANGE = 0.35  # share of the pixels that change their colour's bin at a cut
@@ -70,40 +61,8 @@ def read_cuts(folder: Path) -> list[int] | None:
     return cuts
 
 
-class CutFinder:
-    """Looks for the cuts of one session after another, while nobody needs the model."""
-
-    def __init__(self) -> None:
-        self._rooms: queue.SimpleQueue[Room | None] = queue.SimpleQueue()
-
-    def ask(self, room: Room) -> None:
-        """Look for the cuts of a session some time soon, from any thread."""
-        self._rooms.put(room)
-
-    def run(self, stop: threading.Event) -> None:
-        """Do what is asked for until `stop` is set; for a thread of its own."""
-        while not stop.is_set():
-            try:
-                room = self._rooms.get(timeout=1.0)
-            except queue.Empty:
-                continue
-            if room is not None and not room.is_gone and read_cuts(room.folder) is None:
-                self._look(room, stop)
-
-    def _look(self, room: Room, stop: threading.Event) -> None:
-        def check() -> None:
-            room.models.turns.wait_until_idle(stop)
-            if stop.is_set() or room.is_gone:
-                raise InterruptedError
-
-        try:
-            cuts = find_cuts(room.shown_frames(), check)
-            partial = room.folder / f".{CUTS_NAME}"
-            partial.write_text(json.dumps(cuts), encoding="ascii")
-            partial.replace(room.folder / CUTS_NAME)
-            with room.use() as session:
-                room.note_change(session, [])
-        except InterruptedError:
-            return
-        except Exception as error:  # the timeline goes without
-            logger.warning("the cuts of %s were not found: %s", room.token[:4], error)
+def write_cuts(folder: Path, cuts: list[int]) -> None:
+    """Keep what was found, for `read_cuts`."""
+    partial = folder / f".{CUTS_NAME}"
+    partial.write_text(json.dumps(cuts), encoding="ascii")
+    partial.replace(folder / CUTS_NAME)

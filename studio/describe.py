@@ -13,7 +13,16 @@ from grounded_sam2.session import Doubt, Session, SessionObject, states
 from grounded_sam2.session.cells import GIVEN, NOTHING
 from grounded_sam2.session.objects import Command
 
-__all__ = ["cells_json", "doubt_json", "objects_json", "search_json", "spans_of", "timeline_json", "unfinished_json"]
+__all__ = [
+    "cells_json",
+    "doubt_json",
+    "objects_json",
+    "score_json",
+    "search_json",
+    "spans_of",
+    "timeline_json",
+    "unfinished_json",
+]
 
 MOST_MASK_FRAMES = 64
 
@@ -83,16 +92,17 @@ def _cells_on(session: Session, frame_idx: int) -> list[Json]:
                     "counts": session.cells.rle(record)["counts"],
                     "box": record["box"].tolist(),
                     "area": int(record["area"]),
-                    "score": _score(record["mask_score"]),
-                    "presence": _score(record["object_score"]),
+                    "score": score_json(record["mask_score"]),
+                    "presence": score_json(record["object_score"]),
                     "kind": "given" if record["kind"] == GIVEN else "tracked",
                 }
             )
     return cells
 
 
-def _score(value: Any) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
+def score_json(value: float | np.floating | None) -> float | None:
+    """A score in few digits; None for none, and for NaN."""
+    return None if value is None or not np.isfinite(value) else round(float(value), 4)
 
 
 def timeline_json(session: Session, cuts: list[int]) -> Json:

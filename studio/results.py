@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grounded_sam2.session.deliver import RESULTS, make_result, result_path, snapshot
+from grounded_sam2.session.deliver import RESULTS, Snapshot, make_result, result_path
 from studio.jobs import Job
 
-if TYPE_CHECKING:
-    from studio.room import Room
-
-__all__ = ["drop_old_results", "kept_results", "make_result_of", "results_json"]
+__all__ = ["RESULTS_NAME", "SNAPSHOT_NAME", "drop_old_results", "kept_results", "make_file", "results_json"]
 
 RESULTS_NAME = "results"
 JOB_NAME = "job.json"
+SNAPSHOT_NAME = "snapshot"
 TELL_SECONDS = 0.1  # from one word of progress to the next
 
 
@@ -30,34 +28,31 @@ def results_json() -> list[dict[str, Any]]:
     ]
 
 
-def make_result_of(room: Room, job: Job, kind: str, chosen: dict[str, Any], timeout: float) -> None:
-    """Do the work of a result's job: take a snapshot of the session, and make the file of it.
+def make_file(job: Job, taken: Snapshot, kind: str, folder: Path, chosen: dict[str, Any]) -> Iterator[None]:
+    """Make a file of a snapshot, which is in the job's folder; `job.path` is it at the end.
 
     Args:
-        room: of the session; it is used for a moment only.
-        job: is told how much is done, and may end it.
+        job: is told how much is done.
+        taken: what it is made of.
         kind: a key of `RESULTS`.
+        folder: of this job alone; all of it goes when this is not gone through to its end.
         chosen: as `make_result` takes it by name.
-        timeout: seconds to wait for the session.
+
+    Yields:
+        Now and then, when there is something to tell.
 
     Raises:
-        CancelledError: the job was cancelled; nothing is left.
         ValueError, OSError: as `make_result`.
     """
-    folder = room.folder / RESULTS_NAME / job.id
+    told = time.monotonic()
     try:
-        with room.use(who=job.id, timeout=timeout) as session:
-            taken = snapshot(session, folder / "snapshot")
-        with contextlib.closing(make_result(taken, kind, folder / "made", **chosen)) as steps:  # type: ignore[type-var]
-            told = 0.0
-            for job.done, job.total in steps:
-                job.check()
-                if time.monotonic() - told >= TELL_SECONDS:
-                    told = time.monotonic()
-                    room.hub.publish({"event": "job", "job": job.to_json()})
-        shutil.rmtree(folder / "snapshot", ignore_errors=True)
+        for job.done, job.total in make_result(taken, kind, folder / "made", **chosen):
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                yield
+        shutil.rmtree(folder / SNAPSHOT_NAME, ignore_errors=True)
         job.path = result_path(taken, kind, folder / "made")
-        entry = {"id": job.id, "label": job.label, "file": job.path.name, "total": job.total}
+        entry = {"label": job.label, "file": job.path.name, "total": job.total}
         (folder / JOB_NAME).write_text(json.dumps(entry), encoding="utf-8")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -84,9 +79,9 @@ def kept_results(folder: Path) -> dict[str, Job]:
     return jobs
 
 
-def drop_old_results(room: Room) -> None:
-    """Remove the oldest results, so that no more than the limit are kept."""
-    made = [job for job in room.jobs.values() if job.kind == "result" and job.is_over]
-    for job in made[: max(0, len(made) - room.limits.results)]:
-        room.jobs.pop(job.id, None)
-        shutil.rmtree(room.folder / RESULTS_NAME / job.id, ignore_errors=True)
+def drop_old_results(folder: Path, jobs: dict[str, Job], most: int) -> None:
+    """Remove the oldest results of a session's jobs, so that no more than so many are kept."""
+    made = [job for job in jobs.values() if job.kind == "result" and job.state == "done"]
+    for job in made[: max(0, len(made) - most)]:
+        jobs.pop(job.id, None)
+        shutil.rmtree(folder / RESULTS_NAME / job.id, ignore_errors=True)

@@ -16,8 +16,7 @@ import supervision as sv
 
 from grounded_sam2.session import Session, open_session
 from grounded_sam2.video import IndexedFrameSource, open_indexed_frames
-from studio.ahead import Ahead
-from studio.cuts import CutFinder, read_cuts
+from studio.cuts import read_cuts
 from studio.describe import Json, objects_json, search_json, unfinished_json
 from studio.errors import ConflictError, NotFoundError
 from studio.events import Hub
@@ -31,6 +30,7 @@ __all__ = ["Room"]
 
 PERSONS = "persons"
 TURN_SHARE = 0.8  # of the time of a request, that a turn is waited for
+MOST_OLD_JOBS = 10
 MOST_FINDS = 8  # looks whose finds can still be accepted
 SESSION_NAME = "session"
 OWNER_NAME = "owner.json"
@@ -43,8 +43,8 @@ class Room:
         folder: of the token; the session is in it, and all that belongs to it.
         models: of the server.
         limits: of the server.
-        ahead: encodes the frames that are looked at.
-        cut_finder: looks for scene cuts.
+        look_ahead: is told which frame of a session a page shows.
+        ask_for_cuts: is told of a session whose scene cuts nobody looked for.
 
     Attributes:
         token: names the session, and lets whoever has it in.
@@ -55,13 +55,20 @@ class Room:
         is_gone: it was removed.
     """
 
-    def __init__(self, folder: Path, models: Models, limits: Limits, ahead: Ahead, cut_finder: CutFinder) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: Models,
+        limits: Limits,
+        look_ahead: Callable[[Room, int], None],
+        ask_for_cuts: Callable[[Room], None],
+    ) -> None:
         self.folder = folder
         self.token = folder.name
         self.models = models
         self.limits = limits
-        self._ahead = ahead
-        self._cut_finder = cut_finder
+        self._look_ahead = look_ahead
+        self._ask_for_cuts = ask_for_cuts
         made = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))
         self.owner: str | None = made["user"]
         self._note = None if made["is_sample"] else models.note  # samples are what the bundled models are made for
@@ -115,7 +122,7 @@ class Room:
 
     def look_at(self, frame_idx: int) -> None:
         """Note that a page shows a frame: it is encoded when nobody needs the model."""
-        self._ahead.wish(self, frame_idx)
+        self._look_ahead(self, frame_idx)
 
     def cuts(self) -> list[int]:
         """The frames that begin a new scene, as far as anybody looked."""
@@ -167,6 +174,13 @@ class Room:
             raise ConflictError("What was found there is not kept any more: look again, then accept.")
         return self.finds[key]
 
+    def add_job(self, job: Job) -> None:
+        """Take in a job that begins, and forget old ones that left nothing but their end."""
+        over = [old for old in self.jobs.values() if old.is_over and old.path is None]
+        for old in over[: max(0, len(over) + 1 - MOST_OLD_JOBS)]:
+            self.jobs.pop(old.id, None)
+        self.jobs[job.id] = job
+
     def changing_job(self) -> Job | None:
         """The job that changes masks just now; None for none."""
         return next((job for job in self.jobs.values() if job.is_changing and not job.is_over), None)
@@ -217,7 +231,7 @@ class Room:
             self._has_sound = _has_sound(self._session.source)
             self._version = time.time_ns() // 1_000_000
             if read_cuts(self.folder) is None:
-                self._cut_finder.ask(self)
+                self._ask_for_cuts(self)
         return self._session
 
     def _close(self) -> None:

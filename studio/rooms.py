@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 
 from grounded_sam2.session import create_session
-from studio.ahead import Ahead
-from studio.cuts import CutFinder
+from studio.background import Ahead, CutFinder
 from studio.errors import NotFoundError
 from studio.limits import LimitError, Limits
 from studio.models import Models
@@ -99,7 +98,7 @@ class Rooms:
                 folder = self.folder / token
                 if not (folder / OWNER_NAME).is_file():
                     raise NotFoundError("There is no such session.")
-                room = self._rooms[token] = Room(folder, self.models, self.limits, self.ahead, self.cut_finder)
+                room = self._rooms[token] = Room(folder, self.models, self.limits, self.ahead.wish, self.cut_finder.ask)
         if user is not None and room.owner not in (None, user):
             raise NotFoundError("There is no such session.")
         return room

@@ -39,6 +39,7 @@ from studio.checks import check_args, number, text, whole
 from studio.commands import do
 from studio.describe import Json, cells_json, doubt_json, timeline_json
 from studio.errors import NotFoundError, answer_to
+from studio.jobs import Job
 from studio.limits import LimitError
 from studio.room import Room
 from studio.rooms import Rooms
@@ -105,6 +106,12 @@ class Studio:
         with room.use() as session:
             room.look_at(0)
             return {"token": room.token, "state": room.state(session)}
+
+    def start_job(self, room: Room, args: Json) -> Job:
+        """Start a job, see `studio.work`; LimitError for a file when there is no more disk for any."""
+        if args.get("kind") == "result":
+            self.rooms.check_disk()
+        return start_job(room, args)
 
     def check_upload(self, num_bytes: int | None) -> None:
         """LimitError for an upload that is too large, or when there is no more disk for any; see `Guard`."""
@@ -268,7 +275,7 @@ async def _do(studio: Studio, request: Request) -> Json:
 
 async def _start_job(studio: Studio, request: Request) -> Json:
     room, args = _room(studio, request), await _body(request)
-    return {"job": (await studio.in_thread(lambda: start_job(room, args))).to_json()}
+    return {"job": (await studio.in_thread(lambda: studio.start_job(room, args))).to_json()}
 
 
 async def _cancel_job(studio: Studio, request: Request) -> Json:

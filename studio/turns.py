@@ -33,8 +33,8 @@ class Turns:
             ...
 
     Who had a turn since another one came waits until that one had its turn too: with N who want more and more of them,
-    each gets every N-th. Among those who have nobody to wait for, persons come before frames of jobs, and then the first
-    to come; where all have somebody to wait for, whose last turn is longest ago.
+    each gets every N-th. Among those who wait for nobody, persons come before frames of jobs, and then the first to
+    come; where all wait for somebody, whose last turn is longest ago.
     """
 
     def __init__(self) -> None:

@@ -13,15 +13,16 @@ are made beside it. A cancelled job keeps what it did.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from threading import Semaphore
 from typing import Any
 
 from grounded_sam2.session import Finding, Progress, follow_and_find, gap_around, propagate, resume
-from grounded_sam2.session.deliver import RESULTS
+from grounded_sam2.session.deliver import RESULTS, snapshot
 from studio.checks import check_args, one_of, options_of, text, whole, whole_list, yes_or_no
 from studio.errors import ConflictError
 from studio.jobs import Job
-from studio.results import drop_old_results, make_result_of
+from studio.results import RESULTS_NAME, SNAPSHOT_NAME, drop_old_results, make_file
 from studio.room import Room
 from studio.turns import FRAME
 
@@ -102,7 +103,7 @@ def _start_tracking(room: Room, job: Job, steps: Any) -> Job:
             with room.use(who=job.id, timeout=LONGEST_WAIT) as session:
                 room.note_change(session, list(touched.values()))
 
-    room.jobs[job.id] = job
+    room.add_job(job)
     job.start(work, tell, room.folder)
     return job
 
@@ -129,21 +130,27 @@ def _start_result(room: Room, args: dict[str, Any]) -> Job:
     chosen["obj_ids"] = args.get("ids")
     room.check_results()
     job = Job("result", RESULTS[kind].label, False)
+    folder = room.folder / RESULTS_NAME / job.id
 
     def work(job: Job) -> None:
         while not AT_A_TIME.acquire(timeout=0.5):
             job.check()
         try:
-            make_result_of(room, job, kind, chosen, LONGEST_WAIT)
+            with room.use(who=job.id, timeout=LONGEST_WAIT) as session:
+                taken = snapshot(session, folder / SNAPSHOT_NAME)
+            with closing(make_file(job, taken, kind, folder, chosen)) as steps:  # type: ignore[type-var]
+                for _ in steps:
+                    job.check()
+                    room.hub.publish({"event": "job", "job": job.to_json()})
         finally:
             AT_A_TIME.release()
 
     def tell(job: Job) -> None:
         if job.is_over:
-            drop_old_results(room)
+            drop_old_results(room.folder, room.jobs, room.limits.results)
         room.hub.publish({"event": "job", "job": job.to_json()})
 
-    room.jobs[job.id] = job
+    room.add_job(job)
     job.start(work, tell, room.folder)
     return job
 

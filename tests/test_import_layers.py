@@ -15,14 +15,16 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 LIBRARY = "grounded_sam2"
 MODEL_PACKAGES = ("sam2", "grounding_dino", "groundingdino")
+PAGE = "studio"  # on top of the library; only its script imports it
 SHARED = "checkpoint_files"  # what both of these read weights and configs with
 # what the packages may not import, of what lies in this repository
 FORBIDDEN = {
-    LIBRARY: {"training", "benchmarks", "tests"},
-    "sam2": {LIBRARY, "grounding_dino", "training", "benchmarks", "tests"},
-    "grounding_dino": {LIBRARY, "sam2", "groundingdino", "training", "benchmarks", "tests"},
-    "groundingdino": {LIBRARY, "sam2", "training", "benchmarks", "tests"},
-    SHARED: {LIBRARY, *MODEL_PACKAGES, "training", "benchmarks", "tests"},
+    PAGE: {"grounding_dino", "groundingdino", SHARED, "training", "benchmarks", "tests"},
+    LIBRARY: {PAGE, "training", "benchmarks", "tests"},
+    "sam2": {PAGE, LIBRARY, "grounding_dino", "training", "benchmarks", "tests"},
+    "grounding_dino": {PAGE, LIBRARY, "sam2", "groundingdino", "training", "benchmarks", "tests"},
+    "groundingdino": {PAGE, LIBRARY, "sam2", "training", "benchmarks", "tests"},
+    SHARED: {PAGE, LIBRARY, *MODEL_PACKAGES, "training", "benchmarks", "tests"},
 }
 WITHOUT_TORCH = [
     "prompts", "images", "render", "flags", "files", "owned", "masks", "script", "video", "export", "export.formats",
@@ -68,7 +70,7 @@ def imports_of(name: str, path: Path) -> Iterator[tuple[str, str | None]]:
             yield from ((origin, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("package", [LIBRARY, *MODEL_PACKAGES, SHARED])
+@pytest.mark.parametrize("package", [PAGE, LIBRARY, *MODEL_PACKAGES, SHARED])
 def test_no_package_imports_sideways_or_up(package: str) -> None:
     for name, path in modules_of(package).items():
         for imported, _ in imports_of(name, path):
@@ -88,8 +90,9 @@ def test_sessions_lie_on_top_of_the_library() -> None:
                 assert not imported.startswith(room), f"{name} imports {imported}"
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
-    modules = modules_of(LIBRARY)
+@pytest.mark.parametrize("package", [LIBRARY, PAGE])
+def test_modules_import_each_other_in_no_circle(package: str) -> None:
+    modules = modules_of(package)
     imported = {
         name: {
             full if taken is not None and (full := f"{origin}.{taken}") in modules else origin
@@ -101,8 +104,9 @@ def test_modules_import_each_other_in_no_circle() -> None:
     list(TopologicalSorter(imported).static_order())  # raises CycleError
 
 
-def test_no_private_name_crosses_modules() -> None:
-    for name, path in modules_of(LIBRARY).items():
+@pytest.mark.parametrize("package", [LIBRARY, PAGE])
+def test_no_private_name_crosses_modules(package: str) -> None:
+    for name, path in modules_of(package).items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         aliases = {
             alias.asname or alias.name
@@ -112,11 +116,17 @@ def test_no_private_name_crosses_modules() -> None:
         }
         for imported, taken in imports_of(name, path):
             is_private = (taken or "").startswith("_") and not (taken or "").startswith("__")
-            assert not (imported.startswith(LIBRARY) and is_private), f"{name} takes {taken} from {imported}"
+            assert not (imported.startswith((LIBRARY, PAGE)) and is_private), f"{name} takes {taken} from {imported}"
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
                 is_private = node.attr.startswith("_") and not node.attr.startswith("__")
                 assert not is_private, f"{name} reaches for {ast.unparse(node)}"
+
+
+def test_only_its_script_imports_the_page() -> None:
+    for path in [*REPOSITORY.glob("*.py"), *(REPOSITORY / "training").rglob("*.py")]:
+        imported = {origin.partition(".")[0] for origin, _ in imports_of(path.stem, path)}
+        assert PAGE not in imported or path.name == "grounded_sam2_app.py", path
 
 
 def test_rooms_load_without_torch() -> None:

@@ -51,8 +51,9 @@ CLOUD_SCRIPTS = [  # what they do is tested in test_dds_scripts.py
     "grounded_sam2_tracking_demo_custom_video_input_dinox.py",
     "grounded_sam2_tracking_demo_with_continuous_id_gd1.5.py",
 ]
-HEADINGS = ("input", "models", "thresholds", "tracking", "output")
-ALL_SCRIPTS = [*SCRIPTS, CAMERA_SCRIPT, WINDOW_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]
+APP_SCRIPT = "grounded_sam2_app.py"  # run in test_studio_script.py
+HEADINGS = ("input", "models", "thresholds", "tracking", "limits", "output")
+ALL_SCRIPTS = [*SCRIPTS, CAMERA_SCRIPT, WINDOW_SCRIPT, APP_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]

@@ -119,10 +119,10 @@ def open_source(path: Path, fps: float, limits: SourceLimits) -> IndexedFrameSou
     if max(frames.size) > limits.max_side:
         width, height = frames.size
         raise ValueError(
-            f"{path.name} has frames of {width}x{height} pixels, expected at most {limits.max_side} a side"
+            f"{path} has frames of {width}x{height} pixels, expected at most {limits.max_side} a side"
         )
     if len(frames) > limits.max_frames:
-        raise ValueError(f"{path.name} has {len(frames)} frames, expected at most {limits.max_frames}")
+        raise ValueError(f"{path} has {len(frames)} frames, expected at most {limits.max_frames}")
     return frames
 
 
