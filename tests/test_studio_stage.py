@@ -668,6 +668,24 @@ def test_a_server_that_starts_again_is_found_again(
         second.stop()
 
 
+def test_a_hidden_tab_lets_go_of_its_connection_and_catches_up(
+    open_page: Callable[..., Page], server: Server, two: str
+) -> None:
+    page = open_page(two)
+    script = """async (isHidden) => {
+        Object.defineProperty(document, "hidden", { get: () => isHidden, configurable: true });
+        const own = window.setTimeout;
+        window.setTimeout = (fn, delay) => own(fn, delay >= 20000 ? 0 : delay);
+        document.dispatchEvent(new Event("visibilitychange"));
+        window.setTimeout = own;
+    }"""
+    page.page.evaluate(script, True)
+    page.until("!store.isConnected")
+    server.do(two, "remove", id=1)
+    page.page.evaluate(script, False)
+    page.until("store.isConnected && store.state.objects.length === 1")
+
+
 def test_a_session_that_is_gone_leads_back(open_page: Callable[..., Page], server: Server, token: str) -> None:
     page = open_page(token)
     server.ask("DELETE", f"studio/{token}")

@@ -28,6 +28,9 @@ export class Stage {
       class: "stage-canvas", id: "stage-canvas", tabindex: 0, role: "application", "data-test": "stage",
       "aria-label": "Frame of the video. W, A, S and D move a crosshair, Enter is a click at it, Shift and Enter says: not that.",
     });
+    // Keys of other tools would make a ring appear after a click: it is for those who came here by keys.
+    this.canvas.addEventListener("focus", () => this.canvas.classList.toggle("by-keys", this.canvas.matches(":focus-visible")));
+    this.canvas.addEventListener("pointerdown", () => this.canvas.classList.remove("by-keys"));
     this.context = this.canvas.getContext("2d");
     this.viewport = new Viewport(store.state.width, store.state.height);
     this.overlays = new OverlayCache(store);
