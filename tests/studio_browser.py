@@ -24,13 +24,13 @@ class Server:
     def __init__(self, folder: Path, models: Any, port: int = 0) -> None:
         import uvicorn
 
-        from studio import build_app
+        from studio import Limits, build_app
 
         self.models = models
         self.folder = folder
-        config = uvicorn.Config(
-            build_app(models, folder, port=port), port=port, log_level="warning", timeout_graceful_shutdown=1
-        )
+        limits = Limits(look_seconds=None, sessions_per_user=1000, sessions=1000)  # uploads are opened in this process
+        app = build_app(models, folder, port=port, limits=limits)
+        config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

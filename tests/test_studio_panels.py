@@ -323,7 +323,7 @@ def test_what_can_be_done_to_objects(page: Page) -> None:
     page.click("menu-2", "do-swap-2")
     page.the("swap-other").select_option("3")
     page.click("swap-run")
-    page.see("toast", f"swapped from frame 6 on")
+    page.see("toast", "swapped from frame 6 on")
     assert page.get("store.state.undo") == "swap"
     page.click("range-in", "menu-2", "do-clear-range-2")
     page.until("store.state.undo === 'clear'")

@@ -45,8 +45,9 @@ export class Stage {
   watch(place) {
     this.observer = new ResizeObserver(() => this.resize(place));
     this.observer.observe(place);
+    const { zoom } = this.store; // as an earlier visit left it
     this.resize(place);
-    this.viewport.restore(this.store.zoom);
+    this.viewport.restore(zoom);
     this.moved();
   }
 
