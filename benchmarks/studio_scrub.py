@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import cv2
 import numpy as np
-from browser_parts import Server, bundled_models, chromium
+from studio_browser import Server, bundled_models, chromium
 
 from grounded_sam2.masks import encode_rle
 from grounded_sam2.video import VideoWriter, open_frames

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_parts import WAIT_SECONDS, Server, bundled_models, chromium, wait_until, write_clip
 from pycocotools import mask as coco
+from studio_browser import WAIT_SECONDS, Server, bundled_models, chromium, wait_until, write_clip
 
 pytest.importorskip("gradio", reason="the page needs the extra `app`: pip install .[app]")
 

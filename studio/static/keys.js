@@ -40,7 +40,7 @@ function tableOf({ store, tools }) {
     ]],
     ["Find and track", [
       [["t"], "Type what to find", () => document.querySelector("#find-words")?.focus()],
-      [["p"], "Track", () => press("[data-test=track]")],
+      [["p"], "Track", () => press("[data-test=track-run]")],
       [["z", "Ctrl+z"], "Undo", () => quietly(store.goBack("undo"))],
       [["y", "Ctrl+y", "Ctrl+Shift+z"], "Redo", () => quietly(store.goBack("redo"))],
     ]],
