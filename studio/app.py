@@ -6,20 +6,26 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from studio.guard import Guard, is_loopback
 from studio.limits import Limits
+from studio.memory import give_back_memory, share_heaps
 from studio.models import Models
 from studio.page import STYLE, build_page
 from studio.rooms import Rooms
@@ -30,7 +36,7 @@ __all__ = ["build_app", "serve"]
 
 logger = logging.getLogger(__name__)
 
-TIDY_SECONDS = 5.0
+TIDY_SECONDS = 10.0
 EVERYWHERE = ("0.0.0.0", "::")
 STATIC = Path(__file__).resolve().parent / "static"
 
@@ -103,14 +109,21 @@ def serve(app: FastAPI, host: str, port: int, *, open_browser: bool = True) -> N
         OSError: the port is taken, or the host is not this machine's.
     """
     listening = _listening(host, port)
+    share_heaps()
     address = f"http://{'127.0.0.1' if host in EVERYWHERE else f'[{host}]' if ':' in host else host}:{port}"
     print(f"Studio is at {address} (Ctrl-C ends it)", flush=True)
     if not is_loopback(host) and not app.state.needs_login:
         logger.warning("Note: everybody who reaches %s can use this server: set AUTH, or HOST to 127.0.0.1", address)
-    if open_browser:
+    if open_browser and _has_display():
         threading.Timer(0.5, webbrowser.open, [address]).start()
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _has_display() -> bool:
+    """Whether a browser would have a window; one of the terminal is not wanted."""
+    is_unix = sys.platform not in ("win32", "darwin")
+    return not is_unix or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -128,13 +141,13 @@ def _listening(host: str, port: int) -> socket.socket:
 class _Static(StaticFiles):
     """The page's own files, asked for anew each time: a new version is there at once."""
 
-    def file_response(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
 
 
-def _user_of(gradio_app):  # type: ignore[no-untyped-def]
+def _user_of(gradio_app: Any) -> Callable[[HTTPConnection], str | None]:
     """Who is logged in, by the cookie that Gradio's login sets."""
 
     def user_of(request: HTTPConnection) -> str | None:
@@ -145,15 +158,14 @@ def _user_of(gradio_app):  # type: ignore[no-untyped-def]
     return user_of
 
 
-def _background(studio: Studio):  # type: ignore[no-untyped-def]
+def _background(studio: Studio) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """What runs beside the requests, from the start of the server to its end."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop, rooms = threading.Event(), studio.rooms
-        works = {"ahead": rooms.ahead.run, "cuts": rooms.cut_finder.run, "janitor": lambda stop: _tidy(studio, stop)}
-        for name, work in works.items():
-            threading.Thread(target=work, args=(stop,), name=name, daemon=True).start()
+        for work in (rooms.ahead.run, rooms.cut_finder.run, partial(_tidy, studio)):
+            threading.Thread(target=work, args=(stop,), daemon=True).start()
         try:
             yield
         finally:
@@ -164,10 +176,11 @@ def _background(studio: Studio):  # type: ignore[no-untyped-def]
 
 
 def _tidy(studio: Studio, stop: threading.Event) -> None:
-    """Close idle sessions and remove old uploads, now and then, until `stop` is set."""
+    """Close idle sessions, remove old uploads and give back memory, now and then, until `stop` is set."""
     while not stop.wait(TIDY_SECONDS):
         try:
             studio.rooms.close_idle()
             studio.uploads.sweep()
+            give_back_memory()
         except Exception:
             logger.exception("tidying up failed")

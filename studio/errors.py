@@ -49,7 +49,7 @@ def answer_to(error: BaseException, folder: Path | None = None) -> tuple[int, st
 def _status_of(error: BaseException) -> int | None:
     if isinstance(error, NotFoundError):
         return 404
-    if isinstance(error, ConflictError):
+    if isinstance(error, (ConflictError, BlockingIOError)):  # the latter: another server has the session open
         return 409
     if isinstance(error, LimitError):
         return 413

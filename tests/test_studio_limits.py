@@ -537,3 +537,11 @@ def test_names_of_files_are_names_only(client: TestClient, name: str, shown: str
 
 def test_a_harmless_zip_is_taken(client: TestClient) -> None:
     assert new_page(client, zipped(("clip/1.png", png()), ("clip/2.png", png()))).get("state")["num_frames"] == 2
+
+
+def test_gradio_gives_no_file_of_a_session_away(client: TestClient) -> None:
+    page = new_page(client)
+    folder = client.app.state.studio.rooms.folder / page.token  # type: ignore[attr-defined]
+    for path in (folder / "owner.json", folder / "session" / "session.json", Path(__file__), Path("/etc/passwd")):
+        assert path.exists()
+        assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)

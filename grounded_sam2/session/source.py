@@ -118,9 +118,7 @@ def open_source(path: Path, fps: float, limits: SourceLimits) -> IndexedFrameSou
     frames = open_indexed_frames(path, fps)
     if max(frames.size) > limits.max_side:
         width, height = frames.size
-        raise ValueError(
-            f"{path} has frames of {width}x{height} pixels, expected at most {limits.max_side} a side"
-        )
+        raise ValueError(f"{path} has frames of {width}x{height} pixels, expected at most {limits.max_side} a side")
     if len(frames) > limits.max_frames:
         raise ValueError(f"{path} has {len(frames)} frames, expected at most {limits.max_frames}")
     return frames

@@ -175,8 +175,14 @@ export function mountObjects(element, store) {
     );
   }
 
+  function pressedOutside(event) {
+    if (!event.target.closest?.("[role=menu], [aria-haspopup=menu]")) closeMenu(false);
+  }
+
   function toggleMenu(id) {
-    state.menu = state.menu === id ? null : id;
+    if (state.menu === id) return closeMenu();
+    document.addEventListener("pointerdown", pressedOutside);
+    state.menu = id;
     state.form = null;
     draw();
     list.querySelector("[role=menuitem]:not(:disabled)")?.focus({ preventScroll: true });
@@ -185,13 +191,13 @@ export function mountObjects(element, store) {
 
   function closeMenu(isFocused = true) {
     const id = state.menu;
+    document.removeEventListener("pointerdown", pressedOutside);
     state.menu = null;
     draw();
     if (isFocused) list.querySelector(`[data-key="menu-${id}"]`)?.focus();
   }
 
   function openForm(kind, id) {
-    state.menu = null;
     state.form = { kind, id };
     draw();
     list.querySelector(".pair-form select")?.focus();
@@ -215,10 +221,7 @@ export function mountObjects(element, store) {
     drawBulk();
   }
 
-  // a press outside closes the menu
-  document.addEventListener("pointerdown", (event) => {
-    if (state.menu !== null && !event.target.closest?.("[role=menu], [aria-haspopup=menu]")) closeMenu(false);
-  });
+  store.on("closed", () => document.removeEventListener("pointerdown", pressedOutside));
   store.on(
     "state",
     drawnWhenChanged(() => [store.state.objects], draw),

@@ -209,6 +209,7 @@ export function mountTimeline(element, store, api) {
   const observers = [new ResizeObserver(() => resize()), new MutationObserver(() => request())];
   observers[0].observe(chart);
   observers[1].observe(element.closest("[data-theme]") ?? document.body, { attributes: true, attributeFilter: ["data-theme"] });
+  store.on("closed", () => observers.forEach((observer) => observer.disconnect()));
   sayFrame();
   drawLabels();
   readTimeline();

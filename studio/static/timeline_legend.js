@@ -64,12 +64,14 @@ export function legend() {
     button,
     list,
   );
+  const pressedOutside = (event) => !place.contains(event.target) && show(false);
   function show(isShown) {
+    if (isShown) document.addEventListener("pointerdown", pressedOutside);
+    else document.removeEventListener("pointerdown", pressedOutside);
     list.hidden = !isShown;
     button.setAttribute("aria-expanded", String(isShown));
     if (isShown)
       list.replaceChildren(...SAMPLES.flatMap(([name, text]) => [h("dt", {}, sample(name, place)), h("dd", {}, text)]));
   }
-  document.addEventListener("pointerdown", (event) => !place.contains(event.target) && show(false));
   return place;
 }
