@@ -1,5 +1,6 @@
 // What a click, a box or a stroke on the stage means, and the commands that it becomes.
 
+import { clamp } from "./dom.js";
 import { encodeMask, isInside, runsOf } from "./rle.js";
 import { visibleCells } from "./overlay.js";
 import { toast } from "./toast.js";
@@ -212,14 +213,22 @@ export function strokePath(context, { points, radius }) {
   context.stroke();
 }
 
-/** The mask of a stroke, as compressed run lengths. */
-function strokeCounts(stroke, width, height) {
-  const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  strokePath(context, stroke);
-  const { data } = context.getImageData(0, 0, width, height);
+/** The mask of a stroke, as compressed run lengths: the pixels whose middle is as near to its path as the brush is wide. */
+function strokeCounts({ points, radius }, width, height) {
   const pixels = new Uint8Array(width * height);
-  for (let at = 0; at < pixels.length; at++) pixels[at] = data[4 * at + 3] > 127 ? 1 : 0;
+  points.forEach(([x1, y1], index) => {
+    const [x0, y0] = points[Math.max(0, index - 1)];
+    const [dx, dy] = [x1 - x0, y1 - y0];
+    const bottom = Math.min(height, Math.ceil(Math.max(y0, y1) + radius));
+    const right = Math.min(width, Math.ceil(Math.max(x0, x1) + radius));
+    const left = Math.max(0, Math.floor(Math.min(x0, x1) - radius));
+    for (let y = Math.max(0, Math.floor(Math.min(y0, y1) - radius)); y < bottom; y++) {
+      for (let x = left; x < right; x++) {
+        const part = clamp(((x + 0.5 - x0) * dx + (y + 0.5 - y0) * dy) / (dx * dx + dy * dy || 1), 0, 1);
+        if (Math.hypot(x + 0.5 - x0 - part * dx, y + 0.5 - y0 - part * dy) <= radius) pixels[y * width + x] = 1;
+      }
+    }
+  });
   return encodeMask(pixels, width, height);
 }
 

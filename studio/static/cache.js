@@ -4,7 +4,8 @@ import { drawRuns, runsOf } from "./rle.js";
 
 const WIDTHS = [320, 640, 960, 1280, 1920, 3840]; // that the server makes frames in
 const FRAME_BYTES = 256 * 2 ** 20;
-const AHEAD = 0.75; // of the frames that fit into memory, those after the current one
+const MOST_WANTED = 120; // frames around the current one that are fetched unasked; memory holds more
+const AHEAD = 0.75; // of these, the part after the current one
 const FRAMES_AT_ONCE = 3; // requests; the browser opens six connections, one of which is taken by events
 const CHUNK = 32; // frames of masks in one request
 
@@ -54,13 +55,17 @@ export class FrameCache {
     this.current = current;
     this.width = this.widthFor(screenWidth);
     this.sharp = Math.max(this.width, this.widthFor(sharpWidth));
-    const near = new Set(wantedFrames(current, this.room, this.numFrames));
+    const near = new Set(this.wanted());
     for (const [frame, request] of this.requests) if (!near.has(frame)) request.abort();
     this.fill();
   }
 
+  wanted() {
+    return wantedFrames(this.current, Math.min(MOST_WANTED, this.room), this.numFrames);
+  }
+
   fill() {
-    const wanted = wantedFrames(this.current, this.room, this.numFrames);
+    const wanted = this.wanted();
     const now = Date.now();
     for (const frame of wanted) {
       const atOnce = frame === this.current ? FRAMES_AT_ONCE + 1 : FRAMES_AT_ONCE; // what is looked at does not wait
@@ -69,7 +74,7 @@ export class FrameCache {
       const isThere = this.bitmaps.get(frame)?.width >= width;
       if (!isThere && !this.requests.has(frame) && !(this.failed.get(frame) > now)) this.fetch(frame, width);
     }
-    this.drop(new Set(wanted));
+    this.drop();
   }
 
   widthFor(pixels) {
@@ -105,13 +110,16 @@ export class FrameCache {
     this.bitmaps.clear();
   }
 
-  /** Let go of frames that are far, and of sharp ones that are not looked at any more. */
-  drop(wanted) {
-    for (const [frame, { bitmap, width }] of this.bitmaps) {
-      if (wanted.has(frame) && (frame === this.current || width <= this.width)) continue;
+  /** Let go of the frames that are farthest when there are too many, and of sharp ones that are not looked at any more. */
+  drop() {
+    const isOld = (frame, width) => frame !== this.current && width > this.width;
+    const distance = (frame) => (frame < this.current ? 3 : 1) * Math.abs(frame - this.current);
+    const frames = [...this.bitmaps].sort(([one], [other]) => distance(one) - distance(other));
+    frames.forEach(([frame, { bitmap, width }], index) => {
+      if (index < this.room && !isOld(frame, width)) return;
       bitmap.close();
       this.bitmaps.delete(frame);
-    }
+    });
   }
 }
 

@@ -11,9 +11,16 @@ const nameOf = (store) => `right:${store.token}`;
  */
 export function openDoubts(store) {
   const right = kept(nameOf(store)) ?? [];
-  const isRight = (doubt) => right.some((each) =>
-    each.id === doubt.id && each.reason === doubt.reason && each.first <= doubt.first && doubt.last <= each.last && doubt.doubt <= each.doubt
-    && store.object(each.id)?.given.includes(each.frame));
+  const isRight = (doubt) =>
+    right.some(
+      (each) =>
+        each.id === doubt.id &&
+        each.reason === doubt.reason &&
+        each.first <= doubt.first &&
+        doubt.last <= each.last &&
+        doubt.doubt <= each.doubt &&
+        store.object(each.id)?.given.includes(each.frame),
+    );
   // what was corrected a moment ago is no doubt, though the list may be older
   const isCorrected = (doubt) => store.object(doubt.id).given.includes(doubt.frame);
   return store.doubts.filter((doubt) => store.object(doubt.id) && !isCorrected(doubt) && !isRight(doubt));

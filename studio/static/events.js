@@ -2,6 +2,7 @@
 
 const FIRST_WAIT = 500; // milliseconds
 const LONGEST_WAIT = 15000;
+const HIDDEN = 20000; // after which a tab that nobody sees lets go of its connection: a browser has six for all tabs
 
 /**
  * Listen to a session. @param on {state, job, progress, connected(isConnected), gone()}: functions.
@@ -11,6 +12,7 @@ export function listen(api, token, on) {
   let source = null;
   let timer = 0;
   let wait = FIRST_WAIT;
+  let isAsking = false;
   let hasEnded = false;
 
   const connect = () => {
@@ -33,28 +35,31 @@ export function listen(api, token, on) {
   };
   // An event source does not say why it failed: ask, so that a session that is gone is told from a server that is.
   const retry = async () => {
-    try {
-      await api.state(token);
-    } catch (error) {
-      if (hasEnded) return;
-      if (error.status === 404 || error.status === 410) {
-        on.gone();
-        return;
-      }
-    }
-    if (!hasEnded) connect();
+    if (isAsking) return;
+    isAsking = true;
+    const status = await api.state(token).then(() => 200, (error) => error.status);
+    isAsking = false;
+    if (hasEnded) return;
+    if (status === 404) on.gone();
+    else connect();
+  };
+  const rest = () => {
+    source.close();
+    on.connected(false);
   };
   const hurry = () => {
-    if (source.readyState !== EventSource.CLOSED || hasEnded) return;
     clearTimeout(timer);
-    retry();
+    if (document.hidden) timer = setTimeout(rest, HIDDEN);
+    else if (source.readyState === EventSource.CLOSED) retry();
   };
   addEventListener("online", hurry);
+  document.addEventListener("visibilitychange", hurry);
   connect();
   return () => {
     hasEnded = true;
     clearTimeout(timer);
     removeEventListener("online", hurry);
+    document.removeEventListener("visibilitychange", hurry);
     source.close();
   };
 }

@@ -39,9 +39,6 @@ export function mountHeader(element, store, root) {
   update();
 }
 
-/** The theme switch for pages without a session. */
-mountHeader.theme = (root) => themeSwitch(root);
-
 function viewSwitches(store) {
   const switches = SWITCHES.map(([key, label]) =>
     h(

@@ -1,5 +1,6 @@
 // Keys: one table says which there are, does what they are for, and is what "?" shows.
 
+import { clickCrosshair, moveCrosshair } from "./crosshair.js";
 import { h, iconButton } from "./dom.js";
 import { toast } from "./toast.js";
 
@@ -19,7 +20,7 @@ function tableOf({ store, tools }) {
   };
   const press = (selector) => document.querySelector(selector)?.click();
   const tool = (name) => () => store.setTool(store.tool === name ? "point" : name);
-  const move = (dx, dy) => (event) => tools.moveCrosshair(dx * MOVE * (event.repeat ? REPEATED : 1), dy * MOVE * (event.repeat ? REPEATED : 1));
+  const move = (dx, dy) => (event) => moveCrosshair(tools, dx * MOVE * (event.repeat ? REPEATED : 1), dy * MOVE * (event.repeat ? REPEATED : 1));
   const { num_frames: numFrames } = store.state;
   return [
     ["Watch", [
@@ -39,7 +40,7 @@ function tableOf({ store, tools }) {
     ]],
     ["Find and track", [
       [["t"], "Type what to find", () => document.querySelector("#find-words")?.focus()],
-      [["p"], "Track", () => press("[data-test=track]")],
+      [["p"], "Track", () => press("[data-test=track-run]")],
       [["z", "Ctrl+z"], "Undo", () => quietly(store.goBack("undo"))],
       [["y", "Ctrl+y", "Ctrl+Shift+z"], "Redo", () => quietly(store.goBack("redo"))],
     ]],
@@ -61,8 +62,8 @@ function tableOf({ store, tools }) {
     ]],
     ["Without a mouse", [
       [["w", "a", "s", "d", "Alt+ArrowUp", "Alt+ArrowLeft", "Alt+ArrowDown", "Alt+ArrowRight"], "Move the crosshair", (event) => MOVES[event.key.toLowerCase()] && move(...MOVES[event.key.toLowerCase()])(event)],
-      [["Enter"], "Click at the crosshair", () => tools.clickCrosshair(false)],
-      [["Shift+Enter"], "“Not that” at the crosshair", () => tools.clickCrosshair(true)],
+      [["Enter"], "Click at the crosshair", () => clickCrosshair(tools, false)],
+      [["Shift+Enter"], "“Not that” at the crosshair", () => clickCrosshair(tools, true)],
     ]],
   ];
 }

@@ -5,6 +5,7 @@ import { h, icon } from "./dom.js";
 import { mountHeader } from "./header.js";
 import { forgetSession, rememberSession } from "./memory.js";
 import { createStore } from "./store.js";
+import { themeSwitch } from "./theme.js";
 import { mountToasts, toast } from "./toast.js";
 
 // Each is the module that has `mount<Name>(element, store, api)`, and owns the inside of the element.
@@ -22,13 +23,12 @@ let root = null;
 
 /** Show the page. The element is only where Gradio put it: the page fills the window. */
 export function start(element) {
-  document.querySelector(".studio")?.remove();
+  if (root?.isConnected) return; // Gradio may show its component again
   loadStyles();
   root = h("div", { class: "studio", id: "studio-root" });
   content = h("div", { class: "studio-content" });
   root.append(content);
-  mountToasts(root);
-  mountHeader.theme(root);
+  themeSwitch(root);
   document.body.append(root);
   element?.setAttribute("hidden", "");
   addEventListener("hashchange", route);
@@ -46,6 +46,8 @@ function loadStyles() {
 async function route() {
   store?.close();
   store = null;
+  delete root.dataset.ready;
+  mountToasts(root);
   const token = decodeURIComponent(location.hash.slice(1));
   if (!token) {
     await showWelcome();
@@ -56,7 +58,7 @@ async function route() {
     const state = await api.state(token);
     if (token === decodeURIComponent(location.hash.slice(1))) await showSession(token, state);
   } catch (error) {
-    if (error.status === 404 || error.status === 410) leave(token, "This session is not there any more.");
+    if (error.status === 404) leave(token, "This session is not there any more.");
     else showProblem(error.message);
   }
 }
@@ -80,7 +82,7 @@ function showProblem(sentence) {
 async function showWelcome() {
   document.title = "Grounded SAM 2 Studio";
   const place = h("main", { class: "welcome", id: "studio-welcome" });
-  content.replaceChildren(h("header", { class: "studio-header" }, h("span", { class: "brand" }, icon("sparkle"), "Studio"), mountHeader.theme(root)), place);
+  content.replaceChildren(h("header", { class: "studio-header" }, h("span", { class: "brand" }, icon("sparkle"), "Studio"), h("span", { class: "spacer" }), themeSwitch(root)), place);
   const mountWelcome = await loaded("welcome", "Welcome");
   mountWelcome?.(place, openSession, api);
 }
@@ -100,6 +102,7 @@ async function showSession(token, state) {
   const side = h("aside", { class: "studio-side", "aria-label": "Steps" }, panels);
   content.replaceChildren(header, h("div", { class: "studio-body" }, stage, side), timeline);
   mountHeader(header, store, root);
+  mountToasts(stage);
   const places = [["stage", "Stage", stage], ["timeline", "Timeline", timeline], ...PANELS.map(([name], index) => [name, title(name), panels[index]])];
   const own = store;
   await Promise.all(

@@ -25,30 +25,54 @@ export function pairForm(store, object, kind, { done, close }) {
   const { range, frame } = store;
   const last = store.state.num_frames - 1;
   let where = range ? "range" : kind === "swap" && frame > 0 ? "here" : "all";
-  const other = h("select", { "aria-label": `${words.button} ${object.name} with`, "data-test": `${kind}-other`, "data-key": `${kind}-other` },
-    others.map((each) => h("option", { value: each.id, disabled: each.is_locked }, `${each.name} (#${each.id})${each.is_locked ? ", locked" : ""}`)));
-  const spans = { all: { first: 0, last }, here: { first: frame, last }, range: range && { first: range.first, last: range.last } };
-  const said = { all: "in the whole video", here: `from frame ${frame} on`, range: range && `on frames ${range.first} to ${range.last}` };
+  const other = h(
+    "select",
+    { "aria-label": `${words.button} ${object.name} with`, "data-test": `${kind}-other`, "data-key": `${kind}-other` },
+    others.map((each) =>
+      h("option", { value: each.id, disabled: each.is_locked }, `${each.name} (#${each.id})${each.is_locked ? ", locked" : ""}`),
+    ),
+  );
+  const spans = {
+    all: { first: 0, last },
+    here: { first: frame, last },
+    range: range && { first: range.first, last: range.last },
+  };
+  const said = {
+    all: "in the whole video",
+    here: `from frame ${frame} on`,
+    range: range && `on frames ${range.first} to ${range.last}`,
+  };
 
   async function run() {
     const chosen = others.find((each) => each.id === Number(other.value));
     if (!chosen) return;
     close();
-    const isDone = await done(kind, { id: object.id, other: chosen.id, ...spans[where] }, words.said(object.name, chosen.name, said[where]));
+    const isDone = await done(
+      kind,
+      { id: object.id, other: chosen.id, ...spans[where] },
+      words.said(object.name, chosen.name, said[where]),
+    );
     if (isDone) store.select(object.id);
   }
 
   const choices = { all: "Whole video", here: `From ${frame} on`, ...(range && { range: `${range.first}–${range.last}` }) };
-  return h("form", {
-    class: "pair-form", "data-test": `${kind}-form`,
-    onsubmit: (event) => (event.preventDefault(), run()),
-    onkeydown: (event) => event.key === "Escape" && (event.stopPropagation(), close()),
-  },
+  return h(
+    "form",
+    {
+      class: "pair-form",
+      "data-test": `${kind}-form`,
+      onsubmit: (event) => (event.preventDefault(), run()),
+      onkeydown: (event) => event.key === "Escape" && (event.stopPropagation(), close()),
+    },
     h("strong", {}, words.title(object.name)),
     h("label", { class: "field-row" }, h("span", {}, "with"), other),
     segments("On which frames", `${kind}-where`, choices, where, (value) => (where = value)),
     h("p", { class: "hint" }, words.hint),
-    h("div", { class: "row" },
+    h(
+      "div",
+      { class: "row" },
       h("button", { type: "submit", class: "primary grow", "data-test": `${kind}-run` }, words.button),
-      h("button", { type: "button", onclick: close }, "Cancel")));
+      h("button", { type: "button", onclick: close }, "Cancel"),
+    ),
+  );
 }

@@ -14,13 +14,24 @@ export function objectMenu(store, object, { done, startRenaming, openForm, close
   const last = store.state.num_frames - 1;
 
   const item = (picture, text, test, run, isOff = isLocked, kind = "") =>
-    h("button", {
-      type: "button", role: "menuitem", tabindex: -1, class: `menu-item ${kind}`, disabled: isOff, "data-test": `${test}-${id}`, "data-key": `${test}-${id}`,
-      onclick: () => {
-        close();
-        run();
+    h(
+      "button",
+      {
+        type: "button",
+        role: "menuitem",
+        tabindex: -1,
+        class: `menu-item ${kind}`,
+        disabled: isOff,
+        "data-test": `${test}-${id}`,
+        "data-key": `${test}-${id}`,
+        onclick: () => {
+          close();
+          run();
+        },
       },
-    }, picture ? icon(picture) : h("span", { class: "icon" }), text);
+      picture ? icon(picture) : h("span", { class: "icon" }),
+      text,
+    );
 
   const move = (event) => {
     const items = [...event.currentTarget.querySelectorAll("[role=menuitem]:not(:disabled)")];
@@ -33,20 +44,40 @@ export function objectMenu(store, object, { done, startRenaming, openForm, close
     event.stopPropagation();
   };
 
-  return h("div", { role: "menu", class: "menu", "aria-label": `What to do with ${name}`, onkeydown: move },
+  return h(
+    "div",
+    { role: "menu", class: "menu", "aria-label": `What to do with ${name}`, onkeydown: move },
     item("edit", "Rename", "do-rename", () => startRenaming(id)),
     isBarrier
-      ? item("pin", `Release frame ${frame}`, "do-release", () => done("release", { id, frame }, `${name} may change on frame ${frame} again.`))
-      : item("pin", `Pin frame ${frame}: it is right`, "do-pin", () => done("pin", { id, frame }, `${name} is kept as it is on frame ${frame}.`)),
+      ? item("pin", `Release frame ${frame}`, "do-release", () =>
+          done("release", { id, frame }, `${name} may change on frame ${frame} again.`),
+        )
+      : item("pin", `Pin frame ${frame}: it is right`, "do-pin", () =>
+          done("pin", { id, frame }, `${name} is kept as it is on frame ${frame}.`),
+        ),
     item("merge", "Merge with…", "do-merge", () => openForm("merge", id), isLocked || !hasOthers),
     item("swap", "Swap with…", "do-swap", () => openForm("swap", id), isLocked || !hasOthers),
-    item("split", `Split off from frame ${frame} on`, "do-split", async () => {
-      const split = await done("split", { id, first: frame }, `${name} from frame ${frame} on is an object of its own.`);
-      if (split) store.select(split.id);
-    }, isLocked || frame === 0),
-    range && item("", `Clear frames ${range.first} to ${range.last}`, "do-clear-range", () => done("clear", { id, first: range.first, last: range.last }, `${name} cleared on frames ${range.first} to ${range.last}.`)),
-    item("", `Clear this frame`, "do-clear-frame", () => done("clear", { id, first: frame, last: frame }, `${name} cleared on frame ${frame}.`)),
-    item("", `Clear from here to the end`, "do-clear", () => done("clear", { id, first: frame, last }, `${name} cleared from frame ${frame} on.`)),
+    item(
+      "split",
+      `Split off from frame ${frame} on`,
+      "do-split",
+      async () => {
+        const split = await done("split", { id, first: frame }, `${name} from frame ${frame} on is an object of its own.`);
+        if (split) store.select(split.id);
+      },
+      isLocked || frame === 0,
+    ),
+    range &&
+      item("", `Clear frames ${range.first} to ${range.last}`, "do-clear-range", () =>
+        done("clear", { id, first: range.first, last: range.last }, `${name} cleared on frames ${range.first} to ${range.last}.`),
+      ),
+    item("", `Clear this frame`, "do-clear-frame", () =>
+      done("clear", { id, first: frame, last: frame }, `${name} cleared on frame ${frame}.`),
+    ),
+    item("", `Clear from here to the end`, "do-clear", () =>
+      done("clear", { id, first: frame, last }, `${name} cleared from frame ${frame} on.`),
+    ),
     item("trash", "Delete", "do-remove", () => done("remove", { id }, `${name} deleted.`), isLocked, "danger"),
-    isLocked && h("p", { class: "hint" }, "It is locked: unlock it to change it."));
+    isLocked && h("p", { class: "hint" }, "It is locked: unlock it to change it."),
+  );
 }

@@ -1,7 +1,8 @@
 // Objects: the list of what is followed, and what can be done to each.
 
 import { chosenOf } from "./chosen.js";
-import { h, icon, iconButton } from "./dom.js";
+import { h, iconButton } from "./dom.js";
+import { mountBulk } from "./object_bulk.js";
 import { pairForm } from "./object_forms.js";
 import { objectMenu } from "./object_menu.js";
 import { counted, drawnWhenChanged, panel, refill, saidWithUndo } from "./parts.js";
@@ -12,6 +13,7 @@ export function mountObjects(element, store) {
   const bulk = h("div", { class: "bulk" });
   body.append(list, bulk);
   const chosen = chosenOf(store);
+  const drawBulk = mountBulk(bulk, store, done);
   const state = { renamed: null, form: null, menu: null }; // an object's id; {kind, id}; an object's id
 
   /** Give a command and say what it did; false where it failed, which the store has said. */
@@ -52,8 +54,13 @@ export function mountObjects(element, store) {
   function nameOf(object) {
     if (state.renamed === object.id) {
       return h("input", {
-        type: "text", class: "object-rename", value: object.name, maxlength: 80, "aria-label": `New name of ${object.name}`,
-        "data-key": `rename-${object.id}`, "data-test": `rename-${object.id}`,
+        type: "text",
+        class: "object-rename",
+        value: object.name,
+        maxlength: 80,
+        "aria-label": `New name of ${object.name}`,
+        "data-key": `rename-${object.id}`,
+        "data-test": `rename-${object.id}`,
         onkeydown: (event) => {
           event.stopPropagation();
           if (event.key === "Enter") endRenaming(object, true);
@@ -62,16 +69,24 @@ export function mountObjects(element, store) {
         onblur: () => endRenaming(object, true),
       });
     }
-    return h("button", {
-      type: "button", class: "object-name", "aria-pressed": String(store.selected === object.id), title: "Select; double click to rename",
-      "data-key": `name-${object.id}`, "data-test": `object-${object.id}`,
-      onclick: (event) => {
-        if (event.ctrlKey || event.metaKey || event.shiftKey) chooseTo(object.id, event.shiftKey);
-        else store.select(store.selected === object.id ? null : object.id);
+    return h(
+      "button",
+      {
+        type: "button",
+        class: "object-name",
+        "aria-pressed": String(store.selected === object.id),
+        title: "Select; double click to rename",
+        "data-key": `name-${object.id}`,
+        "data-test": `object-${object.id}`,
+        onclick: (event) => {
+          if (event.ctrlKey || event.metaKey || event.shiftKey) chooseTo(object.id, event.shiftKey);
+          else store.select(store.selected === object.id ? null : object.id);
+        },
+        ondblclick: () => startRenaming(object.id),
+        onkeydown: (event) => event.key === "F2" && startRenaming(object.id),
       },
-      ondblclick: () => startRenaming(object.id),
-      onkeydown: (event) => event.key === "F2" && startRenaming(object.id),
-    }, object.name);
+      object.name,
+    );
   }
 
   // ---- choosing several ----
@@ -85,70 +100,89 @@ export function mountObjects(element, store) {
     chosen.set(new Set([...chosen.ids, ...ids.slice(from, to + 1)]));
   }
 
-  async function forAll(command, argsOf) {
-    for (const id of chosen.ids) if ((await done(command, argsOf(id))) === false) return;
-  }
-
-  async function mergeChosen() {
-    const [id, ...others] = [...chosen.ids].sort((one, other) => one - other);
-    const { name } = store.object(id);
-    for (const other of others) if ((await done("merge", { id, other })) === false) return;
-    store.select(id);
-    chosen.set([]);
-    saidWithUndo(store, `${counted(others.length + 1, "object")} made one: ${name}.${others.length > 1 ? " Each Undo takes one step back." : ""}`);
-  }
-
-  async function removeChosen() {
-    const number = chosen.ids.size;
-    await forAll("remove", (id) => ({ id }));
-    saidWithUndo(store, `${counted(number, "object")} deleted.${number > 1 ? " Each Undo brings one back." : ""}`);
-  }
-
-  function drawBulk() {
-    const objects = [...chosen.ids].map((id) => store.object(id)).filter(Boolean);
-    const areHidden = objects.every((object) => object.is_hidden);
-    refill(bulk, objects.length > 0 && [
-      h("div", { class: "row spread" },
-        h("strong", {}, `${objects.length} chosen`),
-        h("button", { type: "button", class: "link", "data-key": "choose-all", onclick: () => chosen.set(store.state.objects.map((object) => object.id)) }, "All"),
-        h("button", { type: "button", class: "link", "data-key": "choose-none", onclick: () => chosen.set([]) }, "None")),
-      h("div", { class: "row" },
-        h("button", { type: "button", class: "grow", disabled: objects.length < 2, "data-key": "bulk-merge", "data-test": "bulk-merge", onclick: mergeChosen }, icon("merge"), "Merge"),
-        h("button", { type: "button", class: "grow", "data-key": "bulk-hide", onclick: () => forAll("hide", (id) => ({ id, is_hidden: !areHidden })) }, icon(areHidden ? "eye" : "hidden"), areHidden ? "Show" : "Hide"),
-        h("button", { type: "button", class: "grow danger", "data-key": "bulk-remove", onclick: removeChosen }, icon("trash"), "Delete")),
-    ]);
-  }
-
   // ---- a row ----
 
   function row(object) {
     const { id, name } = object;
     const isSelected = store.selected === id;
     const color = h("input", {
-      type: "color", value: object.color, "aria-label": `Colour of ${name}`, title: "Colour", disabled: object.is_locked, "data-key": `color-${id}`, "data-test": `color-${id}`,
+      type: "color",
+      value: object.color,
+      "aria-label": `Colour of ${name}`,
+      title: "Colour",
+      disabled: object.is_locked,
+      "data-key": `color-${id}`,
+      "data-test": `color-${id}`,
       onchange: (event) => done("recolor", { id, color: event.target.value }),
     });
     const barriers = object.given.length;
-    const facts = [`#${id}`, object.class_name !== name.replace(/ \d+$/, "") && object.class_name, counted(barriers, "barrier")].filter(Boolean);
-    return h("li", { class: `object${isSelected ? " selected" : ""}${object.is_hidden ? " is-hidden" : ""}`, style: { "--object": object.color } },
-      h("div", { class: "object-row" },
+    const facts = [
+      `#${id}`,
+      object.class_name !== name.replace(/ \d+$/, "") && object.class_name,
+      counted(barriers, "barrier"),
+    ].filter(Boolean);
+    return h(
+      "li",
+      {
+        class: `object${isSelected ? " selected" : ""}${object.is_hidden ? " is-hidden" : ""}`,
+        style: { "--object": object.color },
+      },
+      h(
+        "div",
+        { class: "object-row" },
         h("input", {
-          type: "checkbox", class: "object-choose", checked: chosen.ids.has(id), "aria-label": `Choose ${name}`, title: "Choose several",
-          "data-key": `choose-${id}`, "data-test": `choose-${id}`, onchange: () => chosen.toggle(id),
+          type: "checkbox",
+          class: "object-choose",
+          checked: chosen.ids.has(id),
+          "aria-label": `Choose ${name}`,
+          title: "Choose several",
+          "data-key": `choose-${id}`,
+          "data-test": `choose-${id}`,
+          onchange: () => chosen.toggle(id),
         }),
         color,
-        h("div", { class: "object-words" },
+        h(
+          "div",
+          { class: "object-words" },
           nameOf(object),
-          h("small", { title: "A barrier is a frame that you gave, corrected or pinned: tracking never changes it." }, facts.join(" · "))),
-        iconButton(object.is_hidden ? "hidden" : "eye", object.is_hidden ? `Show ${name}` : `Hide ${name}`, () => done("hide", { id, is_hidden: !object.is_hidden }), { "data-key": `hide-${id}`, "data-test": `hide-${id}`, "aria-pressed": String(object.is_hidden) }),
-        iconButton(object.is_locked ? "lock" : "unlock", object.is_locked ? `Unlock ${name}` : `Lock ${name}`, () => done("lock", { id, is_locked: !object.is_locked }), { "data-key": `lock-${id}`, "data-test": `lock-${id}`, "aria-pressed": String(object.is_locked) }),
-        iconButton("more", `More for ${name}`, () => toggleMenu(id), { "data-key": `menu-${id}`, "data-test": `menu-${id}`, "aria-expanded": String(state.menu === id), "aria-haspopup": "menu" })),
+          h(
+            "small",
+            { title: "A barrier is a frame that you gave, corrected or pinned: tracking never changes it." },
+            facts.join(" · "),
+          ),
+        ),
+        iconButton(
+          object.is_hidden ? "hidden" : "eye",
+          object.is_hidden ? `Show ${name}` : `Hide ${name}`,
+          () => done("hide", { id, is_hidden: !object.is_hidden }),
+          { "data-key": `hide-${id}`, "data-test": `hide-${id}`, "aria-pressed": String(object.is_hidden) },
+        ),
+        iconButton(
+          object.is_locked ? "lock" : "unlock",
+          object.is_locked ? `Unlock ${name}` : `Lock ${name}`,
+          () => done("lock", { id, is_locked: !object.is_locked }),
+          { "data-key": `lock-${id}`, "data-test": `lock-${id}`, "aria-pressed": String(object.is_locked) },
+        ),
+        iconButton("more", `More for ${name}`, () => toggleMenu(id), {
+          "data-key": `menu-${id}`,
+          "data-test": `menu-${id}`,
+          "aria-expanded": String(state.menu === id),
+          "aria-haspopup": "menu",
+        }),
+      ),
       state.menu === id && objectMenu(store, object, { done, startRenaming, openForm, close: closeMenu }),
-      state.form?.id === id && pairForm(store, object, state.form.kind, { done, close: closeForm }));
+      state.form?.id === id && pairForm(store, object, state.form.kind, { done, close: closeForm }),
+    );
+  }
+
+  function pressedOutside(event) {
+    if (!event.target.closest?.("[role=menu], [aria-haspopup=menu]")) closeMenu(false);
   }
 
   function toggleMenu(id) {
-    state.menu = state.menu === id ? null : id;
+    if (state.menu === id) return closeMenu();
+    document.addEventListener("pointerdown", pressedOutside);
+    state.menu = id;
     state.form = null;
     draw();
     list.querySelector("[role=menuitem]:not(:disabled)")?.focus({ preventScroll: true });
@@ -157,13 +191,13 @@ export function mountObjects(element, store) {
 
   function closeMenu(isFocused = true) {
     const id = state.menu;
+    document.removeEventListener("pointerdown", pressedOutside);
     state.menu = null;
     draw();
     if (isFocused) list.querySelector(`[data-key="menu-${id}"]`)?.focus();
   }
 
   function openForm(kind, id) {
-    state.menu = null;
     state.form = { kind, id };
     draw();
     list.querySelector(".pair-form select")?.focus();
@@ -178,17 +212,20 @@ export function mountObjects(element, store) {
     const { objects } = store.state;
     if (state.renamed !== null && !store.object(state.renamed)) state.renamed = null;
     note.textContent = objects.length ? String(objects.length) : "";
-    refill(list, objects.length
-      ? objects.map(row)
-      : h("li", { class: "empty" }, "None yet. Find something by words above, or click on it in the picture."));
+    refill(
+      list,
+      objects.length
+        ? objects.map(row)
+        : h("li", { class: "empty" }, "None yet. Find something by words above, or click on it in the picture."),
+    );
     drawBulk();
   }
 
-  // a press outside closes the menu
-  document.addEventListener("pointerdown", (event) => {
-    if (state.menu !== null && !event.target.closest?.("[role=menu], [aria-haspopup=menu]")) closeMenu(false);
-  });
-  store.on("state", drawnWhenChanged(() => [store.state.objects], draw));
+  store.on("closed", () => document.removeEventListener("pointerdown", pressedOutside));
+  store.on(
+    "state",
+    drawnWhenChanged(() => [store.state.objects], draw),
+  );
   const drawMenu = () => (state.menu !== null || state.form !== null) && draw();
   store.on("frame", drawMenu);
   store.on("range", drawMenu);

@@ -3,6 +3,7 @@
 import { drawRuns } from "./rle.js";
 
 const LONGEST = 1920; // pixels of an overlay's longer side; masks of larger videos are drawn with fewer
+const QUICK_PIXELS = 400_000; // of an overlay that is seen for a moment
 const MOST_BYTES = 128 * 2 ** 20;
 const WHITE = 0xffffffff;
 const BLACK = 0xc0000000;
@@ -19,11 +20,13 @@ export const overlayStep = (width, height) => Math.max(1, Math.ceil(Math.max(wid
 
 /** Draws layers of masks into canvases; what it needs besides is made once. */
 export class Painter {
-  constructor(width, height) {
+  constructor(width, height, step = overlayStep(width, height)) {
     this.height = height;
-    this.step = overlayStep(width, height);
-    this.size = [Math.ceil(width / this.step), Math.ceil(height / this.step)];
+    this.step = step;
+    this.size = [Math.ceil(width / step), Math.ceil(height / step)];
     this.labels = new Uint16Array(this.size[0] * this.size[1]);
+    this.image = new ImageData(...this.size);
+    this.pixels = new Uint32Array(this.image.data.buffer);
   }
 
   /**
@@ -34,45 +37,42 @@ export class Painter {
    */
   paint(layers, thickness, canvas = document.createElement("canvas")) {
     const [width, height] = this.size;
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
-    const image = context.createImageData(width, height);
-    const pixels = new Uint32Array(image.data.buffer);
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    else context.clearRect(0, 0, width, height);
+    this.pixels.fill(0);
     this.labels.fill(0);
-    let span = [width, height, 0, 0];
+    const boxes = layers.map(({ runs }, index) => drawRuns(runs, this.height, this.labels, width, index + 1, this.step));
     layers.forEach((layer, index) => {
-      const [left, top, right, bottom] = drawRuns(layer.runs, this.height, this.labels, width, index + 1, this.step);
-      if (right) span = [Math.min(span[0], left), Math.min(span[1], top), Math.max(span[2], right), Math.max(span[3], bottom)];
+      const margin = layer.isRinged ? thickness : 0;
+      const [left, top, right, bottom] = boxes[index];
+      if (!right) return;
+      const [x0, y0] = [Math.max(0, left - margin), Math.max(0, top - margin)];
+      const [x1, y1] = [Math.min(width, right + margin), Math.min(height, bottom + margin)];
+      this.color(index + 1, layer, thickness, x0, y0, x1, y1);
+      boxes[index] = [x0, y0, x1, y1];
     });
-    this.color(pixels, layers, thickness, span);
-    context.putImageData(image, 0, 0);
+    for (const [x0, y0, x1, y1] of boxes) if (x1) context.putImageData(this.image, 0, 0, x0, y0, x1 - x0, y1 - y0);
     return canvas;
   }
 
-  color(pixels, layers, thickness, [left, top, right, bottom]) {
-    const { labels } = this;
+  /** Colour the pixels of one layer in a box: those on its edge, whose neighbour is another's, and those within. */
+  color(own, { fill, line, isRinged }, thickness, x0, y0, x1, y1) {
+    const { labels, pixels } = this;
     const [width, height] = this.size;
-    const fills = [0, ...layers.map((layer) => layer.fill)];
-    const lines = [0, ...layers.map((layer) => (layer.isRinged ? WHITE : layer.line))];
-    const ringed = layers.findIndex((layer) => layer.isRinged) + 1;
-    const margin = ringed ? thickness : 0;
-    const down = thickness * width;
-    const [x0, x1] = [Math.max(0, left - margin), Math.min(width, right + margin)];
-    for (let y = Math.max(0, top - margin); y < Math.min(height, bottom + margin); y++) {
-      const [hasAbove, hasBelow] = [y >= thickness, y + thickness < height];
+    const edge = isRinged ? WHITE : line || fill;
+    for (let y = y0; y < y1; y++) {
+      const [up, down] = [y >= thickness ? -thickness * width : 0, y + thickness < height ? thickness * width : 0];
       for (let x = x0, at = y * width + x0; x < x1; x++, at++) {
-        const label = labels[at];
-        const west = x >= thickness ? labels[at - thickness] : label;
-        const east = x + thickness < width ? labels[at + thickness] : label;
-        const north = hasAbove ? labels[at - down] : label;
-        const south = hasBelow ? labels[at + down] : label;
-        if (label === west && label === east && label === north && label === south) {
-          if (label) pixels[at] = fills[label];
-        } else if (ringed && label !== ringed && (west === ringed || east === ringed || north === ringed || south === ringed)) {
-          pixels[at] = BLACK;
-        } else if (label) {
-          pixels[at] = lines[label] || fills[label];
-        }
+        const isOwn = labels[at] === own;
+        if (!isOwn && !isRinged) continue;
+        const isWithin =
+          (labels[at + up] === own) === isOwn &&
+          (labels[at + down] === own) === isOwn &&
+          (x < thickness || (labels[at - thickness] === own) === isOwn) &&
+          (x + thickness >= width || (labels[at + thickness] === own) === isOwn);
+        if (isOwn) pixels[at] = isWithin ? fill : edge;
+        else if (!isWithin) pixels[at] = BLACK;
       }
     }
   }
@@ -81,32 +81,41 @@ export class Painter {
 /** The overlays of frames, made when they are drawn and kept as long as they hold. */
 export class OverlayCache {
   constructor(store) {
+    const { width, height } = store.state;
     this.store = store;
-    this.painter = new Painter(store.state.width, store.state.height);
-    this.kept = new Map(); // frame → {cells, style, canvas}, the latest drawn last
-    this.room = Math.max(2, Math.floor(MOST_BYTES / (4 * this.painter.labels.length)));
+    this.fine = new Painter(width, height);
+    const step = Math.max(this.fine.step, Math.ceil(Math.sqrt((width * height) / QUICK_PIXELS)));
+    this.quick = step > this.fine.step ? new Painter(width, height, step) : this.fine;
+    this.kept = new Map(); // frame → {cells, style, canvas, painter}, the latest drawn last
+    this.room = Math.max(2, Math.floor(MOST_BYTES / (4 * this.fine.labels.length)));
   }
 
-  /** The canvas of a frame's masks, or null where they are not known. @param thickness of outlines in its pixels. */
-  get(frame, thickness) {
+  /**
+   * A frame's masks → {canvas, step}, or null where they are not known. `isMoving`: it is seen for a moment, and may be
+   * coarse. @param thickness of outlines in pixels of the video.
+   */
+  get(frame, thickness, isMoving) {
     const { store } = this;
     const cells = store.masks.get(frame);
     if (!cells) return null;
     const style = `${this.styleOf()} ${thickness}`;
     const kept = this.kept.get(frame);
     this.kept.delete(frame);
-    if (kept && kept.cells === cells && kept.style === style) {
-      this.kept.set(frame, kept);
-      return kept.canvas;
+    let made = kept;
+    if (kept?.cells !== cells || kept.style !== style || (kept.painter !== this.fine && !isMoving)) {
+      const painter = isMoving ? this.quick : this.fine;
+      const pixels = Math.max(1, Math.min(4, Math.round(thickness / painter.step)));
+      made = { cells, style, painter, canvas: painter.paint(this.layersOf(cells), pixels, kept?.canvas ?? this.unused()) };
     }
-    let reused = kept?.canvas;
-    if (!reused && this.kept.size >= this.room) {
-      const [oldest, { canvas }] = this.kept.entries().next().value;
-      this.kept.delete(oldest);
-      reused = canvas;
-    }
-    const canvas = this.painter.paint(this.layersOf(cells), thickness, reused);
-    this.kept.set(frame, { cells, style, canvas });
+    this.kept.set(frame, made);
+    return { canvas: made.canvas, step: made.painter.step };
+  }
+
+  /** The canvas that was drawn longest ago, when there are enough. */
+  unused() {
+    if (this.kept.size < this.room) return undefined;
+    const [oldest, { canvas }] = this.kept.entries().next().value;
+    this.kept.delete(oldest);
     return canvas;
   }
 

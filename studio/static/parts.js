@@ -10,12 +10,16 @@ let pressed = null;
 const waiting = new Map();
 document.addEventListener("pointerdown", (event) => (pressed = event.target), true);
 for (const name of ["pointerup", "pointercancel", "dragend"]) {
-  document.addEventListener(name, () => {
-    pressed = null;
-    setTimeout(() => {
-      for (const [element, children] of [...waiting]) refill(element, children);
-    });
-  }, true);
+  document.addEventListener(
+    name,
+    () => {
+      pressed = null;
+      setTimeout(() => {
+        for (const [element, children] of [...waiting]) refill(element, children);
+      });
+    },
+    true,
+  );
 }
 
 /** Put new children into an element. The control that had the focus has it again, with what was typed into it, where
@@ -57,7 +61,13 @@ export function panel(element, title, name, isFoldedAtFirst = false) {
   const body = h("div", { class: "panel-body", id: `panel-body-${name}` });
   const heading = h(
     "button",
-    { type: "button", class: "panel-heading", "aria-controls": body.id, "data-test": `fold-${name}`, onclick: () => fold(!body.hidden, true) },
+    {
+      type: "button",
+      class: "panel-heading",
+      "aria-controls": body.id,
+      "data-test": `fold-${name}`,
+      onclick: () => fold(!body.hidden, true),
+    },
     h("span", { class: "panel-title" }, title),
     note,
   );
@@ -75,20 +85,39 @@ export function panel(element, title, name, isFoldedAtFirst = false) {
 /** Radio buttons that look like one row of buttons; `choices` is {value: text}. */
 export function segments(label, name, choices, chosen, onchange, disabled = []) {
   const option = ([value, text]) =>
-    h("label", { class: "segment" },
+    h(
+      "label",
+      { class: "segment" },
       h("input", {
-        type: "radio", name, value, checked: value === chosen, disabled: disabled.includes(value),
-        "data-key": `${name}-${value}`, "data-test": `${name}-${value}`, onchange: () => onchange(value),
+        type: "radio",
+        name,
+        value,
+        checked: value === chosen,
+        disabled: disabled.includes(value),
+        "data-key": `${name}-${value}`,
+        "data-test": `${name}-${value}`,
+        onchange: () => onchange(value),
       }),
-      h("span", {}, text));
-  return h("div", { class: `segments${Object.keys(choices).length > 3 ? " in-two" : ""}`, role: "radiogroup", "aria-label": label }, Object.entries(choices).map(option));
+      h("span", {}, text),
+    );
+  return h(
+    "div",
+    { class: `segments${Object.keys(choices).length > 3 ? " in-two" : ""}`, role: "radiogroup", "aria-label": label },
+    Object.entries(choices).map(option),
+  );
 }
 
 /** A slider from 0 to 1 with its value beside it. `oncommit` is called when it is let go. */
 export function slider(label, value, oncommit, attributes = {}) {
   const shown = h("output", {}, value.toFixed(2));
   const input = h("input", {
-    type: "range", min: 0.05, max: 0.95, step: 0.05, value, "aria-label": label, ...attributes,
+    type: "range",
+    min: 0.05,
+    max: 0.95,
+    step: 0.05,
+    value,
+    "aria-label": label,
+    ...attributes,
     oninput: () => (shown.textContent = Number(input.value).toFixed(2)),
     onchange: () => oncommit(Number(input.value)),
   });
@@ -97,7 +126,12 @@ export function slider(label, value, oncommit, attributes = {}) {
 
 /** What is folded away until it is asked for. */
 export function disclosure(summary, name, ...children) {
-  return h("details", { class: "disclosure", "data-test": name }, h("summary", { "data-key": name }, summary), h("div", { class: "disclosure-body" }, ...children));
+  return h(
+    "details",
+    { class: "disclosure", "data-test": name },
+    h("summary", { "data-key": name }, summary),
+    h("div", { class: "disclosure-body" }, ...children),
+  );
 }
 
 /** A bar from 0 to 1 that says how far something is; null moves without saying. */
@@ -150,18 +184,27 @@ function picture(url) {
  */
 export function thumbnail(url, box, videoSize, size, color = null) {
   const scale = Math.min(devicePixelRatio || 1, 2);
-  const canvas = h("canvas", { class: "thumbnail", width: size[0] * scale, height: size[1] * scale, style: { width: `${size[0]}px`, height: `${size[1]}px` }, "aria-hidden": "true" });
-  picture(url).then((image) => {
-    const [left, top, width, height] = box ? roomAround(box, videoSize, size) : [0, 0, ...videoSize];
-    const zoom = image.width / videoSize[0];
-    const context = canvas.getContext("2d");
-    context.drawImage(image, left * zoom, top * zoom, width * zoom, height * zoom, 0, 0, canvas.width, canvas.height);
-    if (!box || !color) return;
-    context.strokeStyle = color;
-    context.lineWidth = 1.5 * scale;
-    const [sx, sy] = [canvas.width / width, canvas.height / height];
-    context.strokeRect((box[0] - left) * sx, (box[1] - top) * sy, (box[2] - box[0]) * sx, (box[3] - box[1]) * sy);
-  }, () => {});
+  const canvas = h("canvas", {
+    class: "thumbnail",
+    width: size[0] * scale,
+    height: size[1] * scale,
+    style: { width: `${size[0]}px`, height: `${size[1]}px` },
+    "aria-hidden": "true",
+  });
+  picture(url).then(
+    (image) => {
+      const [left, top, width, height] = box ? roomAround(box, videoSize, size) : [0, 0, ...videoSize];
+      const zoom = image.width / videoSize[0];
+      const context = canvas.getContext("2d");
+      context.drawImage(image, left * zoom, top * zoom, width * zoom, height * zoom, 0, 0, canvas.width, canvas.height);
+      if (!box || !color) return;
+      context.strokeStyle = color;
+      context.lineWidth = 1.5 * scale;
+      const [sx, sy] = [canvas.width / width, canvas.height / height];
+      context.strokeRect((box[0] - left) * sx, (box[1] - top) * sy, (box[2] - box[0]) * sx, (box[3] - box[1]) * sy);
+    },
+    () => {},
+  );
   return canvas;
 }
 

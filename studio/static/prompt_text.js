@@ -19,11 +19,13 @@ export function readTerms(prompt) {
 
 /** Entries as one prompt; inverse of `readTerms`. */
 export function writeTerms(terms) {
-  return terms.map(({ text, threshold }) => {
-    if (threshold === null) return `${text}.`;
-    const [name, ...aliases] = text.split("=");
-    return `${[`${name}@${Number(threshold.toFixed(2))}`, ...aliases].join("=")}.`;
-  }).join(" ");
+  return terms
+    .map(({ text, threshold }) => {
+      if (threshold === null) return `${text}.`;
+      const [name, ...aliases] = text.split("=");
+      return `${[`${name}@${Number(threshold.toFixed(2))}`, ...aliases].join("=")}.`;
+    })
+    .join(" ");
 }
 
 /** Whether a text that is being typed ends an entry: "dog." does, "3." may go on. */

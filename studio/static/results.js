@@ -3,49 +3,8 @@
 import { chosenOf } from "./chosen.js";
 import { h, icon, iconButton } from "./dom.js";
 import { disclosure, drawnWhenChanged, panel, progressBar, refill, segments, sizeText } from "./parts.js";
+import { KNOWN, groupsOf } from "./result_kinds.js";
 import { isOver } from "./store.js";
-
-// Known kinds by group, with a line on each; those that the server has beside them are shown as others.
-const GROUPS = [
-  ["Video", {
-    video: ["Video with the objects drawn in", "MP4 with the sound; plays everywhere."],
-    gif: ["GIF", "Small and without sound, for chats and issues."],
-    webp: ["Animated WebP", "As the GIF, with all colours."],
-  }],
-  ["Hide something", {
-    blur: ["Blur", "Makes it unrecognisable, with a log of what was changed."],
-    pixelate: ["Pixelate", "Coarse squares over it, with a log."],
-    cover: ["Cover", "One colour over it: nothing of it is left."],
-    remove_background: ["Remove the background", "One colour in place of all around it."],
-  }],
-  ["Cut out", {
-    cutout_png: ["PNG pictures", "One for each frame, see-through around the object; exact."],
-    cutout_webm: ["WebM video", "See-through, for web pages."],
-    cutout_prores: ["ProRes 4444 video", "See-through, for video editors; large."],
-    cutout_gif: ["GIF", "Small, with hard edges."],
-    cutout_webp: ["Animated WebP", "Small, with soft edges."],
-  }],
-  ["Masks and data", {
-    masks: ["Masks", "A palette PNG for each frame, as DAVIS has them."],
-    jsonl: ["Annotations (JSON lines)", "Everything that is known; our own tools read it."],
-    coco: ["COCO", "JSON with an image for each frame, and track ids."],
-    youtube_vis: ["YouTube-VIS", "JSON with one annotation for each object."],
-    mot: ["MOT", "Boxes as text, for tracking benchmarks."],
-    mots: ["MOTS", "Masks as text, without overlaps."],
-    yolo: ["YOLO data set", "Images and labels to train with."],
-  }],
-];
-const KNOWN = Object.assign({}, ...GROUPS.map(([, kinds]) => kinds));
-
-/** The groups of what a server offers: [[title, [{kind, label, hint, takesObjects}]]], those with nothing left out. */
-export function groupsOf(results) {
-  const entry = ({ kind, label, takes_objects: takesObjects, hint }) => ({
-    kind, label: KNOWN[kind]?.[0] ?? label, hint: KNOWN[kind]?.[1] ?? hint ?? "", takesObjects,
-  });
-  const others = results.filter(({ kind }) => !KNOWN[kind]);
-  const groups = GROUPS.map(([title, kinds]) => [title, Object.keys(kinds).map((kind) => results.find((each) => each.kind === kind)).filter(Boolean).map(entry)]);
-  return [...groups, ["Others", others.map(entry)]].filter(([, entries]) => entries.length);
-}
 
 export function mountResults(element, store, api) {
   const { body, note } = panel(element, "Download", "results");
@@ -63,21 +22,53 @@ export function mountResults(element, store, api) {
   const results = () => store.jobs.filter((job) => job.kind === "result").reverse();
 
   function fileRow(job) {
-    const away = iconButton("close", `Take ${label(job)} off the list`, () => (hiddenJobs.add(job.id), drawFiles()), { "data-key": `away-${job.id}` });
+    const away = iconButton("close", `Take ${label(job)} off the list`, () => (hiddenJobs.add(job.id), drawFiles()), {
+      "data-key": `away-${job.id}`,
+    });
     if (job.state === "done") {
-      return h("li", { class: "file" },
-        h("a", { class: "button primary file-link", href: api.fileUrl(store.token, job.id), download: job.file ?? "", "data-key": `file-${job.id}`, "data-test": `file-${kindOf(job) ?? job.id}` },
-          icon("download"), h("span", { class: "file-name" }, job.file ?? label(job)), job.size !== null && h("small", {}, sizeText(job.size))),
-        away);
+      return h(
+        "li",
+        { class: "file" },
+        h(
+          "a",
+          {
+            class: "button primary file-link",
+            href: api.fileUrl(store.token, job.id),
+            download: job.file ?? "",
+            "data-key": `file-${job.id}`,
+            "data-test": `file-${kindOf(job) ?? job.id}`,
+          },
+          icon("download"),
+          h("span", { class: "file-name" }, job.file ?? label(job)),
+          job.size !== null && h("small", {}, sizeText(job.size)),
+        ),
+        away,
+      );
     }
     if (!isOver(job)) {
       const part = job.total ? job.done / job.total : null;
-      return h("li", { class: "file making" },
-        h("div", { class: "row spread" }, h("span", {}, label(job)), h("span", { class: "muted" }, job.state === "waiting" ? "waiting" : part === null ? "" : `${Math.round(100 * part)} %`),
-          iconButton("close", `Cancel ${label(job)}`, () => store.cancelJob(job.id), { "data-key": `cancel-${job.id}`, "data-test": `cancel-${kindOf(job) ?? job.id}` })),
-        progressBar(`Made of ${label(job)}`, part));
+      return h(
+        "li",
+        { class: "file making" },
+        h(
+          "div",
+          { class: "row spread" },
+          h("span", {}, label(job)),
+          h("span", { class: "muted" }, job.state === "waiting" ? "waiting" : part === null ? "" : `${Math.round(100 * part)} %`),
+          iconButton("close", `Cancel ${label(job)}`, () => store.cancelJob(job.id), {
+            "data-key": `cancel-${job.id}`,
+            "data-test": `cancel-${kindOf(job) ?? job.id}`,
+          }),
+        ),
+        progressBar(`Made of ${label(job)}`, part),
+      );
     }
-    return h("li", { class: "file over" }, h("span", {}, job.state === "failed" ? `${label(job)}: ${job.error ?? "it failed."}` : `${label(job)} was cancelled.`), away);
+    return h(
+      "li",
+      { class: "file over" },
+      h("span", {}, job.state === "failed" ? `${label(job)}: ${job.error ?? "it failed."}` : `${label(job)} was cancelled.`),
+      away,
+    );
   }
 
   const hiddenJobs = new Set();
@@ -99,9 +90,22 @@ export function mountResults(element, store, api) {
   }
 
   function offer(title, entry) {
-    return h("li", { class: "offer" },
+    return h(
+      "li",
+      { class: "offer" },
       h("div", { class: "offer-words" }, h("span", {}, entry.label), entry.hint && h("small", {}, entry.hint)),
-      h("button", { type: "button", "aria-label": `Make ${entry.label}`, "data-test": `make-${entry.kind}`, "data-kind": entry.kind, onclick: () => make(title, entry) }, "Make"));
+      h(
+        "button",
+        {
+          type: "button",
+          "aria-label": `Make ${entry.label}`,
+          "data-test": `make-${entry.kind}`,
+          "data-kind": entry.kind,
+          onclick: () => make(title, entry),
+        },
+        "Make",
+      ),
+    );
   }
 
   /** What a group's files are about: all objects or some, or everything else. */
@@ -122,30 +126,80 @@ export function mountResults(element, store, api) {
       choice.everythingElse = value === "else";
       drawChoice(title);
     };
-    refill(places.get(title),
-      h("div", { class: "object-chips", role: "group", "aria-label": "Which objects" },
-        objects.length ? objects.map((object) => h("button", {
-          type: "button", class: "object-chip", "aria-pressed": String(ids.has(object.id)), style: { "--object": object.color },
-          "data-key": `${name}-object-${object.id}`, "data-test": `${name}-object-${object.id}`, onclick: () => toggle(object.id),
-        }, h("span", { class: "swatch" }), object.name)) : h("span", { class: "hint" }, "There are no objects yet.")),
-      segments("What is changed", `${name}-what`, { objects: title === "Cut out" ? "Keep these" : "These", else: "Everything else" }, choice.everythingElse ? "else" : "objects", change),
-      title === "Hide something" && store.state.has_sound && h("label", { class: "check" },
-        h("input", { type: "checkbox", checked: choice.keepSound, "data-key": `${name}-sound`, onchange: (event) => (choice.keepSound = event.target.checked) }), "Keep the sound (a voice tells who speaks)"));
+    refill(
+      places.get(title),
+      h(
+        "div",
+        { class: "object-chips", role: "group", "aria-label": "Which objects" },
+        objects.length
+          ? objects.map((object) =>
+              h(
+                "button",
+                {
+                  type: "button",
+                  class: "object-chip",
+                  "aria-pressed": String(ids.has(object.id)),
+                  style: { "--object": object.color },
+                  "data-key": `${name}-object-${object.id}`,
+                  "data-test": `${name}-object-${object.id}`,
+                  onclick: () => toggle(object.id),
+                },
+                h("span", { class: "swatch" }),
+                object.name,
+              ),
+            )
+          : h("span", { class: "hint" }, "There are no objects yet."),
+      ),
+      segments(
+        "What is changed",
+        `${name}-what`,
+        { objects: title === "Cut out" ? "Keep these" : "These", else: "Everything else" },
+        choice.everythingElse ? "else" : "objects",
+        change,
+      ),
+      title === "Hide something" &&
+        store.state.has_sound &&
+        h(
+          "label",
+          { class: "check" },
+          h("input", {
+            type: "checkbox",
+            checked: choice.keepSound,
+            "data-key": `${name}-sound`,
+            onchange: (event) => (choice.keepSound = event.target.checked),
+          }),
+          "Keep the sound (a voice tells who speaks)",
+        ),
+    );
   }
 
   function drawOffers() {
     const groups = groupsOf(store.state.results ?? []);
     const wereOpen = new Set([...offers.querySelectorAll("details[open]")].map((each) => each.dataset.test));
     places.clear();
-    offers.replaceChildren(...groups.map(([title, entries], index) => {
-      choices.set(title, choices.get(title) ?? { ids: chosen.ids.size ? new Set(chosen.ids) : null, everythingElse: false, keepSound: false });
-      const takesObjects = entries.some((entry) => entry.takesObjects);
-      if (takesObjects) places.set(title, h("div", { class: "stack choice" }));
-      const name = `results-${title.replaceAll(" ", "-").toLowerCase()}`;
-      const group = disclosure(title, name, takesObjects && places.get(title), h("ul", { class: "plain offers" }, entries.map((entry) => offer(title, entry))));
-      group.open = wereOpen.size ? wereOpen.has(name) : index === 0;
-      return group;
-    }));
+    offers.replaceChildren(
+      ...groups.map(([title, entries], index) => {
+        choices.set(
+          title,
+          choices.get(title) ?? { ids: chosen.ids.size ? new Set(chosen.ids) : null, everythingElse: false, keepSound: false },
+        );
+        const takesObjects = entries.some((entry) => entry.takesObjects);
+        if (takesObjects) places.set(title, h("div", { class: "stack choice" }));
+        const name = `results-${title.replaceAll(" ", "-").toLowerCase()}`;
+        const group = disclosure(
+          title,
+          name,
+          takesObjects && places.get(title),
+          h(
+            "ul",
+            { class: "plain offers" },
+            entries.map((entry) => offer(title, entry)),
+          ),
+        );
+        group.open = wereOpen.size ? wereOpen.has(name) : index === 0;
+        return group;
+      }),
+    );
     if (!groups.length) offers.replaceChildren(h("p", { class: "empty" }, "This server makes no files."));
     for (const title of places.keys()) drawChoice(title);
     drawButtons();
@@ -153,7 +207,11 @@ export function mountResults(element, store, api) {
 
   /** What is being made cannot be asked for again, nor what is about no object. */
   function drawButtons() {
-    const making = new Set(results().filter((job) => !isOver(job)).map(kindOf));
+    const making = new Set(
+      results()
+        .filter((job) => !isOver(job))
+        .map(kindOf),
+    );
     for (const [title, entries] of groupsOf(store.state.results ?? [])) {
       for (const { kind, takesObjects } of entries) {
         const button = offers.querySelector(`[data-kind="${CSS.escape(kind)}"]`);
@@ -165,10 +223,13 @@ export function mountResults(element, store, api) {
 
   store.on("jobs", drawnWhenChanged(results, drawFiles));
   const onState = drawnWhenChanged(() => store.state.results, drawOffers);
-  const onObjects = drawnWhenChanged(() => store.state.objects.map(({ id, name, color }) => [id, name, color]), () => {
-    for (const title of places.keys()) drawChoice(title);
-    drawButtons();
-  });
+  const onObjects = drawnWhenChanged(
+    () => store.state.objects.map(({ id, name, color }) => [id, name, color]),
+    () => {
+      for (const title of places.keys()) drawChoice(title);
+      drawButtons();
+    },
+  );
   store.on("state", () => {
     onState();
     onObjects();

@@ -73,33 +73,123 @@ export function mountReview(element, store, api) {
     const isCurrent = index === state.at;
     const size = [store.state.width, store.state.height];
     const level = doubt.doubt > 0.66 ? "high" : doubt.doubt > 0.33 ? "middle" : "low";
-    return h("li", {},
-      h("button", {
-        type: "button", class: `doubt${isCurrent ? " current" : ""}`, "aria-current": isCurrent ? "true" : null, style: { "--object": object.color },
-        "data-key": `doubt-${keyOf(doubt)}`, "data-test": `doubt-${index}`, onclick: () => goTo(index),
-      },
-      thumbnail(api.frameUrl(store.token, doubt.frame, 320), boxes.get(`${doubt.id}-${doubt.frame}`), size, [64, 44], object.color),
-      h("span", { class: "doubt-words" },
-        h("strong", {}, reasonOf(doubt)),
-        h("small", {}, h("span", { class: "swatch" }), `${object.name}, ${framesOf(doubt)}`)),
-      h("span", { class: `doubt-level ${level}`, title: `Doubt ${Math.round(100 * doubt.doubt)} %` }, h("i"), h("i"), h("i"), h("span", { class: "visually-hidden" }, `${level} doubt`))));
+    return h(
+      "li",
+      {},
+      h(
+        "button",
+        {
+          type: "button",
+          class: `doubt${isCurrent ? " current" : ""}`,
+          "aria-current": isCurrent ? "true" : null,
+          style: { "--object": object.color },
+          "data-key": `doubt-${keyOf(doubt)}`,
+          "data-test": `doubt-${index}`,
+          onclick: () => goTo(index),
+        },
+        thumbnail(
+          api.frameUrl(store.token, doubt.frame, 320),
+          boxes.get(`${doubt.id}-${doubt.frame}`),
+          size,
+          [64, 44],
+          object.color,
+        ),
+        h(
+          "span",
+          { class: "doubt-words" },
+          h("strong", {}, reasonOf(doubt)),
+          h("small", {}, h("span", { class: "swatch" }), `${object.name}, ${framesOf(doubt)}`),
+        ),
+        h(
+          "span",
+          { class: `doubt-level ${level}`, title: `Doubt ${Math.round(100 * doubt.doubt)} %` },
+          h("i"),
+          h("i"),
+          h("i"),
+          h("span", { class: "visually-hidden" }, `${level} doubt`),
+        ),
+      ),
+    );
   }
 
   function draw() {
     note.textContent = places.length ? String(places.length) : "";
-    const isAnythingTracked = Object.values(store.timeline?.objects ?? {}).some(({ states }) => states.some(([name]) => name && name !== "corrected"));
-    refill(head, places.length
-      ? [
-        h("p", { class: "hint" }, "Is it right? If not, correct it in the picture, then track again."),
-        h("div", { class: "row review-actions" },
-          h("button", { type: "button", "aria-label": "Previous doubtful place", title: "Previous", "data-key": "review-previous", "data-test": "review-previous", onclick: () => goTo(state.at < 0 ? -1 : state.at - 1) }, icon("prev")),
-          h("button", { type: "button", class: "grow", disabled: state.at < 0, "data-key": "looks-right", "data-test": "looks-right", title: "Keep this mask: tracking will never change it", onclick: looksRight }, icon("check"), "Looks right"),
-          h("button", { type: "button", "aria-label": "Next doubtful place", title: "Next", "data-key": "review-next", "data-test": "review-next", onclick: () => goTo(state.at + 1) }, icon("next"))),
-      ]
-      : h("p", { class: "empty" }, isAnythingTracked ? "Nothing looks doubtful." : "After tracking, the places worth a look are listed here."));
-    refill(list,
+    const isAnythingTracked = Object.values(store.timeline?.objects ?? {}).some(({ states }) =>
+      states.some(([name]) => name && name !== "corrected"),
+    );
+    refill(
+      head,
+      places.length
+        ? [
+            h("p", { class: "hint" }, "Is it right? If not, correct it in the picture, then track again."),
+            h(
+              "div",
+              { class: "row review-actions" },
+              h(
+                "button",
+                {
+                  type: "button",
+                  "aria-label": "Previous doubtful place",
+                  title: "Previous",
+                  "data-key": "review-previous",
+                  "data-test": "review-previous",
+                  onclick: () => goTo(state.at < 0 ? -1 : state.at - 1),
+                },
+                icon("prev"),
+              ),
+              h(
+                "button",
+                {
+                  type: "button",
+                  class: "grow",
+                  disabled: state.at < 0,
+                  "data-key": "looks-right",
+                  "data-test": "looks-right",
+                  title: "Keep this mask: tracking will never change it",
+                  onclick: looksRight,
+                },
+                icon("check"),
+                "Looks right",
+              ),
+              h(
+                "button",
+                {
+                  type: "button",
+                  "aria-label": "Next doubtful place",
+                  title: "Next",
+                  "data-key": "review-next",
+                  "data-test": "review-next",
+                  onclick: () => goTo(state.at + 1),
+                },
+                icon("next"),
+              ),
+            ),
+          ]
+        : h(
+            "p",
+            { class: "empty" },
+            isAnythingTracked ? "Nothing looks doubtful." : "After tracking, the places worth a look are listed here.",
+          ),
+    );
+    refill(
+      list,
       places.slice(0, state.shown).map(row),
-      places.length > state.shown && h("li", {}, h("button", { type: "button", class: "link", "data-key": "doubts-more", onclick: () => ((state.shown += PAGE), draw(), fetchBoxes()) }, `${places.length - state.shown} more`)));
+      places.length > state.shown &&
+        h(
+          "li",
+          {},
+          h(
+            "button",
+            {
+              type: "button",
+              class: "link",
+              "data-key": "doubts-more",
+              onclick: () => ((state.shown += PAGE), draw(), fetchBoxes()),
+            },
+            `${places.length - state.shown} more`,
+          ),
+        ),
+    );
   }
 
   /** Fetch where the objects are on the listed frames, for thumbnails of what is around them. */
@@ -107,7 +197,7 @@ export function mountReview(element, store, api) {
     if (isFetching) return;
     isFetching = true;
     try {
-      for (let doubt; (doubt = places.slice(0, state.shown).find(({ id, frame }) => !boxes.has(`${id}-${frame}`))); ) {
+      for (let doubt; (doubt = places.slice(0, state.shown).find(({ id, frame }) => !boxes.has(`${id}-${frame}`)));) {
         const { id, frame } = doubt;
         const cells = store.masks.get(frame) ?? (await api.masks(store.token, frame, frame))[frame];
         const cell = cells.find((each) => each.id === id);
@@ -121,13 +211,22 @@ export function mountReview(element, store, api) {
     }
   }
 
-  const drawBoxes = drawnWhenChanged(() => places.slice(0, state.shown).map(({ id, frame }) => boxes.get(`${id}-${frame}`)), draw);
+  const drawBoxes = drawnWhenChanged(
+    () => places.slice(0, state.shown).map(({ id, frame }) => boxes.get(`${id}-${frame}`)),
+    draw,
+  );
   store.on("doubts", () => {
     boxes.clear();
     update();
     fetchBoxes();
   });
-  store.on("timeline", drawnWhenChanged(() => Object.keys(store.timeline.objects), draw));
-  store.on("state", drawnWhenChanged(() => store.state.objects.map(({ id, name, color }) => [id, name, color]), update));
+  store.on(
+    "timeline",
+    drawnWhenChanged(() => Object.keys(store.timeline.objects), draw),
+  );
+  store.on(
+    "state",
+    drawnWhenChanged(() => store.state.objects.map(({ id, name, color }) => [id, name, color]), update),
+  );
   update();
 }

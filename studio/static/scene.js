@@ -12,12 +12,12 @@ export function inkOn(color) {
   return luminance > 0.19 ? "#000000" : "#ffffff";
 }
 
-export function drawBox(context, viewport, box, color, { isDashed = false, width = 1.5 } = {}) {
+export function drawBox(context, viewport, box, color, { isDashed = false, width = 2 } = {}) {
   const [left, top] = viewport.toStage(box[0], box[1]);
   const [right, bottom] = viewport.toStage(box[2], box[3]);
   context.save();
   if (isDashed) context.setLineDash([6, 4]);
-  for (const [style, thickness] of [["rgb(0 0 0 / 55%)", width + 1.5], [color, width]]) {
+  for (const [style, thickness] of [["rgb(0 0 0 / 45%)", width + 1.5], [color, width]]) {
     context.strokeStyle = style;
     context.lineWidth = thickness;
     context.strokeRect(left, top, right - left, bottom - top);

@@ -10,6 +10,7 @@ import { Tools } from "./tools.js";
 import { Viewport } from "./viewport.js";
 
 const LINE = 1.75; // CSS pixels, thickness of outlines
+const REST = 120; // milliseconds after the last step when a frame is looked at
 const EVENTS = ["frame", "frames", "masks", "state", "selected", "view", "tool", "candidates", "busy"];
 
 export function mountStage(element, store, api) {
@@ -27,6 +28,9 @@ export class Stage {
       class: "stage-canvas", id: "stage-canvas", tabindex: 0, role: "application", "data-test": "stage",
       "aria-label": "Frame of the video. W, A, S and D move a crosshair, Enter is a click at it, Shift and Enter says: not that.",
     });
+    // Keys of other tools would make a ring appear after a click: it is for those who came here by keys.
+    this.canvas.addEventListener("focus", () => this.canvas.classList.toggle("by-keys", this.canvas.matches(":focus-visible")));
+    this.canvas.addEventListener("pointerdown", () => this.canvas.classList.remove("by-keys"));
     this.context = this.canvas.getContext("2d");
     this.viewport = new Viewport(store.state.width, store.state.height);
     this.overlays = new OverlayCache(store);
@@ -37,7 +41,9 @@ export class Stage {
     this.keys = new Keys(this);
     this.shown = null; // the frame that is drawn: the current one, or the last one until that has come
     this.onChange = new Set(); // called after each drawing: what stands beside the stage
+    this.steppedAt = -REST;
     for (const name of EVENTS) store.on(name, () => this.changed());
+    store.on("frame", () => this.stepped());
     store.on("closed", () => this.close());
   }
 
@@ -45,14 +51,16 @@ export class Stage {
   watch(place) {
     this.observer = new ResizeObserver(() => this.resize(place));
     this.observer.observe(place);
+    const { zoom } = this.store; // as an earlier visit left it
     this.resize(place);
-    this.viewport.restore(this.store.zoom);
+    this.viewport.restore(zoom);
     this.moved();
   }
 
   close() {
     this.observer?.disconnect();
     this.keys.close();
+    clearTimeout(this.restTimer);
     cancelAnimationFrame(this.request);
     this.request = -1;
   }
@@ -103,21 +111,31 @@ export class Stage {
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       this.drawScene(now);
     }
-    this.numDrawn = (this.numDrawn ?? 0) + 1;
     for (const fn of this.onChange) fn();
     if (this.actions.points.some((point) => point.isPending)) this.changed();
   }
 
-  /** How thick outlines are in pixels of overlays. */
+  /** How thick outlines are, in pixels of the video. */
   get thickness() {
-    return Math.max(1, Math.min(4, Math.round(LINE / (this.viewport.scale * this.painter.step))));
+    return Math.max(1, LINE / this.viewport.scale);
+  }
+
+  /** Whether frames follow each other, so that each is seen for a moment only. */
+  get isMoving() {
+    return this.store.playing || performance.now() - this.steppedAt < REST;
+  }
+
+  stepped() {
+    this.steppedAt = performance.now();
+    clearTimeout(this.restTimer);
+    this.restTimer = setTimeout(() => this.changed(), REST + 10);
   }
 
   // ---- in pixels of the video ----
 
   drawMasks() {
     const { context, store, shown } = this;
-    const overlay = this.overlays.get(shown, this.thickness);
+    const overlay = this.overlays.get(shown, this.thickness, this.isMoving);
     const candidates = store.candidates?.frame === shown ? store.candidates : null;
     const strokes = [...this.actions.strokes, this.tools.stroke].filter((stroke) => stroke?.frame === shown);
     if (overlay || strokes.length) {
@@ -130,9 +148,8 @@ export class Stage {
     if (preview?.frame === shown) this.drawOverlay(this.previewOverlay(preview));
   }
 
-  drawOverlay(canvas) {
-    const [width, height] = this.painter.size;
-    this.context.drawImage(canvas, 0, 0, width * this.painter.step, height * this.painter.step);
+  drawOverlay({ canvas, step }) {
+    this.context.drawImage(canvas, 0, 0, canvas.width * step, canvas.height * step);
   }
 
   /** A copy of an overlay with strokes on it, so that painting is seen before it is answered. */
@@ -143,8 +160,8 @@ export class Stage {
     const context = this.scratch.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
-    if (overlay) context.drawImage(overlay, 0, 0);
     context.scale(1 / this.painter.step, 1 / this.painter.step);
+    if (overlay) context.drawImage(overlay.canvas, 0, 0, overlay.canvas.width * overlay.step, overlay.canvas.height * overlay.step);
     for (const stroke of strokes) {
       context.globalCompositeOperation = "destination-out";
       context.strokeStyle = "#000000";
@@ -156,40 +173,37 @@ export class Stage {
       strokePath(context, stroke);
       context.globalAlpha = 1;
     }
-    return this.scratch;
+    return { canvas: this.scratch, step: this.painter.step };
   }
 
   candidatesOverlay(candidates) {
     const hovered = this.tools.hoveredItem?.key ?? null;
-    const key = [this.thickness, hovered];
-    if (this.candidatesDrawn?.of === candidates && `${this.candidatesDrawn.key}` === `${key}` && !this.candidatesChanged(candidates)) {
-      return this.candidatesDrawn.canvas;
+    const looks = JSON.stringify([hovered, this.thickness, candidates.items.map(({ accepted, color }) => [accepted, color])]);
+    if (this.candidatesDrawn?.of !== candidates || this.candidatesDrawn.looks !== looks) {
+      const area = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
+      const items = [...candidates.items].sort((one, other) => area(other) - area(one));
+      const layers = items.map((item) => {
+        const color = item.color ?? ACCENT;
+        const opacity = item.accepted ? 0.6 : candidates.kind === "everything" ? 0.18 : 0.1;
+        const fill = packed(color, opacity + (item.key === hovered ? 0.2 : 0));
+        return { runs: item.runs, fill, line: packed(color, item.accepted ? 1 : 0.6), isRinged: false };
+      });
+      this.candidatesDrawn = { of: candidates, looks, ...this.painted(layers, this.candidatesDrawn?.canvas) };
     }
-    const area = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
-    const items = [...candidates.items].sort((one, other) => area(other) - area(one));
-    const isPieces = candidates.kind === "everything";
-    const layers = items.map((item) => {
-      const color = item.color ?? ACCENT;
-      const opacity = item.accepted ? 0.6 : isPieces ? 0.18 : 0.1;
-      const fill = packed(color, opacity + (item.key === hovered ? 0.2 : 0));
-      return { runs: item.runs, fill, line: packed(color, item.accepted ? 1 : 0.6), isRinged: false };
-    });
-    const canvas = this.painter.paint(layers, this.thickness, this.candidatesDrawn?.canvas);
-    this.candidatesDrawn = { of: candidates, key, looks: looksOf(candidates), canvas };
-    return canvas;
-  }
-
-  candidatesChanged(candidates) {
-    return this.candidatesDrawn.looks !== looksOf(candidates);
+    return this.candidatesDrawn;
   }
 
   previewOverlay(preview) {
     if (this.previewDrawn?.of !== preview || this.previewDrawn.thickness !== this.thickness) {
       const layer = { runs: preview.runs, fill: packed(ACCENT, 0.45), line: 0, isRinged: true };
-      const canvas = this.painter.paint([layer], this.thickness, this.previewDrawn?.canvas);
-      this.previewDrawn = { of: preview, thickness: this.thickness, canvas };
+      this.previewDrawn = { of: preview, thickness: this.thickness, ...this.painted([layer], this.previewDrawn?.canvas) };
     }
-    return this.previewDrawn.canvas;
+    return this.previewDrawn;
+  }
+
+  painted(layers, canvas) {
+    const { step } = this.painter;
+    return { canvas: this.painter.paint(layers, Math.max(1, Math.round(this.thickness / step)), canvas), step };
   }
 
   // ---- in CSS pixels of the stage ----
@@ -214,8 +228,6 @@ export class Stage {
     if (tools.crosshair) drawCrosshair(context, viewport.toStage(...tools.crosshair));
   }
 }
-
-const looksOf = (candidates) => JSON.stringify(candidates.items.map(({ accepted, color }) => [accepted, color]));
 
 const candidateName = (item) => ({
   text: `${item.accepted ? "✓ " : ""}${item.label} ${item.confidence.toFixed(2)}`,

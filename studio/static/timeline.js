@@ -1,11 +1,10 @@
 // The timeline: one lane for each object, and the way through the video.
 
-import { doubtAfter } from "./doubts.js";
-import { clamp, h, icon, iconButton, timeText } from "./dom.js";
+import { clamp, h, timeText } from "./dom.js";
 import { drawnWhenChanged, refill } from "./parts.js";
+import { timelineBar } from "./timeline_bar.js";
 import { LANE, MARGIN, RULER, codesOf, drawLanes, drawOver } from "./timeline_draw.js";
 import { listenToPointers } from "./timeline_input.js";
-import { legend } from "./timeline_legend.js";
 
 const LEAST_SPAN = 12; // frames that the closest view shows
 const MOST_LANES = 5; // without scrolling
@@ -21,92 +20,38 @@ export function mountTimeline(element, store, api) {
   const base = h("canvas", { "aria-hidden": "true" });
   const over = h("canvas", { "aria-hidden": "true", class: "timeline-over" });
   const tip = h("div", { class: "timeline-tip", hidden: true, "aria-hidden": "true" });
-  const chart = h("div", {
-    class: "timeline-chart", role: "slider", tabindex: 0, "aria-label": "Frame", "aria-valuemin": 0, "aria-valuemax": numFrames - 1, "data-test": "timeline-chart",
-  }, base, over, tip);
-  const labels = h("div", { class: "timeline-labels", "data-test": "timeline-labels", onscroll: () => ((view.top = labels.scrollTop), request()) });
+  const chart = h(
+    "div",
+    {
+      class: "timeline-chart",
+      role: "slider",
+      tabindex: 0,
+      "aria-label": "Frame",
+      "aria-valuemin": 0,
+      "aria-valuemax": numFrames - 1,
+      "data-test": "timeline-chart",
+    },
+    base,
+    over,
+    tip,
+  );
+  const labels = h("div", {
+    class: "timeline-labels",
+    "data-test": "timeline-labels",
+    onscroll: () => ((view.top = labels.scrollTop), request()),
+  });
   const spacer = h("div", {});
   const scroller = h("div", { class: "timeline-scroll", hidden: true, onscroll: () => followScroll() }, spacer);
   const lanes = h("div", { class: "timeline-lanes" }, labels, chart, scroller);
-  element.append(toolbar(), lanes);
-
-  function toolbar() {
-    const play = iconButton("play", "Play", () => (store.playing ? store.pause() : store.play()), { key: "Space", "data-test": "play" });
-    const number = h("input", {
-      type: "text", inputmode: "numeric", class: "frame-number", "aria-label": `Frame number, 0 to ${numFrames - 1}`, "data-test": "frame-number", size: String(numFrames).length,
-      onkeydown: (event) => {
-        event.stopPropagation();
-        if (event.key === "Enter") goToNumber();
-        if (event.key === "Escape") showNumber();
-      },
-      onblur: () => goToNumber(),
-    });
-    const goToNumber = () => {
-      const frame = Number.parseInt(number.value, 10);
-      if (Number.isFinite(frame) && frame !== store.frame) store.setFrame(clamp(frame, 0, numFrames - 1));
-      showNumber();
-    };
-    const time = h("span", { class: "timeline-time muted", "data-test": "time" });
-    const showNumber = () => {
-      number.value = String(store.frame);
-      time.textContent = `${timeText(store.frame, fps)} / ${timeText(numFrames - 1, fps)}`;
-    };
-    const doubt = h("button", { type: "button", class: "quiet", "data-test": "next-doubt", title: "Next doubtful place", onclick: () => goToDoubt() }, icon("warning"), h("span", {}, "Next doubt"));
-    const range = h("span", { class: "row", role: "group", "aria-label": "Range" });
-    const drawRange = () => refill(range,
-      h("button", { type: "button", class: "quiet", title: "The range begins at this frame (I)", "data-key": "range-in", "data-test": "range-in", onclick: () => setEnd("first") }, "In"),
-      h("button", { type: "button", class: "quiet", title: "The range ends at this frame (O)", "data-key": "range-out", "data-test": "range-out", onclick: () => setEnd("last") }, "Out"),
-      store.range && h("span", { class: "range-words", "data-test": "range" }, `${store.range.first}–${store.range.last}`),
-      store.range && iconButton("close", "No range", () => store.setRange(null), { "data-key": "range-none", "data-test": "range-none" }));
-    const fold = h("button", { type: "button", class: "icon-button fold-lanes", "aria-label": "Lanes", title: "Hide or show the lanes", "aria-expanded": "true", "data-test": "fold-timeline", onclick: () => {
-      lanes.hidden = !lanes.hidden;
-      fold.setAttribute("aria-expanded", String(!lanes.hidden));
+  const bar = timelineBar(store, {
+    zoom: (factor) => zoom(factor),
+    fit: () => setView(0, numFrames),
+    fold(isFolded) {
+      lanes.hidden = isFolded;
       resize();
-    } });
-    const showPlaying = () => {
-      play.replaceChildren(icon(store.playing ? "pause" : "play"));
-      play.setAttribute("aria-label", store.playing ? "Pause" : "Play");
-    };
-    const showDoubt = () => (doubt.disabled = doubtAfter(store, store.frame) === null);
-    store.on("frame", () => document.activeElement !== number && showNumber());
-    store.on("playing", showPlaying);
-    store.on("range", drawRange);
-    store.on("doubts", showDoubt);
-    showNumber();
-    drawRange();
-    showDoubt();
-    return h("div", { class: "timeline-bar" },
-      h("div", { class: "row", role: "group", "aria-label": "Playing" },
-        iconButton("first", "First frame", () => store.setFrame(store.range?.first ?? 0), { "data-test": "first-frame" }),
-        iconButton("prev", "One frame back", () => store.step(-1), { key: "←", "data-test": "step-back" }),
-        play,
-        iconButton("next", "One frame on", () => store.step(1), { key: "→", "data-test": "step-on" }),
-        iconButton("last", "Last frame", () => store.setFrame(store.range?.last ?? numFrames - 1), { "data-test": "last-frame" })),
-      h("label", { class: "row frame-place" }, h("span", { class: "muted" }, "Frame"), number, h("span", { class: "muted" }, `of ${numFrames - 1}`)),
-      time,
-      h("span", { class: "spacer" }),
-      doubt, h("span", { class: "divider" }), range, h("span", { class: "divider" }),
-      h("div", { class: "row", role: "group", "aria-label": "Zoom in time" },
-        iconButton("minus", "Show more frames", () => zoom(2), { "data-test": "zoom-out" }),
-        iconButton("plus", "Show fewer frames, larger", () => zoom(0.5), { "data-test": "zoom-in" }),
-        iconButton("fit", "Show the whole video", () => setView(0, numFrames), { "data-test": "zoom-fit" })),
-      legend(),
-      fold);
-  }
-
-  function setEnd(end) {
-    const range = store.range ?? { first: 0, last: numFrames - 1 };
-    const next = { ...range, [end]: store.frame };
-    if (next.first > next.last) next[end === "first" ? "last" : "first"] = end === "first" ? numFrames - 1 : 0;
-    store.setRange(next);
-  }
-
-  function goToDoubt() {
-    const doubt = doubtAfter(store, store.frame);
-    if (!doubt) return;
-    store.select(doubt.id);
-    store.setFrame(doubt.frame);
-  }
+    },
+  });
+  element.append(bar, lanes);
 
   // ---- the view in time ----
 
@@ -182,17 +127,34 @@ export function mountTimeline(element, store, api) {
 
   function drawLabels() {
     const { objects } = store.state;
-    refill(labels, h("div", { class: "timeline-corner muted" }, objects.length ? "" : "No objects yet"),
-      objects.map((object) => h("button", {
-        type: "button", class: "timeline-label", "aria-pressed": String(object.id === store.selected), style: { "--object": object.color }, title: object.name,
-        "data-key": `lane-${object.id}`, "data-test": `lane-${object.id}`, onclick: () => store.select(object.id),
-      }, h("span", { class: "swatch" }), h("span", { class: "timeline-name" }, object.name))));
+    refill(
+      labels,
+      h("div", { class: "timeline-corner muted" }, objects.length ? "" : "No objects yet"),
+      objects.map((object) =>
+        h(
+          "button",
+          {
+            type: "button",
+            class: "timeline-label",
+            "aria-pressed": String(object.id === store.selected),
+            style: { "--object": object.color },
+            title: object.name,
+            "data-key": `lane-${object.id}`,
+            "data-test": `lane-${object.id}`,
+            onclick: () => store.select(object.id),
+          },
+          h("span", { class: "swatch" }),
+          h("span", { class: "timeline-name" }, object.name),
+        ),
+      ),
+    );
     resize();
   }
 
   function readTimeline() {
     codes.clear();
-    for (const [id, { states }] of Object.entries(store.timeline?.objects ?? {})) codes.set(Number(id), codesOf(states, numFrames));
+    for (const [id, { states }] of Object.entries(store.timeline?.objects ?? {}))
+      codes.set(Number(id), codesOf(states, numFrames));
     request();
   }
 
@@ -207,8 +169,14 @@ export function mountTimeline(element, store, api) {
     const step = event.shiftKey ? 10 : 1;
     const second = Math.max(1, Math.round(fps));
     const to = {
-      ArrowLeft: store.frame - step, ArrowDown: store.frame - step, ArrowRight: store.frame + step, ArrowUp: store.frame + step,
-      PageDown: store.frame - second, PageUp: store.frame + second, Home: 0, End: numFrames - 1,
+      ArrowLeft: store.frame - step,
+      ArrowDown: store.frame - step,
+      ArrowRight: store.frame + step,
+      ArrowUp: store.frame + step,
+      PageDown: store.frame - second,
+      PageUp: store.frame + second,
+      Home: 0,
+      End: numFrames - 1,
     }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (to !== undefined) store.setFrame(to);
@@ -226,7 +194,13 @@ export function mountTimeline(element, store, api) {
     drawLabels();
     labels.querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest" });
   });
-  store.on("state", drawnWhenChanged(() => store.state.objects.map(({ id, name, color, given, is_hidden: isHidden }) => [id, name, color, given, isHidden]), drawLabels));
+  store.on(
+    "state",
+    drawnWhenChanged(
+      () => store.state.objects.map(({ id, name, color, given, is_hidden: isHidden }) => [id, name, color, given, isHidden]),
+      drawLabels,
+    ),
+  );
   store.on("frame", () => {
     sayFrame();
     reveal();
@@ -235,6 +209,7 @@ export function mountTimeline(element, store, api) {
   const observers = [new ResizeObserver(() => resize()), new MutationObserver(() => request())];
   observers[0].observe(chart);
   observers[1].observe(element.closest("[data-theme]") ?? document.body, { attributes: true, attributeFilter: ["data-theme"] });
+  store.on("closed", () => observers.forEach((observer) => observer.disconnect()));
   sayFrame();
   drawLabels();
   readTimeline();

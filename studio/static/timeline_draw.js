@@ -1,4 +1,6 @@
-// How the lanes of the timeline look. States differ by height and pattern, not by colour alone.
+// How the lanes of the timeline look.
+
+import { drawBarrier, drawCut, drawRound, drawState } from "./timeline_marks.js";
 
 export const RULER = 28; // pixels, as all lengths here
 export const LANE = 26;
@@ -24,74 +26,18 @@ function colorsOf(element) {
   const style = getComputedStyle(element);
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
   return {
-    text: color("text"), muted: color("muted"), border: color("border"), strong: color("border-strong"), surface: color("surface"), sunken: color("sunken"),
-    accent: color("accent"), soft: color("accent-soft"), warning: color("warning"), danger: color("danger"), font: style.fontFamily,
+    text: color("text"),
+    muted: color("muted"),
+    border: color("border"),
+    strong: color("border-strong"),
+    surface: color("surface"),
+    sunken: color("sunken"),
+    accent: color("accent"),
+    soft: color("accent-soft"),
+    warning: color("warning"),
+    danger: color("danger"),
+    font: style.fontFamily,
   };
-}
-
-const patterns = new Map();
-
-/** Slanted ("hidden") or upright ("guessed") lines in a colour. */
-function pattern(context, name, color) {
-  const key = `${name} ${color}`;
-  if (!patterns.has(key)) {
-    const tile = new OffscreenCanvas(6, 6);
-    const pen = tile.getContext("2d");
-    pen.strokeStyle = color;
-    pen.lineWidth = name === "hidden" ? 1.5 : 2;
-    pen.beginPath();
-    for (const [x0, y0, x1, y1] of name === "hidden" ? [[-1, 7, 7, -1], [-4, 4, 4, -4], [2, 10, 10, 2]] : [[1, 0, 1, 6], [4, 0, 4, 6]]) {
-      pen.moveTo(x0, y0);
-      pen.lineTo(x1, y1);
-    }
-    pen.stroke();
-    patterns.set(key, context.createPattern(tile, "repeat"));
-  }
-  return patterns.get(key);
-}
-
-/** Draw a stretch of one state; the legend draws its samples with it too. */
-export function drawState(context, name, color, x, y, width, height) {
-  context.save();
-  if (name === "seen" || name === "corrected") {
-    context.globalAlpha *= name === "seen" ? 0.32 : 0.6;
-    context.fillStyle = color;
-    context.fillRect(x, y, width, height);
-  } else if (name === "guessed") {
-    context.fillStyle = pattern(context, "guessed", color);
-    context.fillRect(x, y + height * 0.3, width, height * 0.7);
-  } else if (name === "hidden") {
-    context.fillStyle = pattern(context, "hidden", color);
-    context.fillRect(x, y + height * 0.55, width, height * 0.45);
-  } else if (name === "lost") {
-    context.strokeStyle = color;
-    context.lineWidth = 2;
-    context.setLineDash([2, 4]);
-    context.lineDashOffset = x;
-    context.beginPath();
-    context.moveTo(x, y + height - 1);
-    context.lineTo(x + width, y + height - 1);
-    context.stroke();
-  }
-  context.restore();
-}
-
-/** A barrier's mark: an upright line with a diamond. */
-export function drawBarrier(context, color, edge, x, y, height) {
-  context.fillStyle = color;
-  context.fillRect(x - 1, y, 2, height);
-  const size = 4.5;
-  const middle = y + height / 2;
-  context.beginPath();
-  context.moveTo(x, middle - size);
-  context.lineTo(x + size, middle);
-  context.lineTo(x, middle + size);
-  context.lineTo(x - size, middle);
-  context.closePath();
-  context.fill();
-  context.strokeStyle = edge;
-  context.lineWidth = 1.25;
-  context.stroke();
 }
 
 /**
@@ -121,7 +67,7 @@ export function drawLanes(context, view, element) {
     drawLane(context, view, object, x, y, colors);
     context.globalAlpha = 1;
   });
-  for (const frame of store.timeline?.cuts ?? []) drawCut(context, x(frame), RULER, height, colors);
+  for (const frame of store.timeline?.cuts ?? []) drawCut(context, x(frame), RULER, height, colors.strong);
   context.restore();
   drawRuler(context, view, x, colors);
   if (store.range) {
@@ -137,7 +83,9 @@ function drawLane(context, view, object, x, y, colors) {
   const codes = view.codes.get(object.id);
   const height = LANE - 2 * PAD - 1;
   if (codes) {
-    forColumns(view, codes, (code, left, right) => drawState(context, stateName(code), object.color, left, y + PAD, right - left, height));
+    forColumns(view, codes, (code, left, right) =>
+      drawState(context, stateName(code), object.color, left, y + PAD, right - left, height),
+    );
     drawScore(context, view, view.store.timeline.objects[object.id]?.score ?? [], object.color, y + PAD, height);
   }
   let last = -10;
@@ -190,7 +138,8 @@ function drawScore(context, view, score, color, y, height) {
   let isDown = false;
   for (let frame = first; frame < stop; frame += step) {
     let least = 101;
-    for (let each = frame; each < Math.min(stop, frame + step); each++) if (score[each] >= 0) least = Math.min(least, score[each]);
+    for (let each = frame; each < Math.min(stop, frame + step); each++)
+      if (score[each] >= 0) least = Math.min(least, score[each]);
     if (least > 100) {
       isDown = false;
       continue;
@@ -203,17 +152,6 @@ function drawScore(context, view, score, color, y, height) {
   context.stroke();
 }
 
-function drawCut(context, at, top, bottom, colors) {
-  context.strokeStyle = colors.strong;
-  context.lineWidth = 1;
-  context.setLineDash([4, 3]);
-  context.beginPath();
-  context.moveTo(Math.round(at) + 0.5, top);
-  context.lineTo(Math.round(at) + 0.5, bottom);
-  context.stroke();
-  context.setLineDash([]);
-}
-
 function drawRuler(context, view, x, colors) {
   const { store, width } = view;
   context.fillStyle = colors.sunken;
@@ -222,7 +160,10 @@ function drawRuler(context, view, x, colors) {
     context.fillStyle = colors.soft;
     context.fillRect(x(store.range.first), 0, x(store.range.last + 1) - x(store.range.first), RULER);
   }
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000].find((each) => (each / view.span) * width >= 56) ?? 200000;
+  const step =
+    [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000].find(
+      (each) => (each / view.span) * width >= 56,
+    ) ?? 200000;
   context.textBaseline = "middle";
   for (let frame = Math.ceil(view.first / step) * step; frame < view.first + view.span; frame += step) {
     const at = Math.round(x(frame + 0.5)) + 0.5;
@@ -236,20 +177,14 @@ function drawRuler(context, view, x, colors) {
   context.fillStyle = colors.border;
   context.fillRect(-MARGIN, RULER - 1, width + 2 * MARGIN, 1);
   for (const frame of store.timeline?.rounds ?? []) drawRound(context, x(frame + 0.5), RULER - 2, colors.accent);
-  for (const frame of store.timeline?.cuts ?? []) drawCut(context, x(frame), 2, RULER, colors);
+  for (const frame of store.timeline?.cuts ?? []) drawCut(context, x(frame), 2, RULER, colors.strong);
   if (store.range) {
-    for (const [frame, way] of [[store.range.first, 1], [store.range.last + 1, -1]]) drawHandle(context, x(frame), way, colors);
+    for (const [frame, way] of [
+      [store.range.first, 1],
+      [store.range.last + 1, -1],
+    ])
+      drawHandle(context, x(frame), way, colors);
   }
-}
-
-/** A detection round's mark: a small triangle. */
-export function drawRound(context, at, bottom, color) {
-  context.fillStyle = color;
-  context.beginPath();
-  context.moveTo(at, bottom);
-  context.lineTo(at - 4, bottom - 6);
-  context.lineTo(at + 4, bottom - 6);
-  context.fill();
 }
 
 function drawHandle(context, at, way, colors) {

@@ -25,18 +25,22 @@ export function listenToPointers(chart, tip, { store, api, view, codes, setView,
     const reach = event.pointerType === "mouse" ? 7 : 16;
     const x = xOf(event);
     const places = { first: store.range.first, last: store.range.last + 1 };
-    const near = Object.entries(places).map(([end, frame]) => [end, Math.abs(((frame - view.first) / view.span) * view.width - x)]);
+    const near = Object.entries(places).map(([end, frame]) => [
+      end,
+      Math.abs(((frame - view.first) / view.span) * view.width - x),
+    ]);
     near.sort((one, other) => one[1] - other[1]);
     return near[0][1] <= reach ? near[0][0] : null;
   }
 
   /** Go to a frame, at most once for each picture of the screen. */
   function scrub(frame) {
-    if (next === null) requestAnimationFrame(() => {
-      const to = next;
-      next = null;
-      if (to !== store.frame) store.setFrame(to);
-    });
+    if (next === null)
+      requestAnimationFrame(() => {
+        const to = next;
+        next = null;
+        if (to !== store.frame) store.setFrame(to);
+      });
     next = frame;
   }
 
@@ -54,7 +58,11 @@ export function listenToPointers(chart, tip, { store, api, view, codes, setView,
   function startPinch() {
     const [one, other] = [...pointers.values()];
     dragged = "pinch";
-    pinch = { gap: Math.max(20, Math.abs(one - other)), span: view.span, at: view.first + ((one + other) / 2 / view.width) * view.span };
+    pinch = {
+      gap: Math.max(20, Math.abs(one - other)),
+      span: view.span,
+      at: view.first + ((one + other) / 2 / view.width) * view.span,
+    };
   }
 
   function movePinch() {
@@ -88,14 +96,18 @@ export function listenToPointers(chart, tip, { store, api, view, codes, setView,
     });
   }
   chart.addEventListener("pointerleave", () => !dragged && hideTip());
-  chart.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const isAcross = event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY);
-    const amount = (event.deltaY || event.deltaX) * (event.deltaMode === 1 ? 16 : 1);
-    if (isAcross) setView(view.first + ((event.deltaX || event.deltaY) / view.width) * view.span, view.span);
-    else zoom(Math.exp(clamp(amount, -240, 240) * 0.003), xOf(event));
-    hideTip();
-  }, { passive: false });
+  chart.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      const isAcross = event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY);
+      const amount = (event.deltaY || event.deltaX) * (event.deltaMode === 1 ? 16 : 1);
+      if (isAcross) setView(view.first + ((event.deltaX || event.deltaY) / view.width) * view.span, view.span);
+      else zoom(Math.exp(clamp(amount, -240, 240) * 0.003), xOf(event));
+      hideTip();
+    },
+    { passive: false },
+  );
 
   // ---- the tip ----
 
@@ -114,7 +126,10 @@ export function listenToPointers(chart, tip, { store, api, view, codes, setView,
     const score = store.timeline?.objects[object?.id]?.score?.[frame] ?? -1;
     words.replaceChildren(
       h("div", {}, h("strong", {}, `Frame ${frame}`), ` ${timeText(frame, fps)}`),
-      ...(state ? [h("div", { class: "timeline-tip-object" }, `${object.name}: ${WORDS[state]}${score >= 0 ? `, ${score} %` : ""}`)] : []));
+      ...(state
+        ? [h("div", { class: "timeline-tip-object" }, `${object.name}: ${WORDS[state]}${score >= 0 ? `, ${score} %` : ""}`)]
+        : []),
+    );
     tip.hidden = false;
     tip.style.left = `${clamp(xOf(event), TIP_WIDTH / 2 + 8, Math.max(TIP_WIDTH, bounds.width - TIP_WIDTH / 2 - 8))}px`;
     if (!isNew && picture.src) return;

@@ -1,7 +1,7 @@
 // What the patterns and marks of the timeline mean.
 
 import { h } from "./dom.js";
-import { drawBarrier, drawRound, drawState } from "./timeline_draw.js";
+import { drawBarrier, drawCut, drawRound, drawState } from "./timeline_marks.js";
 
 const SAMPLES = [
   ["seen", "Seen; the line is how sure"],
@@ -26,9 +26,7 @@ function sample(name, element) {
   } else if (name === "round") {
     drawRound(context, WIDTH / 2, HEIGHT - 5, color("--accent"));
   } else if (name === "cut") {
-    context.strokeStyle = color("--border-strong");
-    context.setLineDash([4, 3]);
-    context.strokeRect(WIDTH / 2, 0, 0, HEIGHT);
+    drawCut(context, WIDTH / 2, 0, HEIGHT, color("--border-strong"));
   } else {
     drawState(context, name, color("--accent"), 0, 0, WIDTH, HEIGHT);
     if (name === "seen") {
@@ -43,16 +41,37 @@ function sample(name, element) {
 /** A button that shows and hides the legend. */
 export function legend() {
   const list = h("dl", { class: "legend", hidden: true, id: "timeline-legend", "data-test": "legend" });
-  const button = h("button", {
-    type: "button", class: "icon-button", "aria-label": "What the lanes show", title: "What the lanes show", "aria-expanded": "false", "aria-controls": list.id, "data-test": "show-legend",
-    onclick: () => show(list.hidden),
-  }, "?");
-  const place = h("div", { class: "legend-place", onkeydown: (event) => event.key === "Escape" && !list.hidden && (event.stopPropagation(), show(false)) }, button, list);
+  const button = h(
+    "button",
+    {
+      type: "button",
+      class: "icon-button",
+      "aria-label": "What the lanes show",
+      title: "What the lanes show",
+      "aria-expanded": "false",
+      "aria-controls": list.id,
+      "data-test": "show-legend",
+      onclick: () => show(list.hidden),
+    },
+    "?",
+  );
+  const place = h(
+    "div",
+    {
+      class: "legend-place",
+      onkeydown: (event) => event.key === "Escape" && !list.hidden && (event.stopPropagation(), show(false)),
+    },
+    button,
+    list,
+  );
+  const pressedOutside = (event) => !place.contains(event.target) && show(false);
   function show(isShown) {
+    if (isShown) document.addEventListener("pointerdown", pressedOutside);
+    else document.removeEventListener("pointerdown", pressedOutside);
     list.hidden = !isShown;
     button.setAttribute("aria-expanded", String(isShown));
-    if (isShown) list.replaceChildren(...SAMPLES.flatMap(([name, text]) => [h("dt", {}, sample(name, place)), h("dd", {}, text)]));
+    if (isShown)
+      list.replaceChildren(...SAMPLES.flatMap(([name, text]) => [h("dt", {}, sample(name, place)), h("dd", {}, text)]));
   }
-  document.addEventListener("pointerdown", (event) => !place.contains(event.target) && show(false));
   return place;
 }

@@ -5,9 +5,9 @@ import { h, iconButton } from "./dom.js";
 const SECONDS = { info: 4, error: 9 };
 let place = null;
 
-/** Where toasts appear. */
+/** Let toasts appear in an element from now on; those that are shown go with them. */
 export function mountToasts(element) {
-  place = h("div", { class: "toasts", role: "status", "aria-live": "polite" });
+  place ??= h("div", { class: "toasts", role: "status", "aria-live": "polite" });
   element.append(place);
 }
 

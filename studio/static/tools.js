@@ -249,39 +249,6 @@ export class Tools {
     this.stage.moved();
   }
 
-  // ---- without a pointer ----
-
-  /** Move the crosshair by CSS pixels; it appears in the middle of the selected object, or of what is seen. */
-  moveCrosshair(dx, dy) {
-    const { viewport } = this.stage;
-    if (!this.crosshair) {
-      const box = this.store.selected === null ? null : this.actions.cellOf(this.store.selected)?.box;
-      const middleOfStage = this.toVideo([viewport.stage.width / 2, viewport.stage.height / 2]);
-      this.crosshair = box && box[2] > 0 ? [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2] : middleOfStage;
-    } else {
-      this.crosshair = [this.crosshair[0] + dx / viewport.scale, this.crosshair[1] + dy / viewport.scale];
-    }
-    this.crosshair = this.clipped(this.crosshair, 0.5);
-    const [x, y] = viewport.toStage(...this.crosshair);
-    const out = (value, size) => (value < 16 ? 16 - value : value > size - 16 ? size - 16 - value : 0);
-    if (out(x, viewport.stage.width) || out(y, viewport.stage.height)) this.pan(out(x, viewport.stage.width), out(y, viewport.stage.height));
-    this.hoverHere();
-    this.stage.changed();
-  }
-
-  /** A click, or a dab of the brush, at the crosshair. */
-  clickCrosshair(isNot) {
-    if (!this.crosshair || !this.stage.isShown) return;
-    this.store.pause();
-    if (!this.isBrush) {
-      this.actions.click(...this.crosshair, isNot);
-      return;
-    }
-    this.beginStroke(this.stage.viewport.toStage(...this.crosshair), isNot);
-    if (this.stroke) this.actions.stroke(this.stroke);
-    this.press = null;
-  }
-
   /** Show the mask that a click would make, while shift is held. */
   hoverHere() {
     const place = this.crosshair ?? (this.at && this.toVideo(this.at));

@@ -1,10 +1,10 @@
-// Track: one button for what one mostly wants, the other ways folded, progress, and tracking again after a correction.
+// Track: one button for what one mostly wants, the other ways folded, and progress.
 
+import { mountAgain } from "./again.js";
 import { chosenOf } from "./chosen.js";
-import { h, icon, iconButton } from "./dom.js";
+import { h, icon } from "./dom.js";
 import { counted, disclosure, drawnWhenChanged, durationText, panel, progressBar, refill, segments } from "./parts.js";
 
-const CORRECTIONS = new Set(["refine", "paint", "set_mask"]);
 const RATE_SECONDS = 6; // over which the speed is measured
 
 export function mountTrack(element, store) {
@@ -16,7 +16,8 @@ export function mountTrack(element, store) {
   folded.querySelector(".disclosure-body").append(options);
   body.append(proposal, main, folded);
   const chosen = chosenOf(store);
-  const state = { direction: "both", span: "all", objects: "all", corrected: new Map(), speed: null };
+  const again = mountAgain(proposal, store);
+  const state = { direction: "both", span: "all", objects: "all", speed: null };
 
   // ---- what the button does ----
 
@@ -50,8 +51,20 @@ export function mountTrack(element, store) {
   function inWords() {
     const { objects, span, direction, selected } = wanted();
     const number = unlocked().length;
-    const who = objects === "all" ? (number === 1 ? unlocked()[0].name : `All ${number} objects`) : selected.length === 1 ? store.object(selected[0]).name : counted(selected.length, "object");
-    const where = { all: "whole video", here: `from frame ${store.frame}`, range: store.range && `frames ${store.range.first} to ${store.range.last}`, gap: "between the barriers around this frame" }[span];
+    const who =
+      objects === "all"
+        ? number === 1
+          ? unlocked()[0].name
+          : `All ${number} objects`
+        : selected.length === 1
+          ? store.object(selected[0]).name
+          : counted(selected.length, "object");
+    const where = {
+      all: "whole video",
+      here: `from frame ${store.frame}`,
+      range: store.range && `frames ${store.range.first} to ${store.range.last}`,
+      gap: "between the barriers around this frame",
+    }[span];
     const way = span === "gap" || direction === "both" ? "both directions" : direction;
     return `${who}, ${where}, ${way}`;
   }
@@ -59,15 +72,13 @@ export function mountTrack(element, store) {
   const start = (kind, args) => store.startJob(kind, args).catch(() => {});
 
   function track() {
-    const { objects } = wanted();
-    if (objects === "all") state.corrected.clear();
-    else for (const id of selectedIds()) state.corrected.delete(id);
+    again.forget(wanted().objects === "all" ? unlocked().map(({ id }) => id) : selectedIds());
     start("propagate", jobArgs());
   }
 
   // ---- progress ----
 
-  /** Follow how fast a job's frames come: {job, times: [[ms, done]], frames: [[ms]]}. */
+  /** How fast a job is, from its last reports: {frames (a second), left (seconds, or null)}; null for not known yet. */
   function measure(job) {
     if (!job || job.state !== "running") return (state.speed = null);
     const now = performance.now();
@@ -80,18 +91,41 @@ export function mountTrack(element, store) {
     const [first, last] = [speed.marks[0], speed.marks.at(-1)];
     const seconds = (last.now - first.now) / 1000;
     if (seconds < 0.5) return null;
-    return { frames: (last.frames - first.frames) / seconds, left: last.done > first.done ? ((job.total - job.done) * seconds) / (last.done - first.done) : null };
+    return {
+      frames: (last.frames - first.frames) / seconds,
+      left: last.done > first.done ? ((job.total - job.done) * seconds) / (last.done - first.done) : null,
+    };
   }
 
   function drawProgress(job) {
     const rate = measure(job);
-    const words = job.state === "waiting"
-      ? "Waiting for its turn…"
-      : [`${Math.round((100 * job.done) / Math.max(1, job.total))} %`, job.frame !== null && `frame ${job.frame}`, rate && `${rate.frames.toFixed(rate.frames < 10 ? 1 : 0)} frames/s`, rate?.left && `${durationText(rate.left)} left`].filter(Boolean).join(" · ");
-    return h("div", { class: "progress", "data-test": "track-progress" },
-      h("div", { class: "row spread" }, h("strong", {}, job.label || "Tracking"), h("button", { type: "button", "data-key": "track-cancel", "data-test": "track-cancel", onclick: () => store.cancelJob(job.id) }, job.state === "waiting" ? "Cancel" : "Stop")),
+    const words =
+      job.state === "waiting"
+        ? "Waiting for its turn…"
+        : [
+            `${Math.round((100 * job.done) / Math.max(1, job.total))} %`,
+            job.frame !== null && `frame ${job.frame}`,
+            rate && `${rate.frames.toFixed(rate.frames < 10 ? 1 : 0)} frames/s`,
+            rate?.left && `${durationText(rate.left)} left`,
+          ]
+            .filter(Boolean)
+            .join(" · ");
+    return h(
+      "div",
+      { class: "progress", "data-test": "track-progress" },
+      h(
+        "div",
+        { class: "row spread" },
+        h("strong", {}, job.label || "Tracking"),
+        h(
+          "button",
+          { type: "button", "data-key": "track-cancel", "data-test": "track-cancel", onclick: () => store.cancelJob(job.id) },
+          job.state === "waiting" ? "Cancel" : "Stop",
+        ),
+      ),
       progressBar("Tracked so far", job.state === "waiting" ? null : job.done / Math.max(1, job.total)),
-      h("p", { class: "hint" }, words));
+      h("p", { class: "hint" }, words),
+    );
   }
 
   function drawMain() {
@@ -100,87 +134,94 @@ export function mountTrack(element, store) {
     note.textContent = job?.state === "running" ? `${Math.round((100 * job.done) / Math.max(1, job.total))} %` : "";
     folded.hidden = Boolean(job) || !objects.length;
     if (job) return refill(main, drawProgress(job));
-    if (!objects.length) return refill(main, h("p", { class: "empty" }, "Find or click something first; then it is followed through the video."));
-    refill(main,
-      unfinished && h("div", { class: "notice", "data-test": "unfinished" },
-        h("p", {}, `Tracking of frames ${unfinished.first} to ${unfinished.last} was stopped. What was done is kept.`),
-        h("button", { type: "button", "data-key": "resume", "data-test": "resume", onclick: () => start("resume", {}) }, "Go on")),
-      h("button", { type: "button", class: "primary big", disabled: !unlocked().length, "data-key": "track-run", "data-test": "track-run", onclick: track }, icon("play"), "Track"),
-      h("p", { class: "hint" }, unlocked().length ? inWords() : "All objects are locked."));
+    if (!objects.length)
+      return refill(main, h("p", { class: "empty" }, "Find or click something first; then it is followed through the video."));
+    refill(
+      main,
+      unfinished &&
+        h(
+          "div",
+          { class: "notice", "data-test": "unfinished" },
+          h("p", {}, `Tracking of frames ${unfinished.first} to ${unfinished.last} was stopped. What was done is kept.`),
+          h(
+            "button",
+            { type: "button", "data-key": "resume", "data-test": "resume", onclick: () => start("resume", {}) },
+            "Go on",
+          ),
+        ),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "primary big",
+          disabled: !unlocked().length,
+          "data-key": "track-run",
+          "data-test": "track-run",
+          onclick: track,
+        },
+        icon("play"),
+        "Track",
+      ),
+      h("p", { class: "hint" }, unlocked().length ? inWords() : "All objects are locked."),
+    );
   }
 
   // ---- other ways ----
 
   function drawOptions() {
     const { objects, span, direction, selected } = wanted();
-    const who = selected.length === 1 ? store.object(selected[0]).name : selected.length ? `${selected.length} selected` : "Selected";
+    const who =
+      selected.length === 1 ? store.object(selected[0]).name : selected.length ? `${selected.length} selected` : "Selected";
     const choose = (key) => (value) => {
       state[key] = value;
       draw();
     };
     const spans = { all: "Whole video", here: "From here", range: "In the range", gap: "Until the barriers" };
-    const hint = {
-      here: direction === "both" ? "In both directions from here is the whole video." : null,
-      gap: "From the corrected frame before this one to the one after it.",
-    }[span] ?? (!store.range ? "Mark a range on the timeline to track only that. “Until the barriers” is for one selected object." : null);
-    refill(options,
-      h("div", { class: "field" }, h("span", {}, "Objects"), segments("Objects", "track-objects", { all: "All", selected: who }, objects, choose("objects"), selected.length ? [] : ["selected"])),
-      h("div", { class: "field" }, h("span", {}, "Where"), segments("Where", "track-span", spans, span, choose("span"), [...(store.range ? [] : ["range"]), ...(objects === "selected" && selected.length === 1 ? [] : ["gap"])])),
-      h("div", { class: "field" }, h("span", {}, "Direction"), segments("Direction", "track-direction", { backward: "Backward", both: "Both", forward: "Forward" }, span === "gap" ? "both" : direction, choose("direction"), span === "gap" ? ["backward", "forward"] : [])),
-      hint && h("p", { class: "hint" }, hint));
-  }
-
-  // ---- after a correction ----
-
-  /** The barriers around a frame of an object, or the ends of the video. */
-  function gapAround(object, frame) {
-    const before = object.given.filter((given) => given < frame).at(-1) ?? 0;
-    return [before, object.given.find((given) => given > frame) ?? lastFrame()];
-  }
-
-  /** Whether an object was tracked somewhere between two frames. */
-  function isTracked(id, first, last) {
-    let start = 0;
-    for (const [name, length] of store.timeline?.objects[id]?.states ?? []) {
-      if (name && name !== "corrected" && start <= last && start + length > first) return true;
-      start += length;
-    }
-    return false;
-  }
-
-  function noteCorrection({ command, args }) {
-    const object = CORRECTIONS.has(command) ? store.object(args.id) : null;
-    if (object) {
-      if (!isTracked(object.id, ...gapAround(object, args.frame))) return;
-      state.corrected.set(object.id, new Set([...(state.corrected.get(object.id) ?? []), args.frame]));
-    } else if (command === "undo" || command === "redo" || command === "remove") {
-      state.corrected.clear();
-    }
-    drawProposal();
-  }
-
-  function trackAgain() {
-    const corrected = [...state.corrected].filter(([id]) => store.object(id));
-    const gaps = corrected.flatMap(([id, frames]) => [...frames].map((frame) => gapAround(store.object(id), frame)));
-    const [[id, frames]] = corrected;
-    if (gaps.length === 1) start("propagate", { ids: [id], direction: "both", until_barrier_from: [...frames][0] });
-    else start("propagate", { ids: corrected.map(([each]) => each), direction: "both", first: Math.min(...gaps.map(([first]) => first)), last: Math.max(...gaps.map(([, last]) => last)) });
-    state.corrected.clear();
-    drawProposal();
-  }
-
-  function drawProposal() {
-    const corrected = [...state.corrected].filter(([id]) => store.object(id) && !store.object(id).is_locked);
-    if (!corrected.length || store.changingJob) return refill(proposal);
-    const frames = corrected.flatMap(([, each]) => [...each]);
-    const gaps = corrected.flatMap(([id, each]) => [...each].map((frame) => gapAround(store.object(id), frame)));
-    const who = corrected.length === 1 ? store.object(corrected[0][0]).name : counted(corrected.length, "object");
-    const where = frames.length === 1 ? `frame ${frames[0]}` : counted(frames.length, "frame");
-    refill(proposal, h("div", { class: "notice accent", "data-test": "track-again-notice" },
-      h("p", {}, `You corrected ${who} on ${where}. Track again between the barriers, so that the frames around follow? The corrected ones stay as they are.`),
-      h("div", { class: "row" },
-        h("button", { type: "button", class: "primary grow", "data-key": "track-again", "data-test": "track-again", onclick: trackAgain }, `Track ${Math.min(...gaps.map(([first]) => first))} to ${Math.max(...gaps.map(([, last]) => last))} again`),
-        iconButton("close", "Not now", () => (state.corrected.clear(), drawProposal()), { "data-key": "track-again-not" }))));
+    const hint =
+      {
+        here: direction === "both" ? "In both directions from here is the whole video." : null,
+        gap: "From the corrected frame before this one to the one after it.",
+      }[span] ??
+      (!store.range ? "Mark a range on the timeline to track only that. “Until the barriers” is for one selected object." : null);
+    refill(
+      options,
+      h(
+        "div",
+        { class: "field" },
+        h("span", {}, "Objects"),
+        segments(
+          "Objects",
+          "track-objects",
+          { all: "All", selected: who },
+          objects,
+          choose("objects"),
+          selected.length ? [] : ["selected"],
+        ),
+      ),
+      h(
+        "div",
+        { class: "field" },
+        h("span", {}, "Where"),
+        segments("Where", "track-span", spans, span, choose("span"), [
+          ...(store.range ? [] : ["range"]),
+          ...(objects === "selected" && selected.length === 1 ? [] : ["gap"]),
+        ]),
+      ),
+      h(
+        "div",
+        { class: "field" },
+        h("span", {}, "Direction"),
+        segments(
+          "Direction",
+          "track-direction",
+          { backward: "Backward", both: "Both", forward: "Forward" },
+          span === "gap" ? "both" : direction,
+          choose("direction"),
+          span === "gap" ? ["backward", "forward"] : [],
+        ),
+      ),
+      hint && h("p", { class: "hint" }, hint),
+    );
   }
 
   // ---- all of it ----
@@ -188,17 +229,22 @@ export function mountTrack(element, store) {
   function draw() {
     drawMain();
     drawOptions();
-    drawProposal();
+    again.draw();
   }
 
   const drawChanged = drawnWhenChanged(
-    () => [store.state.objects, store.state.unfinished, store.selected, [...chosen.ids], store.range, store.frame, store.changingJob === null],
+    () => [store.state.objects, store.state.unfinished, store.selected, [...chosen.ids], store.range, store.frame],
     draw,
   );
   for (const name of ["state", "selected", "range", "playing"]) store.on(name, drawChanged);
   store.on("frame", () => store.playing || drawChanged());
   chosen.on(drawChanged);
-  store.on("jobs", () => (store.changingJob ? drawMain() : drawChanged()));
-  store.on("done", noteCorrection);
+  let wasBusy = false;
+  store.on("jobs", () => {
+    const isBusy = store.changingJob !== null;
+    if (isBusy) drawMain();
+    if (isBusy !== wasBusy) draw();
+    wasBusy = isBusy;
+  });
   draw();
 }

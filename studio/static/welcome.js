@@ -20,12 +20,22 @@ export function agoText(milliseconds, now = Date.now()) {
 export function problemOf(files) {
   if (!files.length) return "No file came along. Drop a video, a zip of images, or several images.";
   if (files.some((file) => file.size === 0)) return `${files.find((file) => file.size === 0).name} is empty.`;
-  if (files.length > 1 && !files.every((file) => IMAGES.test(file.name))) return "One video or zip at a time, please; only images may come as several files.";
+  if (files.length > 1 && !files.every((file) => IMAGES.test(file.name)))
+    return "One video or zip at a time, please; only images may come as several files.";
   return "";
 }
 
 export function mountWelcome(element, openSession, api) {
-  const input = h("input", { type: "file", accept: KINDS, multiple: true, id: "welcome-file", class: "visually-hidden", tabindex: -1, "data-test": "file", onchange: () => take([...input.files]) });
+  const input = h("input", {
+    type: "file",
+    accept: KINDS,
+    multiple: true,
+    id: "welcome-file",
+    class: "visually-hidden",
+    tabindex: -1,
+    "data-test": "file",
+    onchange: () => take([...input.files]),
+  });
   const status = h("div", { class: "welcome-status", "aria-live": "polite" });
   const problem = h("p", { class: "welcome-problem", role: "alert", hidden: true, "data-test": "problem" });
   const samples = h("div", { class: "welcome-samples" });
@@ -33,22 +43,44 @@ export function mountWelcome(element, openSession, api) {
   const fps = h("input", { type: "number", min: 1, max: 240, value: 30, id: "welcome-fps", "data-test": "fps" });
   let upload = null; // AbortController of what is being sent
 
-  const drop = h("div", { class: "drop", "data-test": "drop" },
+  const drop = h(
+    "div",
+    { class: "drop", "data-test": "drop" },
     icon("film"),
     h("p", { class: "drop-words" }, "Drop a video here"),
-    h("button", { type: "button", class: "primary big", "data-test": "choose-file", onclick: () => input.click() }, icon("upload"), "Choose a video"),
+    h(
+      "button",
+      { type: "button", class: "primary big", "data-test": "choose-file", onclick: () => input.click() },
+      icon("upload"),
+      "Choose a video",
+    ),
     h("p", { class: "hint" }, "MP4, MOV, WebM and others. A zip of images, or several images, are a video too."),
-    input);
-  element.replaceChildren(h("div", { class: "welcome-column" },
-    h("h1", {}, "Find it. Follow it. Take it with you."),
-    h("p", { class: "welcome-line" }, "Name what you are looking for in a video. Every object is outlined, followed through all frames, and yours to correct and download."),
-    drop,
-    status,
-    problem,
-    h("details", { class: "disclosure welcome-options" }, h("summary", {}, "For images"), h("label", { class: "field-row", for: "welcome-fps" }, h("span", {}, "Frames per second"), fps)),
-    samples,
-    known,
-    h("p", { class: "hint welcome-foot" }, "Videos go to the machine that serves this page, and nowhere else.")));
+    input,
+  );
+  element.replaceChildren(
+    h(
+      "div",
+      { class: "welcome-column" },
+      h("h1", {}, "Find it. Follow it. Take it with you."),
+      h(
+        "p",
+        { class: "welcome-line" },
+        "Name what you are looking for in a video. Every object is outlined, followed through all frames, and yours to correct and download.",
+      ),
+      drop,
+      status,
+      problem,
+      h(
+        "details",
+        { class: "disclosure welcome-options" },
+        h("summary", {}, "For images"),
+        h("label", { class: "field-row", for: "welcome-fps" }, h("span", {}, "Frames per second"), fps),
+      ),
+      samples,
+      known,
+      h("p", { class: "hint welcome-foot" }, "Videos go to the machine that serves this page, and nowhere else."),
+    ),
+  );
 
   // ---- a video ----
 
@@ -95,16 +127,27 @@ export function mountWelcome(element, openSession, api) {
       }
       refill(status, h("p", { class: "hint" }, `Reading ${name}…`), progressBar("Reading", null));
       const isOne = files.length === 1;
-      return api.createSession({ upload: isOne ? paths[0] : paths, name: isOne ? name : files.map((file) => file.name), fps: Number(fps.value) || 30 });
+      return api.createSession({
+        upload: isOne ? paths[0] : paths,
+        name: isOne ? name : files.map((file) => file.name),
+        fps: Number(fps.value) || 30,
+      });
     });
   }
 
   function showSent(name, part) {
     if (!upload) return;
-    refill(status,
-      h("div", { class: "row spread" }, h("span", {}, `Sending ${name}`), h("span", { class: "muted", "data-test": "sent" }, `${Math.round(100 * part)} %`),
-        iconButton("close", "Cancel sending", () => upload?.abort(), { "data-key": "cancel-upload" })),
-      progressBar("Sent", part));
+    refill(
+      status,
+      h(
+        "div",
+        { class: "row spread" },
+        h("span", {}, `Sending ${name}`),
+        h("span", { class: "muted", "data-test": "sent" }, `${Math.round(100 * part)} %`),
+        iconButton("close", "Cancel sending", () => upload?.abort(), { "data-key": "cancel-upload" }),
+      ),
+      progressBar("Sent", part),
+    );
   }
 
   // ---- dropping; anywhere on the page ----
@@ -127,21 +170,61 @@ export function mountWelcome(element, openSession, api) {
 
   // ---- the sample, and sessions of before ----
 
-  api.samples().then((list) => {
-    refill(samples, list.length > 0 && [
-      h("span", { class: "muted" }, "No video at hand?"),
-      list.map(({ name, label }) => h("button", { type: "button", class: "sample", "data-test": `sample-${name}`, onclick: () => open("Opening the sample…", () => api.createSession({ sample: name })) }, icon("play"), label)),
-    ]);
-  }, (error) => complain(error.message));
+  api.samples().then(
+    (list) => {
+      refill(
+        samples,
+        list.length > 0 && [
+          h("span", { class: "muted" }, "No video at hand?"),
+          list.map(({ name, label }) =>
+            h(
+              "button",
+              {
+                type: "button",
+                class: "sample",
+                "data-test": `sample-${name}`,
+                onclick: () => open("Opening the sample…", () => api.createSession({ sample: name })),
+              },
+              icon("play"),
+              label,
+            ),
+          ),
+        ],
+      );
+    },
+    (error) => complain(error.message),
+  );
 
   function drawKnown() {
     const list = sessions();
-    refill(known, list.length > 0 && [
-      h("h2", {}, "Go on with"),
-      h("ul", { class: "plain" }, list.map(({ token, name, opened }) => h("li", { class: "known" },
-        h("a", { class: "known-open", href: `#${encodeURIComponent(token)}`, "data-test": "known" }, h("span", { class: "known-name" }, name), h("small", {}, agoText(opened))),
-        iconButton("trash", `Remove ${name} and its files`, (event) => askRemoval(event.currentTarget.closest("li"), token, name), { "data-test": "known-remove" })))),
-    ]);
+    refill(
+      known,
+      list.length > 0 && [
+        h("h2", {}, "Go on with"),
+        h(
+          "ul",
+          { class: "plain" },
+          list.map(({ token, name, opened }) =>
+            h(
+              "li",
+              { class: "known" },
+              h(
+                "a",
+                { class: "known-open", href: `#${encodeURIComponent(token)}`, "data-test": "known" },
+                h("span", { class: "known-name" }, name),
+                h("small", {}, agoText(opened)),
+              ),
+              iconButton(
+                "trash",
+                `Remove ${name} and its files`,
+                (event) => askRemoval(event.currentTarget.closest("li"), token, name),
+                { "data-test": "known-remove" },
+              ),
+            ),
+          ),
+        ),
+      ],
+    );
   }
 
   function askRemoval(row, token, name) {
@@ -149,7 +232,8 @@ export function mountWelcome(element, openSession, api) {
     row.replaceChildren(
       h("span", { class: "known-name grow" }, `Remove ${name} and all its files?`),
       h("button", { type: "button", class: "danger", "data-test": "known-remove-sure", onclick: () => remove(token) }, "Remove"),
-      keep);
+      keep,
+    );
     keep.focus();
   }
 
