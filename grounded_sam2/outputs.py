@@ -160,6 +160,7 @@ class ObjectOutputs:
     ) -> None:
         if not 0 <= brightness <= 1:
             raise ValueError(f"expected a brightness in [0, 1] of what is not selected, got {brightness}")
+        self._files = files  # holds the folder for this run
         self._brightness = brightness
         self._selected = parse_prompt(selected) if selected.strip() else []
         self._num_selected = 0  # on all frames

@@ -81,6 +81,9 @@ def test_an_interrupted_run_leaves_the_earlier_one_as_it_was(tmp_path: Path, err
 def test_what_is_no_tracked_object_is_refused(tmp_path: Path, missing: str) -> None:
     detections = objects("owl")
     setattr(detections, missing, {} if missing == "data" else None)
-    with ObjectMaskWriter(tmp_path / "out") as writer, pytest.raises(ValueError, match="mask, tracker_id and class_name"):
+    with (
+        ObjectMaskWriter(tmp_path / "out") as writer,
+        pytest.raises(ValueError, match="mask, tracker_id and class_name"),
+    ):
         writer.write(0, detections)
     assert list(tmp_path.iterdir()) == []

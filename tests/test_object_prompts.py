@@ -55,7 +55,12 @@ def test_what_compression_adds_to_a_mask_is_black(tmp_path: Path) -> None:
 def test_points_come_before_boxes_and_boxes_before_masks(tmp_path: Path) -> None:
     Image.fromarray(np.eye(60, 80, dtype=np.uint8)).save(tmp_path / "c.png")
     prompts = read_object_prompts("a: 1 1; b: 2 2", "d: 0 0 9 9", str(tmp_path / "c.png"), SIZE)
-    assert [str(prompt) for prompt in prompts] == ["a, by its points", "b, by its points", "d, by its box", "c, by its mask"]
+    assert [str(prompt) for prompt in prompts] == [
+        "a, by its points",
+        "b, by its points",
+        "d, by its box",
+        "c, by its mask",
+    ]
     assert str(ObjectPrompt(box=np.zeros(4, np.float32))) == "object, by its box"
 
 
