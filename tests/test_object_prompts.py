@@ -86,7 +86,7 @@ def test_what_is_no_object_is_told(points: str, boxes: str, message: str) -> Non
 
 
 def test_images_that_are_no_masks(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such image: nowhere.png"):
+    with pytest.raises(FileNotFoundError, match=r"no such image: nowhere\.png"):
         read_object_prompts("", "", "nowhere.png", SIZE)
     for size, value, message in [
         ((40, 30), 255, "has 40x30 pixels, expected a mask of 80x60 as the frames"),
