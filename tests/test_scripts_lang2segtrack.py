@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +19,9 @@ from test_scripts_window import Lines, screen, what_is_missing, window_of
 
 from grounded_sam2.export import read_frame_annotations, read_header, read_id_map
 from grounded_sam2.owned import RECORD_NAME
-from grounded_sam2.script import run
-from grounded_sam2.video import VideoWriter, open_frames
+from grounded_sam2.script import StoppedError, run
+from grounded_sam2.video import VideoWriter, live, open_frames
+from grounded_sam2.video.capture import CapturedFrame
 from grounded_sam2.video.window import Click, Drag, Event, Key
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -150,6 +153,68 @@ def test_clicks_and_boxes_in_a_window(script: ModuleType) -> None:
     assert [frame.detections.tracker_id.tolist() if frame.detections else [] for frame in forward] == [[], [1, 2], [2]]
     assert names_by_frame(script) == [["object"] * 2, ["object"] * 2, ["object"]]
     assert len(open_frames(script.OUTPUT_DIR / "short.mp4")) == 3 == len(script.InteractiveWindow.pictures)
+
+
+class InterruptedTyping(Lines):
+    """Nobody types, but Ctrl-C is pressed before the third frame."""
+
+    num_asked = 0
+
+    def empty(self) -> bool:
+        self.num_asked += 1
+        if self.num_asked == 3:
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+
+def test_a_run_that_was_interrupted_goes_on(script: ModuleType) -> None:
+    script.TEXT_PROMPT, script.BOXES, script.SELECTED = "motorcycle.", f"owl: {' '.join(map(str, OWL))}", "owl"
+    script.main()
+    whole = script.OUTPUT_DIR
+    script.OUTPUT_DIR, script.typed = whole.with_name("again"), InterruptedTyping()
+    with pytest.raises(StoppedError):
+        script.main()
+    assert (script.OUTPUT_DIR / "short.resume").exists()
+    script.RESUME, script.typed = True, Lines()
+    script.main()
+
+    def all_but_videos(folder: Path) -> dict[str, bytes]:  # which show how fast it was
+        paths = [path for path in folder.rglob("*") if path.suffix in (".png", ".npy", ".json", ".jsonl")]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.name != RECORD_NAME}
+
+    expected = all_but_videos(whole)
+    assert "short_forward.jsonl" in expected and "object_masks/1_owl/00003.png" in expected
+    assert all_but_videos(script.OUTPUT_DIR) == expected
+
+
+class EndlessCapture:
+    """A camera that shows the first frame of the clip for ever."""
+
+    fps = Fraction(10)
+    is_live = True
+    image = np.zeros((48, 64, 3), np.uint8)
+
+    def read(self) -> CapturedFrame:
+        time.sleep(0.05)
+        return CapturedFrame(self.image, 0.0)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_camera_has_no_way_back(
+    script: ModuleType, clip: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    EndlessCapture.image = open_frames(clip)[0]
+    monkeypatch.setattr(live, "open_capture", lambda *_: EndlessCapture())
+    script.VIDEO_PATH, script.MAX_FRAMES, script.TEXT_PROMPT, script.SELECTED = "0", 3, "motorcycle.", "motorcycle"
+    script.main()
+    by_frame = [frame.detections for frame in read_frame_annotations(script.OUTPUT_DIR / "0.jsonl")]
+    assert [objects.data["class_name"].tolist() for objects in by_frame] == [["motorcycle"]] * 3
+    assert "a live source is followed forwards only" in caplog.text
+    assert {path.name for path in script.OUTPUT_DIR.iterdir()} == {
+        RECORD_NAME, "0.mp4", "0.jsonl", "0_selected.mp4", "events.jsonl", "mask_data", "json_data", "object_masks",
+    }  # fmt: skip
 
 
 def test_nothing_is_looked_for_and_nothing_shown(script: ModuleType) -> None:
