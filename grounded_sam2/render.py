@@ -146,7 +146,8 @@ def spotlight(image: RGBImage, detections: sv.Detections, brightness: float = 0.
         raise ValueError(
             f"masks: expected {expected}, got {None if detections.mask is None else detections.mask.shape}"
         )
-    return np.where(np.asarray(detections.mask).any(axis=0)[..., None], image, dimmed)
+    is_lit = np.asarray(np.any(np.asarray(detections.mask), axis=0))
+    return np.where(is_lit[..., None], image, dimmed)
 
 
 def _opencv_draws(text: str) -> bool:

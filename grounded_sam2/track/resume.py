@@ -39,13 +39,11 @@ class Resumable(Protocol):
 
 
 class StreamTracker(Resumable, Protocol):
-    """What `ContinuousTracker` and `FirstSightTracker` offer: they take frames as they come.
+    """What `ContinuousTracker` and `FirstSightTracker` offer: they take frames as they come."""
 
-    Attributes:
-        frame_idx: 0-based, of the last frame; -1 before the first.
-    """
-
-    frame_idx: int
+    @property
+    def frame_idx(self) -> int:
+        """0-based, of the last frame; -1 before the first."""
 
     def step(self, image: RGBImage) -> sv.Detections:
         """Take in the next frame; gives its objects."""

@@ -199,11 +199,12 @@ class SteeredTracker:
     def _end(self, click: Click) -> None:
         """Remove the object with the smallest mask at a place."""
         objects = self.tracker.objects
-        assert objects.mask is not None and objects.tracker_id is not None
+        assert objects.tracker_id is not None
+        masks = np.asarray(objects.mask)
         is_inside = self._is_inside(click)
-        there = [row for row, mask in enumerate(objects.mask) if is_inside and mask[int(click.y), int(click.x)]]
+        there = [row for row, mask in enumerate(masks) if is_inside and mask[int(click.y), int(click.x)]]
         if there:
-            obj_id = int(objects.tracker_id[min(there, key=lambda row: objects.mask[row].sum())])
+            obj_id = int(objects.tracker_id[min(there, key=lambda row: masks[row].sum())])
             self.tracker.remove(obj_id)
             self._say(f"object {obj_id} ended on frame {self.frame_idx}")
 
