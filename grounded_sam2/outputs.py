@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import supervision as sv
 
 from grounded_sam2.export.annotations import FrameAnnotationWriter, VideoHeader
 from grounded_sam2.export.id_maps import IdMapWriter
+from grounded_sam2.export.object_masks import ObjectMaskWriter
 from grounded_sam2.images import RGBImage
 from grounded_sam2.owned import OutputFiles
+from grounded_sam2.prompts import parse_prompt
+from grounded_sam2.render import spotlight
 from grounded_sam2.track.events import EventLogWriter, IdentityEvent
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.video_writer import VideoWriter
 
-__all__ = ["TrackingOutputs"]
+__all__ = ["ObjectOutputs", "TrackingOutputs"]
+
+logger = logging.getLogger(__name__)
 
 
 class TrackingOutputs:
@@ -67,7 +75,7 @@ class TrackingOutputs:
             folder = files.folder_for("events.jsonl", "mask_data", "json_data")
             self.event_log = EventLogWriter(folder / "events.jsonl")
             self._id_maps = IdMapWriter(folder, frames.size)
-        self._video = VideoWriter(files.path(".mp4"), frames.fps, frames.size, like=frames)
+        self._video = _VideoOfRun(files.path(".mp4"), frames.fps, frames.size, like=frames)
         self._files = files  # holds the folder for this run
         self._frames = frames
         self._stack = ExitStack()
@@ -108,23 +116,122 @@ class TrackingOutputs:
         return ", ".join(map(str, paths))
 
     def __enter__(self) -> TrackingOutputs:
-        for writer in (self.annotations, self.event_log, self._id_maps):
+        for writer in (self.annotations, self.event_log, self._id_maps, self._video):
             if writer is not None:
                 self._stack.enter_context(writer)
-        self._stack.push(self._end_video)
         return self
-
-    def _end_video(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None and self._video.num_frames == 0:
-            self._video.leave()
-            for earlier in (self._video.path, self._video.partial_path):
-                earlier.unlink(missing_ok=True)
-        else:
-            self._video.__exit__(kind, error, trace)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+class ObjectOutputs:
+    """What is written of single objects: mask images in a folder of each, and a video of some of them.
+
+        with ObjectOutputs(files, frames, with_masks=True, selected="owl. 3.") as of_objects:
+            for frame_idx, image, objects in ...:
+                of_objects.write(frame_idx, image, objects)
+
+    They are `object_masks/<id>_<name>/<frame>.png`, see `ObjectMaskWriter`, and `<name>_selected.mp4`, and as long as
+    the run goes on partial ones beside them.
+
+    Args:
+        files: says where everything goes, and what it is called.
+        frames: what the objects are on, one for one and from the first.
+        with_masks: write the mask images.
+        selected: names and ids of the objects that the video shows, in the notation of a prompt: "owl. 3."; "" for no
+            video.
+        brightness: of everything else in it, in [0, 1]; 0 is black.
+
+    Raises:
+        ValueError: `selected` names nothing, or a brightness outside [0, 1].
+        OSError: something cannot be written.
+    """
+
+    def __init__(
+        self,
+        files: OutputFiles,
+        frames: FrameSource,
+        with_masks: bool = True,
+        selected: str = "",
+        brightness: float = 0.0,
+    ) -> None:
+        if not 0 <= brightness <= 1:
+            raise ValueError(f"expected a brightness in [0, 1] of what is not selected, got {brightness}")
+        self._files = files  # holds the folder for this run
+        self._brightness = brightness
+        self._selected = parse_prompt(selected) if selected.strip() else []
+        self._num_selected = 0  # on all frames
+        self._masks: ObjectMaskWriter | None = None
+        self._video: VideoWriter | None = None
+        if with_masks:
+            self._masks = ObjectMaskWriter(files.folder_for("object_masks") / "object_masks")
+        if self._selected:
+            self._video = _VideoOfRun(files.path("_selected.mp4"), frames.fps, frames.size, like=frames)
+        self._stack = ExitStack()
+
+    def write(self, frame_idx: int, image: RGBImage, objects: sv.Detections) -> None:
+        """Write what there is of a frame; frames come in order, from the first one.
+
+        Args:
+            frame_idx: 0-based.
+            image: (H, W, 3) uint8 RGB, the frame.
+            objects: N ≥ 0 objects of the frame.
+
+        Raises:
+            ValueError: an image or masks of another size, or objects without ids, names or masks.
+            OSError: a full disk.
+        """
+        if self._masks is not None:
+            self._masks.write(frame_idx, objects)
+        if self._video is not None:
+            is_shown = self._is_selected(objects)
+            self._num_selected += int(is_shown.sum())
+            shown = objects[is_shown]
+            assert isinstance(shown, sv.Detections)
+            self._video.write(spotlight(image, shown, self._brightness))
+
+    def _is_selected(self, objects: sv.Detections) -> npt.NDArray[np.bool_]:
+        if len(objects) == 0:
+            return np.zeros(0, dtype=bool)
+        if objects.tracker_id is None or "class_name" not in objects.data:
+            raise ValueError("expected detections with tracker_id and class_name")
+        ids = [obj_id.removeprefix("#") for obj_id in self._selected]
+        by_id = [str(obj_id) in ids for obj_id in objects.tracker_id.tolist()]
+        return np.array(by_id) | np.isin(objects.data["class_name"], self._selected)
+
+    def __str__(self) -> str:
+        """What was written, for people: the paths with commas between them; "" for nothing."""
+        paths = [] if self._masks is None else [self._masks.folder]
+        if self._video is not None and self._video.num_frames > 0:
+            paths.append(self._video.path)
+        return ", ".join(map(str, paths))
+
+    def __enter__(self) -> ObjectOutputs:
+        for writer in (self._masks, self._video):
+            if writer is not None:
+                self._stack.enter_context(writer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+        if kind is None and self._video is not None and self._num_selected == 0:
+            logger.warning("no object of %s was seen: %s shows none", ", ".join(self._selected), self._video.path)
+
+
+class _VideoOfRun(VideoWriter):
+    """A video that is not there after a run without frames, nor is one that an earlier run left."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self.num_frames == 0:
+            self.leave()
+            for earlier in (self.path, self.partial_path):
+                earlier.unlink(missing_ok=True)
+        else:
+            super().__exit__(kind, error, trace)

@@ -13,7 +13,7 @@ from PIL import ImageFont
 
 from grounded_sam2.images import RGBImage, check_image
 
-__all__ = ["annotate", "label_texts"]
+__all__ = ["annotate", "in_corner", "label_texts", "spotlight"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,43 @@ def annotate(image: RGBImage, detections: sv.Detections, colors: Sequence[str] |
     scene_bgr = sv.BoxAnnotator(palette, thickness, color_lookup).annotate(scene_bgr, detections)
     scene_bgr = label_annotator.annotate(scene_bgr, detections, labels=labels)
     return cv2.cvtColor(scene_bgr, cv2.COLOR_BGR2RGB)
+
+
+def in_corner(image: RGBImage, text: str) -> RGBImage:
+    """A copy of an image (H, W, 3) with a line of ASCII text in its upper left corner, white on black; "" is none."""
+    drawn = image.copy()
+    if text:
+        scale = max(MIN_TEXT_SCALE, sv.calculate_optimal_text_scale((image.shape[1], image.shape[0])))
+        (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        margin = height // 2
+        cv2.rectangle(drawn, (0, 0), (width + 2 * margin, height + below + margin), (0, 0, 0), cv2.FILLED)
+        where = (margin, margin + height)
+        cv2.putText(drawn, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return drawn
+
+
+def spotlight(image: RGBImage, detections: sv.Detections, brightness: float = 0.0) -> RGBImage:
+    """An image with everything dimmed that is on no mask.
+
+    Args:
+        image: `(H, W, 3)` uint8 RGB; not changed.
+        detections: N ≥ 0 with masks `(N, H, W)` bool; N = 0 leaves nothing bright.
+        brightness: of the rest, in [0, 1]: 0 is black, 1 as it was.
+
+    Raises:
+        ValueError: `image` is not RGB uint8, or masks are missing or have another size.
+    """
+    check_image(image, "image")
+    dimmed = (image * np.float32(brightness)).astype(np.uint8)
+    if len(detections) == 0:
+        return dimmed
+    if detections.mask is None or detections.mask.shape[1:] != image.shape[:2]:
+        expected = (len(detections), *image.shape[:2])
+        raise ValueError(
+            f"masks: expected {expected}, got {None if detections.mask is None else detections.mask.shape}"
+        )
+    is_lit = np.asarray(np.any(np.asarray(detections.mask), axis=0))
+    return np.where(is_lit[..., None], image, dimmed)
 
 
 def _opencv_draws(text: str) -> bool:

@@ -246,8 +246,11 @@ def typed_lines(file_number: int = 0) -> "queue.SimpleQueue[str]":
             print(lines.get())
 
     Args:
-        file_number: of what is read, by default the standard input; its end, or that there is none, ends the lines.
+        file_number: of what is read, by default the standard input. Its end, that there is none, or that the run is in
+            the background, where nobody can type, ends the lines. To be called in the main thread.
     """
+    if hasattr(signal, "SIGTTIN"):  # by which a terminal stops a program in the background that reads from it
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:  # not from sys.stdin: a thread that waits in it makes the interpreter fail as it ends

@@ -36,6 +36,7 @@ _VIDEO_POSTPROCESSING = (
     "++model.binarize_mask_from_pts_for_mem_enc=true",
     "++model.fill_hole_area=8",
 )
+COARSEST_STRIDE = 32  # of the trunk's four levels, in pixels: a side of the image has to be a multiple of it
 # what upstream's configurations name for a compiled predictor
 _VOS = "sam2.sam2_video_predictor.SAM2VideoPredictorVOS"
 
@@ -48,6 +49,7 @@ def build_sam2(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     dtype: torch.dtype = torch.float32,
+    image_size: int | None = None,
     **ignored: object,
 ) -> SAM2Base:
     """Build a model for images (see `SAM2ImagePredictor`).
@@ -61,14 +63,19 @@ def build_sam2(
         hydra_overrides_extra: assignments such as `"++model.fill_hole_area=0"`.
         apply_postprocessing: replace unstable single masks by the best of three.
         dtype: precision of weights and computation.
+        image_size: side in pixels of the square that images are scaled to, a multiple of 32; None is what the weights
+            were trained with (1024 in the official models). Smaller is faster, and sees less of small objects: at 512,
+            a quarter of the cells. All weights fit any size; position encodings are made for it.
         ignored: other arguments change nothing, as upstream, but are warned of.
 
     Raises:
         FileNotFoundError: no such config or checkpoint.
-        ValueError: neither config nor checkpoint given, an unknown setting, or weights that do not fit.
+        ValueError: neither config nor checkpoint given, an unknown setting, an `image_size` that is no multiple of 32,
+            or weights that do not fit.
     """
     _warn_of(ignored)
     overrides = [*(_IMAGE_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
+    overrides += _size_override(image_size)
     return _build(SAM2Base, config_file, ckpt_path, device, mode, overrides, dtype)
 
 
@@ -82,6 +89,7 @@ def build_sam2_video_predictor(
     vos_optimized: bool = False,
     dtype: torch.dtype = torch.float32,
     memory_policy: Callable[[SAM2Config], MemoryPolicy] | None = None,
+    image_size: int | None = None,
     **ignored: object,
 ) -> SAM2VideoPredictor:
     """Build a model for videos; the other arguments, and errors, as in `build_sam2`.
@@ -93,6 +101,7 @@ def build_sam2_video_predictor(
     """
     _warn_of(ignored)
     overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
+    overrides += _size_override(image_size)
     is_compiled = vos_optimized or any(override.endswith("_target_=" + _VOS) for override in overrides)
     model_class = SAM2VideoPredictorVOS if is_compiled else SAM2VideoPredictor
     predictor = _build(model_class, config_file, ckpt_path, device, mode, overrides, dtype)
@@ -109,11 +118,13 @@ def build_sam2_camera_predictor(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     dtype: torch.dtype = torch.float32,
+    image_size: int | None = None,
     **ignored: object,
 ) -> SAM2CameraPredictor:
     """Build the predictor that forks for cameras have, see `SAM2CameraPredictor`; arguments as in `build_sam2`."""
     _warn_of(ignored)
     overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
+    overrides += _size_override(image_size)
     return _build(SAM2CameraPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
 
 
@@ -130,6 +141,10 @@ def build_sam2_video_predictor_hf(model_id: str, **kwargs: object) -> SAM2VideoP
 def _warn_of(ignored: dict[str, object]) -> None:
     if ignored:
         warnings.warn(f"these arguments of a SAM 2 builder change nothing: {', '.join(ignored)}", stacklevel=3)
+
+
+def _size_override(image_size: int | None) -> list[str]:
+    return [] if image_size is None else [f"++model.image_size={image_size}"]
 
 
 def _files_of(model_id: str) -> tuple[str | None, str]:
@@ -160,6 +175,8 @@ def _build(
         config = apply_overrides(config_for(ckpt_path), overrides)
     else:
         raise ValueError("give a config_file, a ckpt_path, or both")
+    if config.image_size < COARSEST_STRIDE or config.image_size % COARSEST_STRIDE:
+        raise ValueError(f"expected an image_size that is a multiple of {COARSEST_STRIDE}, got {config.image_size}")
     try:
         with torch.device("cpu"):  # whatever the default device and dtype are
             model = model_class(config).float()

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from discs import LEFT, RIGHT, disc
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
-from grounded_sam2.masks import decode_rle, encode_rle, mask_overlaps, one_polygon, points_in_mask
+from grounded_sam2.masks import decode_rle, encode_rle, mask_overlaps, one_polygon, points_in_mask, smoothed
 
 
 def test_overlaps_of_discs_and_nothing() -> None:
@@ -122,3 +123,17 @@ def test_a_mask_in_many_pieces_is_one_polygon_in_no_time() -> None:
     filled = np.zeros(mask.shape, np.uint8)
     cv2.fillPoly(filled, [one_polygon(mask).astype(np.int32)], 1)
     assert filled[mask].all()
+
+
+def test_smoothing_is_a_closing_and_an_opening_of_the_whole_picture() -> None:
+    """By SciPy's definitions, at the border too: beyond it, an erosion finds mask and a dilation none."""
+    square = np.ones((3, 3), bool)
+    masks = np.random.default_rng(0).random((4, 30, 40)) < np.array([0.02, 0.3, 0.6, 0.9])[:, None, None]
+    masks = np.concatenate([masks, np.zeros((1, 30, 40), bool), np.ones((1, 30, 40), bool)])
+    expected = []
+    for mask in masks:
+        closed = ndimage.binary_erosion(ndimage.binary_dilation(mask, square), square, border_value=1)
+        expected.append(ndimage.binary_dilation(ndimage.binary_erosion(closed, square, border_value=1), square))
+    smooth = smoothed(masks)
+    assert smooth.dtype == bool and np.array_equal(smooth, expected)
+    assert not np.array_equal(smooth[:4], masks[:4]) and smoothed(masks[:0]).shape == (0, 30, 40)

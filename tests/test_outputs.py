@@ -9,7 +9,7 @@ import supervision as sv
 from PIL import Image
 
 from grounded_sam2.export import read_frame_annotations, read_header, read_id_map
-from grounded_sam2.outputs import TrackingOutputs
+from grounded_sam2.outputs import ObjectOutputs, TrackingOutputs
 from grounded_sam2.owned import RECORD_NAME, OutputFiles
 from grounded_sam2.track.events import IdentityEvent, read_events
 from grounded_sam2.video import FrameSource, open_frames
@@ -125,3 +125,65 @@ def test_frames_that_are_files_are_named(tmp_path: Path) -> None:
     assert read_header(tmp_path / "out" / "clip.jsonl").source == str(tmp_path / "in")
     paths = [frame.image_path for frame in read_frame_annotations(tmp_path / "out" / "clip.jsonl")]
     assert paths == [str(tmp_path / "in" / "9.png"), str(tmp_path / "in" / "10.png")]
+
+
+# ---- single objects ----
+
+
+def object_outputs_in(folder: Path, count: int, **options: object) -> str:
+    """What is written of `count` frames with the dog on them."""
+    frames = frames_of(max(count, 1))
+    with ObjectOutputs(OutputFiles(folder, "clip.mp4"), frames, **options) as outputs:  # type: ignore[arg-type]
+        for frame_idx in range(count):
+            outputs.write(frame_idx, np.full((SIZE[1], SIZE[0], 3), 200, np.uint8), objects())
+        return str(outputs)
+
+
+@pytest.mark.parametrize("selected", ["dog", "1.", "cat. #1", "Dog. 7."])
+def test_selected_objects_have_a_video_and_every_object_its_masks(tmp_path: Path, selected: str) -> None:
+    said = object_outputs_in(tmp_path, 2, selected=selected, brightness=0.25)
+    assert said == f"{tmp_path / 'object_masks'}, {tmp_path / 'clip_selected.mp4'}"
+    masks = {f"object_masks/1_dog/0000{frame_idx}.png" for frame_idx in range(2)}
+    assert names_in(tmp_path) == {"clip_selected.mp4", *masks}
+    frames = open_frames(tmp_path / "clip_selected.mp4")
+    assert len(frames) == 2
+    np.testing.assert_allclose(frames[1][5:8, 7:18], 200, atol=12)
+    np.testing.assert_allclose(frames[1][14:], 50, atol=12)
+
+
+def test_nobody_is_selected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert object_outputs_in(tmp_path, 1, with_masks=False) == "" and names_in(tmp_path) == set()
+    object_outputs_in(tmp_path, 1, with_masks=False, selected="owl. 2")
+    assert f"no object of owl, 2 was seen: {tmp_path / 'clip_selected.mp4'} shows none" in caplog.text
+    assert open_frames(tmp_path / "clip_selected.mp4")[0].max() < 12
+
+
+def test_a_run_of_no_frames_leaves_nothing_of_single_objects(tmp_path: Path) -> None:
+    object_outputs_in(tmp_path, 2, selected="dog")
+    object_outputs_in(tmp_path, 0, selected="dog")
+    assert names_in(tmp_path) == set()
+
+
+def test_an_interrupted_run_leaves_single_objects_as_they_were(tmp_path: Path) -> None:
+    object_outputs_in(tmp_path, 1, selected="dog")
+    before = {name: (tmp_path / name).read_bytes() for name in names_in(tmp_path)}
+    files = OutputFiles(tmp_path, "clip.mp4")
+    with pytest.raises(KeyboardInterrupt), ObjectOutputs(files, frames_of(1), selected="dog") as outputs:
+        outputs.write(0, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), sv.Detections.empty())
+        outputs.write(1, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), objects())
+        raise KeyboardInterrupt
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert names_in(tmp_path) - before.keys() == {"clip_selected.partial.mp4", "object_masks.partial/1_dog/00001.png"}
+
+
+def test_selections_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    files = OutputFiles(tmp_path, "clip.mp4")
+    with pytest.raises(ValueError, match=r"expected a brightness in \[0, 1\] of what is not selected, got 1.5"):
+        ObjectOutputs(files, frames_of(1), selected="dog", brightness=1.5)
+    with pytest.raises(ValueError, match="the text prompt names nothing"):
+        ObjectOutputs(files, frames_of(1), selected="?")
+    with ObjectOutputs(files, frames_of(1), False, "dog") as outputs:
+        nameless = objects()
+        nameless.data = {}
+        with pytest.raises(ValueError, match="expected detections with tracker_id and class_name"):
+            outputs.write(0, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), nameless)

@@ -8,7 +8,7 @@ import pytest
 import supervision as sv
 
 from grounded_sam2 import render
-from grounded_sam2.render import PALETTE, annotate, label_texts
+from grounded_sam2.render import PALETTE, annotate, in_corner, label_texts, spotlight
 
 SIZE = (160, 120)  # width, height
 
@@ -125,3 +125,31 @@ def test_a_font_is_taken_that_has_the_characters(monkeypatch: pytest.MonkeyPatch
         "latin.ttf", "all.ttf", None, "latin.ttf",
     ]  # fmt: skip
     render._font_for.cache_clear()
+
+
+def test_text_in_the_corner_changes_nothing_else() -> None:
+    image = np.full((240, 320, 3), 90, np.uint8)
+    drawn = in_corner(image, "12.3 fps")
+    rows, columns = np.nonzero((drawn != image).any(axis=2))
+    assert rows.min() == columns.min() == 0 and rows.max() < 30 and 40 < columns.max() < 120
+    assert drawn.max() == 255 and drawn.min() == 0 and (image == 90).all()
+    assert np.array_equal(in_corner(image, ""), image)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_spotlight(count: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
+    objects = some_detections(count)
+    lit = np.zeros(SIZE[::-1], bool) if count == 0 else objects.mask.any(axis=0)
+    for brightness in (0.0, 0.5, 1.0):
+        drawn = spotlight(image, objects, brightness)
+        assert drawn.dtype == np.uint8 and np.array_equal(drawn[lit], image[lit])
+        assert np.array_equal(drawn[~lit], (image[~lit] * brightness).astype(np.uint8))
+
+
+def test_a_spotlight_needs_masks() -> None:
+    image = np.zeros((*SIZE[::-1], 3), np.uint8)
+    with pytest.raises(ValueError, match=r"masks: expected \(1, 120, 160\), got None"):
+        spotlight(image, some_detections(1, with_masks=False))
+    with pytest.raises(ValueError, match=r"masks: expected \(1, 50, 160\), got \(1, 120, 160\)"):
+        spotlight(image[:50], some_detections(1))

@@ -4,8 +4,11 @@ import io
 import itertools
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -208,3 +211,24 @@ def test_lines_come_as_they_are_typed() -> None:
 
 def test_without_a_standard_input_no_line_is_typed() -> None:
     assert typed_lines(1_000_000).empty()  # no such file is open
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a terminal of its own")
+def test_a_run_in_the_background_of_a_terminal_is_not_stopped(tmp_path: Path) -> None:
+    """A terminal stops a program in the background that reads from it, unless that says otherwise."""
+    code = f"""
+        import os, pty, time
+        from grounded_sam2.script import typed_lines
+        in_terminal, terminal = pty.fork()
+        if in_terminal:
+            time.sleep(1)
+            os._exit(0)
+        if os.fork() == 0:
+            os.setpgid(0, 0)  # in the background
+            lines = typed_lines()
+            time.sleep(0.3)
+            open({str(tmp_path / "done")!r}, "w").write(str(lines.empty()))
+        time.sleep(1)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parents[1], check=True, timeout=60)
+    assert (tmp_path / "done").read_text() == "True"

@@ -38,6 +38,7 @@ CONTINUOUS_SCRIPTS = [CONTINUOUS_SCRIPT, REVERSE_SCRIPT]
 CAMERA_SCRIPT = "grounded_sam2_tracking_camera_with_continuous_id.py"  # run in test_camera_script.py
 WINDOW_SCRIPT = "grounded_sam2_interactive_window_demo.py"  # run in test_scripts_window.py
 SCRIPTS = [*IMAGE_SCRIPTS, BATCH_SCRIPT, TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *CONTINUOUS_SCRIPTS]
+LANG_SCRIPT = "grounded_sam2_lang2segtrack_demo.py"  # run in test_scripts_lang2segtrack.py
 FLORENCE2_SCRIPTS = [  # what they do is tested in test_florence2_scripts.py
     "grounded_sam2_florence2_image_demo.py",
     "grounded_sam2_florence2_autolabel_pipeline.py",
@@ -53,7 +54,9 @@ CLOUD_SCRIPTS = [  # what they do is tested in test_dds_scripts.py
 ]
 APP_SCRIPT = "grounded_sam2_app.py"  # run in test_studio_script.py
 HEADINGS = ("input", "models", "thresholds", "tracking", "limits", "output")
-ALL_SCRIPTS = [*SCRIPTS, CAMERA_SCRIPT, WINDOW_SCRIPT, APP_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS]
+ALL_SCRIPTS = [
+    *SCRIPTS, CAMERA_SCRIPT, WINDOW_SCRIPT, LANG_SCRIPT, APP_SCRIPT, *CLOUD_SCRIPTS, *FLORENCE2_SCRIPTS
+]  # fmt: skip
 NUM_FRAMES = 6
 
 Load = Callable[[str], ModuleType]
@@ -346,7 +349,7 @@ def test_scripts_keep_the_house_style(name: str) -> None:
 
 
 # Settings that differ from script to script: in the value, and in what it may be.
-OWN_VALUES = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE"}
+OWN_VALUES = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE", "DETECT_EVERY"}
 OWN_COMMENTS = {"VIDEO_PATH", "PIPELINE"}
 
 

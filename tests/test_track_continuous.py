@@ -11,11 +11,12 @@ import torch
 from fake_follower import FakeFollower, picture
 
 from grounded_sam2.detectors.base import make_detections
-from grounded_sam2.masks import mask_overlaps
+from grounded_sam2.masks import mask_overlaps, points_in_mask
+from grounded_sam2.object_prompts import ObjectPrompt
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.discovery import TextDiscovery
-from grounded_sam2.track.follower import Seen
+from grounded_sam2.track.follower import Seen, as_follower
 from grounded_sam2.track.rules import IdentityRules
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -346,3 +347,96 @@ def test_a_discovery_has_its_own_prompt_and_thresholds() -> None:
             ContinuousTracker(discovery, FakeFollower(), **thresholds)
     with pytest.raises(ValueError, match="the text prompt names nothing"):
         ContinuousTracker(ColourDetector(), FakeFollower())
+
+
+# ---- what a person shows ----
+
+TWO = {7: (2, 2, 18, 18), 200: (30, 20, 60, 40)}
+
+
+def shown(**where: object) -> ObjectPrompt:
+    name = str(where.pop("name", "object"))
+    return ObjectPrompt(name, **{key: np.array(value) for key, value in where.items()})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["box", "points", "mask"])
+def test_objects_of_the_first_frame_are_shown_by_a_person(way: str) -> None:
+    where = {"box": (2, 2, 18, 18), "points": [[5, 5]], "mask": picture(TWO)[..., 0] == 7}[way]
+    tracker = ContinuousTracker(
+        ColourDetector(), FakeFollower(), "blue", given=[shown(name="pet", **{way: where})], detect_every=3
+    )
+    assert tracker.phrases == ["blue", "pet"]
+    for _ in range(5):
+        objects = tracker.step(picture(TWO))
+        assert objects.tracker_id.tolist() == [1, 2] and objects.data["class_name"].tolist() == ["pet", "blue"]
+        assert objects.xyxy.tolist() == [[2, 2, 18, 18], [30, 20, 60, 40]] and objects.class_id.tolist() == [1, 0]
+    assert [event.obj_id for event in tracker.take_events() if event.kind == "born"] == [1, 2]
+
+
+def test_a_person_adds_and_ends_objects_between_two_frames() -> None:
+    tracker = ContinuousTracker(ColourDetector(), FakeFollower(), None, detect_every=1)
+    with pytest.raises(RuntimeError, match=r"call step\(...\) first"):
+        tracker.add(shown(points=[[5, 5]]))
+    assert len(tracker.step(picture(TWO))) == 0 and tracker.size == (64, 48)
+    assert tracker.add(shown(points=[[5, 5]])) == 1
+    assert tracker.objects.tracker_id.tolist() == [1] and tracker.objects.xyxy.tolist() == [[2, 2, 18, 18]]
+    assert tracker.objects.data["object_score"].tolist() == [8.0]
+    assert tracker.add(shown(box=(0, 0, 20, 20), name="cat")) == 1  # is known already
+    assert tracker.add(shown(box=(28, 18, 62, 42), name="cat")) == 2
+    assert tracker.step(picture(TWO)).data["class_name"].tolist() == ["object", "cat"]
+    tracker.remove(1)
+    assert tracker.objects.tracker_id.tolist() == tracker.step(picture(TWO)).tracker_id.tolist() == [2]
+    assert tracker.add(shown(points=[[5, 5]])) == 3
+    with pytest.raises(ValueError, match="object 1 is not followed"):
+        tracker.remove(1)
+
+
+def test_where_nothing_is_seen_no_object_is_made() -> None:
+    tracker = ContinuousTracker(ColourDetector(), FakeFollower(), "red", rules=IdentityRules(max_objects=1))
+    tracker.step(picture({7: (2, 2, 18, 18)}))
+    with pytest.raises(ValueError, match="1 objects are followed already"):
+        tracker.add(shown(box=(30, 20, 60, 40)))
+    tracker.remove(1)
+    with pytest.raises(ValueError, match="nothing is seen of hat, by its box on frame 0"):
+        tracker.add(shown(box=(30, 20, 60, 40), name="hat"))
+    assert len(tracker.objects) == 0 and tracker.add(shown(points=[[5, 5]])) == 2
+    nothing = ContinuousTracker(ColourDetector(), FakeFollower(), "red", given=[shown(box=(30, 20, 60, 40))])
+    with pytest.raises(ValueError, match="nothing is seen of object, by its box on frame 0"):
+        nothing.step(picture({7: (2, 2, 18, 18)}))
+
+
+def test_what_a_person_showed_goes_on_from_plain_values() -> None:
+    """Also an object that is hidden for long, and a prompt that came later; the first frame's are not shown again."""
+    prompts = [shown(points=[[5, 5]], name="pet")]
+    first, second = (
+        ContinuousTracker(ColourDetector(), FakeFollower(), None, given=prompts, detect_every=2) for _ in range(2)
+    )
+    first.step(picture(TWO))
+    first.set_prompt("blue")
+    second.restore(first.save())
+    assert second.phrases == ["pet", "blue"]
+    for boxes in (TWO, *({200: TWO[200]},) * 12, TWO):
+        objects = second.step(picture(boxes))
+    assert objects.data["class_name"].tolist() == ["pet", "blue"] and objects.tracker_id.tolist() == [1, 2]
+
+
+def test_the_real_model_follows_what_a_person_shows(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:
+    """By a point, a box and a mask, as the follower's own prompts would have it; no other object changes."""
+    first = clip[0]
+    point = points_in_mask(first.masks[0], 1)
+    given = [
+        shown(points=point),
+        shown(box=first.boxes_xyxy[1]),
+        ObjectPrompt(mask=first.masks[2]),
+    ]
+    tracker = ContinuousTracker(TruthDetector(), predictor, None, given=given)
+    stream = as_follower(predictor).open_stream()
+    for scene in clip[:3]:
+        frame_idx = stream.append(scene.image)
+        if frame_idx == 0:
+            stream.add(0, 1, points=point)
+            stream.add(0, 2, box=first.boxes_xyxy[1])
+            stream.add(0, 3, mask=first.masks[2])
+        objects = tracker.step(scene.image)
+        assert objects.tracker_id.tolist() == [1, 2, 3]
+        np.testing.assert_array_equal(objects.mask, stream.step().masks)

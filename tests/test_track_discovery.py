@@ -75,3 +75,16 @@ def test_a_prompt_that_wants_nothing_is_refused(prompt: str, message: str) -> No
     with pytest.raises(ValueError, match=message):
         discovery.set_prompt(prompt)
     assert len(discovery.find(IMAGE, 0)) == 1
+
+
+def test_nothing_is_looked_for_before_there_is_a_prompt() -> None:
+    detector = Everywhere()
+    discovery = TextDiscovery(detector, None)
+    found = discovery.find(IMAGE, 0)
+    assert len(found) == 0 and found.xyxy.shape == (0, 4) and found.class_id.tolist() == found.confidence.tolist() == []
+    assert discovery.phrases == detector.calls == [] and discovery.prompt is None
+    restored = TextDiscovery(detector, "car")
+    restored.restore(discovery.save())
+    assert restored.prompt is None and restored.phrases == []
+    discovery.set_prompt("dog")
+    assert len(discovery.find(IMAGE, 1)) == 1 and discovery.prompt == Prompt(("dog",))

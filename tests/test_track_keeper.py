@@ -427,3 +427,84 @@ def test_bad_input_is_refused() -> None:
         keeper.match(0, without_masks)
     with pytest.raises(ValueError, match="expected descriptors for 1 objects, got 2"):
         keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[:2])
+
+
+# ---- what a person shows ----
+
+
+def given(keeper: IdentityKeeper, place: Place, class_id: int = 7) -> int:
+    return keeper.add(0, class_id, disc(place), LOOKS[0]).obj_id
+
+
+def test_what_a_person_shows_is_an_object_at_once() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9)))
+    assert given(keeper, RIGHT) == 2 and kinds(keeper, 2) == ["born", "confirmed"]
+    assert keeper.tracks[2].class_id == 7 and keeper.tracks[2].state is TrackState.ACTIVE
+    assert keeper.find_same(disc(RIGHT)) == 2 and keeper.find_same(disc(LEFT)) == 1
+    assert keeper.find_same(disc(LOW)) is None and keeper.find_same(np.zeros((SIZE, SIZE), bool)) is None
+    assert IdentityKeeper().find_same(disc(LOW)) is None
+    assert see(keeper, 1, {1: LEFT, 2: RIGHT}).shown == [1, 2]
+
+
+def test_no_detection_renames_or_corrects_what_a_person_shows() -> None:
+    keeper = IdentityKeeper()
+    given(keeper, LEFT)
+    for frame_idx in (1, 2, 3):
+        see(keeper, frame_idx, {1: LEFT})
+        answer = keeper.match(frame_idx, detections(((15.0, 15.0, 7.0), 0, 0.9)))  # IoU 0.77
+        assert answer.obj_ids.tolist() == [1] and answer.prompt == []
+    assert keeper.tracks[1].class_id == 7
+
+
+def test_what_a_person_shows_is_never_let_go() -> None:
+    """Neither hidden for long, nor behind a cut, nor on what the detector calls another thing."""
+    keeper = IdentityKeeper(IdentityRules(lost_after=3, doubt_after=2, merge_rounds=1))
+    given(keeper, LEFT)
+    for frame_idx in range(1, 9):
+        assert see(keeper, frame_idx, {1: None}).removed == []
+    assert see(keeper, 9, {1: LEFT}).shown == [1]
+    mask = keeper.tracks[1].mask
+    assert mask is not None
+    sight = keeper.see(10, [1], mask[None], np.array([5.0]), is_cut=True)
+    assert sight.shown == [1]
+    part = (15.0, 15.0, 6.4)  # IoU between `astray_iou` and `other_class_iou`
+    answer = keeper.match(10, detections((part, 0, 0.9)))
+    assert answer.obj_ids.tolist() == [2] and answer.removed == [] and 1 in keeper.tracks
+
+
+def test_what_a_person_shows_side_by_side_is_never_merged() -> None:
+    keeper = IdentityKeeper(IdentityRules(merge_rounds=1))
+    given(keeper, LEFT)
+    given(keeper, RIGHT)
+    see(keeper, 1, {1: LEFT, 2: LEFT})
+    keeper.match(1, detections())
+    assert keeper.tracks.keys() == {1, 2}
+
+
+def test_a_person_ends_an_object() -> None:
+    keeper = IdentityKeeper()
+    given(keeper, LEFT)
+    keeper.remove(3, 1)
+    assert kinds(keeper, 1)[-1] == "ended" and keeper.events[-1].reason == "by a person" and not keeper.tracks
+    with pytest.raises(ValueError, match=r"object 1 is not followed; followed: \[\]"):
+        keeper.remove(4, 1)
+
+
+def test_a_person_shows_no_more_than_may_be() -> None:
+    keeper = IdentityKeeper(IdentityRules(max_objects=1))
+    given(keeper, LEFT)
+    with pytest.raises(ValueError, match="1 objects are followed already, the most that may be"):
+        given(keeper, RIGHT)
+    assert keeper.next_obj_id == 2
+
+
+def test_what_a_person_showed_is_known_after_a_restart() -> None:
+    keeper, restored = IdentityKeeper(), IdentityKeeper()
+    given(keeper, LEFT)
+    saved = keeper.to_dict()
+    restored.restore(saved)
+    assert restored.tracks[1].is_given
+    del saved["tracks"][0]["is_given"]  # as earlier versions saved it
+    restored.restore(saved)
+    assert not restored.tracks[1].is_given

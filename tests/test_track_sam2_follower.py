@@ -11,7 +11,7 @@ from tiny_sam2 import make_image, make_tiny_model
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.segment import segment
 from grounded_sam2.track.follower import Followed, FollowedStream
-from grounded_sam2.track.sam2_follower import Sam2Follower, masks_of
+from grounded_sam2.track.sam2_follower import MaskCleaning, Sam2Follower, masks_of
 from grounded_sam2.track.tracking import add_objects, follow_newest_frame, segment_on_frame
 from grounded_sam2.video import open_frames, open_indexed_frames
 from sam2.build_sam import build_sam2_video_predictor
@@ -263,3 +263,42 @@ def test_on_footage_masks_of_images_and_frames_are_much_alike() -> None:
     shared, either = (on_image.mask & on_frame.mask).sum((1, 2)), (on_image.mask | on_frame.mask).sum((1, 2))
     assert (shared / either >= 0.98).all()
     np.testing.assert_allclose(on_frame.data["mask_score"], on_image.data["mask_score"], atol=0.01)
+
+
+def test_masks_are_cleaned_as_asked(predictor: SAM2VideoPredictor) -> None:
+    logits = torch.full((1, 1, 60, 80), -2.0)
+    logits[0, 0, 10:30, 10:30] = 1.0  # an object of 400 pixels
+    logits[0, 0, 20, 20] = -1.0  # with a pinhole
+    logits[0, 0, 5, 40:60] = 1.0  # a thread of more than 2 % of it
+    logits[0, 0, 50:53, 70:73] = 1.0  # a speck of more than 2 %
+    logits[0, 0, 40:42, 40:42] = 1.0  # and one of 1 %
+    as_it_is = logits[:, 0].numpy() > 0
+    without_speck = as_it_is.copy()
+    without_speck[0, 40:42, 40:42] = False
+    smooth = without_speck.copy()
+    smooth[0, 20, 20], smooth[0, 5] = True, False
+    expected: dict[MaskCleaning, np.ndarray] = {"none": as_it_is, "specks": without_speck, "morphology": smooth}
+    for cleaning, masks in expected.items():
+        np.testing.assert_array_equal(masks_of(logits, cleaning), masks, cleaning)
+    with pytest.raises(ValueError, match="expected cleaning of masks by specks, morphology, none, got 'soap'"):
+        Sam2Follower(predictor, "soap")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cleaning", ["morphology", "none"])
+def test_every_mask_of_a_follower_is_cleaned(predictor: SAM2VideoPredictor, cleaning: MaskCleaning) -> None:
+    """In a stream and a video, proposed, added, followed, and after a saved state."""
+    follower, others = Sam2Follower(predictor, cleaning), Sam2Follower(predictor)
+    seen = []
+    for each in (follower, others):
+        stream = each.open_stream()
+        stream.append(FRAMES[0])
+        masks = [stream.propose(0, BOXES).masks, stream.add(0, 1, box=BOXES[0]).masks, stream.step().masks]
+        stream = each.load_stream(stream.save())
+        stream.append(FRAMES[1])
+        masks.append(stream.step().masks)
+        video = each.open_video(open_indexed_frames(FRAMES))
+        video.add(0, 1, box=BOXES[0])
+        masks += [seen.masks for _, seen in each.load_video(video.save(), open_indexed_frames(FRAMES)).follow(0)]
+        seen.append(masks)
+    for mine, theirs in zip(*seen, strict=True):
+        assert not np.array_equal(mine, theirs)  # random weights make ragged masks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from clips import SIZE, index_of, picture
 from PIL import Image
 
-from grounded_sam2.video import open_frames
+from grounded_sam2 import video
+from grounded_sam2.video import FrameSource, open_frames
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -91,3 +93,24 @@ def test_a_bad_frame_is_named(bad) -> None:
 def test_a_source_is_passed_through() -> None:
     source = open_frames([picture(0)])
     assert open_frames(source) is source
+
+
+def test_a_stop_reaches_live_sources_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, asked = threading.Event(), []
+
+    class Stream(FrameSource):
+        is_live = True
+
+        def __init__(self, source: object, **options: object) -> None:
+            asked.append((source, options["stop"]))
+
+        def __iter__(self):
+            return iter(())
+
+    monkeypatch.setattr(video, "LiveStream", Stream)
+    monkeypatch.chdir(tmp_path)
+    for source in (0, "0", "realsense", "rtsp://192.168.1.20/stream"):
+        open_frames(source, stop=stop)
+    assert asked == [(0, stop), ("0", stop), ("realsense", stop), ("rtsp://192.168.1.20/stream", stop)]
+    stop.set()
+    assert len(list(open_frames([np.zeros((4, 4, 3), np.uint8)], stop=stop))) == 1

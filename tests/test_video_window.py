@@ -139,9 +139,9 @@ def test_a_box_is_drawn_from_any_corner() -> None:
     pointer = Pointer()
     pointer.on_mouse(DOWN, 30, 8, LEFT_HELD)
     pointer.on_mouse(MOVE, 20, 20, LEFT_HELD)
-    assert pointer.box == (20, 8, 30, 20)
+    assert pointer.box == (20, 8, 30, 20) and pointer.is_down
     pointer.on_mouse(UP, 10, 24, 0)
-    assert pointer.box is None and pointer.take_events() == [Drag((10, 8, 30, 24))]
+    assert pointer.box is None and not pointer.is_down and pointer.take_events() == [Drag((10, 8, 30, 24))]
 
 
 @pytest.mark.parametrize(

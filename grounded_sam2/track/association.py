@@ -136,7 +136,7 @@ def find_astray(association: Association, rules: IdentityRules) -> list[Track]:
         obj_ids = association.obj_ids
         strangers = (association.class_ids != track.class_id) | np.isin(obj_ids, list(track.apart))
         others = (obj_ids > 0) & strangers & (association.ious[:, column] >= rules.astray_iou)
-        if track.in_sight and track.obj_id not in obj_ids and others.any():
+        if track.in_sight and not track.is_given and track.obj_id not in obj_ids and others.any():
             astray.append(track)
     return astray
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import supervision as sv
 
 from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector, Image, Threshold
+from grounded_sam2.object_prompts import ObjectPrompt
 from grounded_sam2.prompts import TextPrompt
 from grounded_sam2.track.discovery import Discovery, TextDiscovery
 from grounded_sam2.track.events import IdentityEvent
@@ -48,8 +50,9 @@ class ContinuousTracker:
         self,
         detector: Detector | Discovery,
         predictor: Follower | SAM2VideoPredictor,
-        text_prompt: TextPrompt = "",
+        text_prompt: TextPrompt | None = "",
         *,
+        given: Sequence[ObjectPrompt] = (),
         detect_every: int = 10,
         box_threshold: Threshold | None = None,
         text_threshold: Threshold | None = None,
@@ -60,7 +63,9 @@ class ContinuousTracker:
         Args:
             detector: finds the prompt's phrases in an image; or a source of objects of any kind.
             predictor: follows the objects; see `grounded_sam2.track.follower.as_follower`.
-            text_prompt: see `grounded_sam2.prompts`; where none is given, a `Discovery` keeps the one it has.
+            text_prompt: see `grounded_sam2.prompts`; where none is given, a `Discovery` keeps the one it has. None: a
+                detector looks for nothing until `set_prompt`.
+            given: objects that a person shows on the first frame; see `add`.
             detect_every: frames from one look for objects to the next, at least 1.
             box_threshold: see `Detector.detect`; None: 0.35.
             text_threshold: see `Detector.detect`; None: 0.25.
@@ -84,6 +89,10 @@ class ContinuousTracker:
         self._follower = as_follower(predictor)
         self._stream = self._follower.open_stream()
         self._thumbnail: npt.NDArray[np.float32] | None = None
+        self._scores: dict[int, Scores] = {}  # of the objects on the newest frame
+        self._given = list(given)
+        for prompt in self._given:
+            self._class_of(prompt.name)
 
     @property
     def phrases(self) -> list[str]:
@@ -99,6 +108,59 @@ class ContinuousTracker:
         """
         self.discovery.set_prompt(text_prompt)
         self._prompt_is_new = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the frames in pixels; (0, 0) before the first."""
+        return self._stream.size
+
+    @property
+    def objects(self) -> sv.Detections:
+        """What the last `step` returned, with the objects that were added since and without those removed."""
+        return self._objects_on(self._stream.size[::-1], self._scores)
+
+    def add(self, prompt: ObjectPrompt) -> int:
+        """Follow an object that a person shows on the newest frame, from that frame on and to the end.
+
+        It is confirmed at once and keeps the name that the person gives it; see `Track.is_given`.
+
+        Returns:
+            Its id; where nearly the same mask is of an object in sight already, that one's, and nothing changes.
+
+        Raises:
+            RuntimeError: there is no frame yet.
+            ValueError: nothing is seen there, a mask of another size, or `max_objects` are followed already.
+        """
+        if self.frame_idx < 0:
+            raise RuntimeError("there is no frame to add an object on: call step(...) first")
+        self.keeper.check_room()
+        obj_id = self.keeper.next_obj_id
+        seen = self._stream.add(
+            self.frame_idx, obj_id, box=prompt.box, points=prompt.points, labels=prompt.labels, mask=prompt.mask
+        )
+        mask = seen.masks[0]
+        known = self.keeper.find_same(mask)
+        if known is not None or not mask.any():
+            self._stream.remove(obj_id)
+        if not mask.any():
+            raise ValueError(f"nothing is seen of {prompt} on frame {self.frame_idx}")
+        if known is not None:
+            return known
+        descriptor = None if seen.descriptors is None else seen.descriptors[0]
+        self.keeper.add(self.frame_idx, self._class_of(prompt.name), mask, descriptor)
+        self._scores.update(seen.scores())
+        return obj_id
+
+    def remove(self, obj_id: int) -> None:
+        """Follow an object no longer, because a person says so; ValueError where it is not followed."""
+        self.keeper.remove(self.frame_idx, obj_id)
+        self._stream.remove(obj_id)
+
+    def _class_of(self, name: str) -> int:
+        """The class id of a name, which is a new phrase where no phrase is that."""
+        if name not in self.phrases:
+            self.discovery.phrases.append(name)
+        return self.phrases.index(name)
 
     def take_events(self) -> list[IdentityEvent]:
         """What happened to the objects since the last call."""
@@ -144,21 +206,23 @@ class ContinuousTracker:
             a follower that predicts it, `mask_score`.
 
         Raises:
-            ValueError: not an RGB uint8 image, or of another size.
+            ValueError: not an RGB uint8 image, or of another size; or, on the first frame, as `add` of a given object.
         """
         is_cut = self._take_thumbnail(image)
         self.frame_idx = self._stream.append(image)
         seen = self._stream.step()
-        scores = seen.scores()
+        self._scores = seen.scores()
         doubtful = self._take_in(seen, is_cut)
+        if self.frame_idx == 0:
+            for prompt in self._given:
+                self.add(prompt)
         is_due = self.frame_idx - self._detection_idx >= self.detect_every
         if is_due or is_cut or self._prompt_is_new:
             self._prompt_is_new = False
             self._detection_idx = self.frame_idx
-            scores.update(self._detect(image))
-        objects = self._objects_on(image.shape[:2], scores)
+            self._scores.update(self._detect(image))
         self._stream.forget(self.frame_idx, [obj_id for obj_id in doubtful if obj_id in self._stream.obj_ids])
-        return objects
+        return self.objects
 
     def _take_thumbnail(self, image: Image) -> bool:
         """Keep the frame's thumbnail in place of the last one; True when they differ like two scenes."""
@@ -221,7 +285,7 @@ class ContinuousTracker:
 
 def _as_discovery(
     detector: Detector | Discovery,
-    text_prompt: TextPrompt,
+    text_prompt: TextPrompt | None,
     box_threshold: Threshold | None,
     text_threshold: Threshold | None,
 ) -> Discovery:

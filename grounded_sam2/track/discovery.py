@@ -7,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.detectors.base import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD, Detector, Image, Threshold
+from grounded_sam2.detectors.base import (
+    DEFAULT_BOX_THRESHOLD,
+    DEFAULT_TEXT_THRESHOLD,
+    Detector,
+    Image,
+    Threshold,
+    make_detections,
+)
 from grounded_sam2.prompts import Prompt, TextPrompt, read_prompt
 
 __all__ = ["Discovery", "TextDiscovery"]
@@ -21,7 +28,8 @@ class Discovery(Protocol):
 
     Attributes:
         phrases: what objects can be called. A detection's `class_id` is its index here, so that phrases may be added
-            while tracking goes on, at the end, but none may be moved or taken out.
+            while tracking goes on, at the end, but none may be moved or taken out. The tracker adds the names of
+            objects that a person shows it.
     """
 
     phrases: list[str]
@@ -57,11 +65,12 @@ class TextDiscovery:
 
     Args:
         detector: finds phrases in an image.
-        text_prompt: see `grounded_sam2.prompts`.
+        text_prompt: see `grounded_sam2.prompts`; None: nothing is looked for until `set_prompt`.
         box_threshold: see `Detector.detect`.
         text_threshold: see `Detector.detect`.
 
     Attributes:
+        prompt: what is looked for now; None: nothing.
         phrases: every wanted phrase that was ever asked for, those of the first prompt first.
 
     Raises:
@@ -71,15 +80,17 @@ class TextDiscovery:
     def __init__(
         self,
         detector: Detector,
-        text_prompt: TextPrompt,
+        text_prompt: TextPrompt | None,
         box_threshold: Threshold = DEFAULT_BOX_THRESHOLD,
         text_threshold: Threshold = DEFAULT_TEXT_THRESHOLD,
     ) -> None:
         self.detector = detector
         self.box_threshold = box_threshold
         self.text_threshold = text_threshold
+        self.prompt: Prompt | None = None
         self.phrases: list[str] = []
-        self.set_prompt(text_prompt)
+        if text_prompt is not None:
+            self.set_prompt(text_prompt)
 
     def set_prompt(self, text_prompt: TextPrompt) -> None:
         """Look for other phrases from now on.
@@ -87,24 +98,26 @@ class TextDiscovery:
         Raises:
             ValueError: the prompt names nothing that is wanted, or cannot be read.
         """
-        self._prompt = read_prompt(text_prompt)
-        self.phrases += [phrase for phrase in self._prompt.phrases if phrase not in self.phrases]
+        self.prompt = read_prompt(text_prompt)
+        self.phrases += [phrase for phrase in self.prompt.phrases if phrase not in self.phrases]
 
     def find(self, image: Image, frame_idx: int) -> sv.Detections:
         """See `Discovery.find`; the frame's index does not matter."""
+        if self.prompt is None:
+            return make_detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), [], image.shape[1::-1])
         [detections] = self.detector.detect(
-            image, self._prompt, box_threshold=self.box_threshold, text_threshold=self.text_threshold
+            image, self.prompt, box_threshold=self.box_threshold, text_threshold=self.text_threshold
         )
         class_id = cast(npt.NDArray[np.int64], detections.class_id)
-        registered = [self.phrases.index(self._prompt.phrases[index]) for index in class_id]
+        registered = [self.phrases.index(self.prompt.phrases[index]) for index in class_id]
         detections.class_id = np.array(registered, dtype=np.int64)
         return detections
 
     def save(self) -> dict[str, Any]:
         """The prompt and the phrases, as plain values."""
-        return {"prompt": asdict(self._prompt), "phrases": self.phrases}
+        return {"prompt": None if self.prompt is None else asdict(self.prompt), "phrases": self.phrases}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Become what `save` saw."""
-        self._prompt = Prompt(**saved["prompt"])
+        self.prompt = None if saved["prompt"] is None else Prompt(**saved["prompt"])
         self.phrases = saved["phrases"]

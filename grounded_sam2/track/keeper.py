@@ -152,7 +152,8 @@ class IdentityKeeper:
         for row, obj_id in enumerate(obj_ids):
             track, area = self.tracks[obj_id], areas[row]
             is_visible = row in visible and (track.mask is not None or not self._is_taken(masks[row], standing))
-            track.in_doubt = track.in_doubt or is_cut or track.is_long_hidden(frame_idx, self.rules)
+            is_strange = (is_cut and not track.is_given) or track.is_long_hidden(frame_idx, self.rules)
+            track.in_doubt = track.in_doubt or is_strange
             if is_visible and not track.in_doubt:
                 if track.state is TrackState.OCCLUDED:
                     hidden = frame_idx - track.last_seen_frame_idx
@@ -201,6 +202,52 @@ class IdentityKeeper:
         obj_ids[gone] = 0
         return Found(obj_ids, sorted(index for index in association.prompt if not gone[index]), removed + ended)
 
+    # ---- what a person shows ----
+
+    def add(self, frame_idx: int, class_id: int, mask: Masks, descriptor: Descriptors | None = None) -> Track:
+        """Make an object that a person shows on a frame that `see` has been told about; see `Track.is_given`.
+
+        Args:
+            frame_idx: 0-based.
+            class_id: what the person calls it.
+            mask: (H, W) bool with at least one pixel.
+            descriptor: (C,) what it looks like there, or None.
+
+        Raises:
+            ValueError: `max_objects` are followed already.
+        """
+        self.check_room()
+        beside = [track for track in self.followed() if track.in_sight]
+        track = self._bear(frame_idx, class_id, 1.0, "shown by a person")
+        track.is_given = True
+        track.show(mask, frame_idx)
+        track.learn_appearance(descriptor, rate=1.0)
+        self._enter(track, TrackState.ACTIVE, frame_idx, "confirmed", "shown by a person")
+        ious = mask_overlaps([mask], [other.mask for other in beside if other.mask is not None])[0][0]
+        for other, iou in zip(beside, ious, strict=True):
+            if iou < self.rules.iou_threshold:
+                track.apart.add(other.obj_id)
+                other.apart.add(track.obj_id)
+        return track
+
+    def check_room(self) -> None:
+        """ValueError where `max_objects` are followed already."""
+        if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
+            raise ValueError(f"{self.rules.max_objects} objects are followed already, the most that may be")
+
+    def find_same(self, mask: Masks) -> int | None:
+        """The object in sight that a mask (H, W) is of, by an IoU of at least `merge_iou`; None: of no known one."""
+        seen = [track for track in self.followed() if track.in_sight]
+        ious = mask_overlaps([mask], [track.mask for track in seen if track.mask is not None])[0][0]
+        best = int(ious.argmax()) if seen else 0
+        return seen[best].obj_id if seen and ious[best] >= self.rules.merge_iou else None
+
+    def remove(self, frame_idx: int, obj_id: int) -> None:
+        """End an object because a person says so; ValueError where it is not followed."""
+        if obj_id not in self.tracks or self.tracks[obj_id].state not in FOLLOWED:
+            raise ValueError(f"object {obj_id} is not followed; followed: {[t.obj_id for t in self.followed()]}")
+        self._enter(self.tracks[obj_id], TrackState.ENDED, frame_idx, "ended", "by a person")
+
     # ---- a round of detection ----
 
     def _find_seen(self, association: Association) -> None:
@@ -209,7 +256,8 @@ class IdentityKeeper:
             track, mask = association.seen[column], association.masks[index]
             track.vote(int(association.class_ids[index]), float(association.confidences[index]))
             track.astray_rounds, track.is_guess = 0, False
-            has_drifted = not track.in_doubt and association.ious[index, column] < self.rules.reprompt_iou
+            is_elsewhere = association.ious[index, column] < self.rules.reprompt_iou
+            has_drifted = is_elsewhere and not track.in_doubt and not track.is_given
             association.settle(index, track, needs_prompt=track.in_doubt or has_drifted)
             if track.in_doubt:
                 self._return(track, mask, association.frame_idx, "SAM 2 and the detector")
@@ -254,9 +302,9 @@ class IdentityKeeper:
                 continue
             if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
                 break
-            track = self._bear(
-                association.frame_idx, int(association.class_ids[index]), float(association.confidences[index])
-            )
+            confidence = float(association.confidences[index])
+            reason = f"detected with confidence {confidence:.2f}"
+            track = self._bear(association.frame_idx, int(association.class_ids[index]), confidence, reason)
             track.show(association.masks[index], association.frame_idx)
             association.settle(index, track, needs_prompt=True)
 
@@ -271,14 +319,14 @@ class IdentityKeeper:
         if state is TrackState.ENDED:
             del self.tracks[track.obj_id]
 
-    def _bear(self, frame_idx: int, class_id: int, confidence: float) -> Track:
+    def _bear(self, frame_idx: int, class_id: int, confidence: float, reason: str) -> Track:
         rounds: deque[bool] = deque(maxlen=self.rules.confirm_window)
         track = Track(
             self.next_obj_id, TrackState.TENTATIVE, {class_id: confidence}, confidence, frame_idx, frame_idx, rounds
         )
         self.tracks[track.obj_id] = track
         self.next_obj_id += 1
-        self._log(frame_idx, track.obj_id, "born", f"detected with confidence {confidence:.2f}")
+        self._log(frame_idx, track.obj_id, "born", reason)
         return track
 
     def _return(self, track: Track, mask: Masks, frame_idx: int, finder: str) -> None:
@@ -301,7 +349,7 @@ class IdentityKeeper:
         if track.state is TrackState.ACTIVE:
             self._enter(track, TrackState.OCCLUDED, frame_idx, "occluded", reason)
         hidden = frame_idx - track.last_seen_frame_idx
-        if hidden < self.rules.lost_after:
+        if hidden < self.rules.lost_after or track.is_given:
             return False
         if track.state is TrackState.TENTATIVE:
             self._enter(track, TrackState.ENDED, frame_idx, "ended", f"unconfirmed and unseen for {hidden} frames")

@@ -46,6 +46,8 @@ class Track:
         jumped_frames: consecutive frames on which its area was far from that.
         astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
         in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
+        is_given: whether a person has shown and named it: no detection renames it or changes its outline while it is
+            in sight, it is looked for however long it is hidden, and what SAM 2 sees of it counts.
         is_guess: whether SAM 2 alone brought it back into sight, and no detection has agreed yet.
         place: left, top, right, bottom in pixels of its mask when it was last in sight, the last two exclusive; None
             while it is in sight, and when that was in another scene or astray.
@@ -65,6 +67,7 @@ class Track:
     jumped_frames: int = 0
     astray_rounds: int = 0
     in_doubt: bool = False
+    is_given: bool = False
     is_guess: bool = False
     place: Corners | None = None
     apart: set[int] = field(default_factory=set)
@@ -109,7 +112,8 @@ class Track:
 
     def vote(self, class_id: int, confidence: float) -> None:
         """Count one detection of the object."""
-        self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
+        if not self.is_given:
+            self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
         self.confidence = confidence
 
     def learn_appearance(self, descriptor: Descriptors | None, rate: float) -> None:
@@ -143,7 +147,8 @@ class Track:
     def is_long_hidden(self, frame_idx: int, rules: IdentityRules) -> bool:
         """Whether it was out of sight for so long that SAM 2 alone cannot bring it back."""
         hidden = frame_idx - self.last_seen_frame_idx
-        return self.mask is None and rules.doubt_after is not None and hidden > rules.doubt_after
+        may_be_another = self.mask is None and not self.is_given
+        return may_be_another and rules.doubt_after is not None and hidden > rules.doubt_after
 
 
 def unit(descriptor: Descriptors) -> Descriptors:

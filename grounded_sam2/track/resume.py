@@ -39,13 +39,11 @@ class Resumable(Protocol):
 
 
 class StreamTracker(Resumable, Protocol):
-    """What `ContinuousTracker` and `FirstSightTracker` offer: they take frames as they come.
+    """What `ContinuousTracker` and `FirstSightTracker` offer: they take frames as they come."""
 
-    Attributes:
-        frame_idx: 0-based, of the last frame; -1 before the first.
-    """
-
-    frame_idx: int
+    @property
+    def frame_idx(self) -> int:
+        """0-based, of the last frame; -1 before the first."""
 
     def step(self, image: RGBImage) -> sv.Detections:
         """Take in the next frame; gives its objects."""
@@ -100,6 +98,7 @@ class SavedRun:
         self._run = {"settings": as_text, "source": _description(self.indexed_frames) if self.indexed_frames else {}}
         self._stages: dict[str, dict[str, Any]] = {}
         self._last_save = time.monotonic()
+        self._is_over = False
         check_partial(check_writable(path))
         if resume:
             self._stages = self._read()
@@ -194,6 +193,12 @@ class SavedRun:
                 annotations.write(frame_idx, objects)
                 stage.save_when_due()
 
+    def give_up(self) -> None:
+        """Save nothing from now on: the run ends before its last frame because that was wanted, and is complete."""
+        self._is_over = True
+        self._stages.clear()
+        self.path.unlink(missing_ok=True)
+
     def put(self, name: str, state: dict[str, Any]) -> None:
         """Write one stage's state into the file, beside those of the stages before it."""
         self._stages[name] = state
@@ -202,8 +207,8 @@ class SavedRun:
 
     @property
     def can_resume(self) -> bool:
-        """Whether the frames can be read a second time."""
-        return self.indexed_frames is not None
+        """Whether the frames can be read a second time, and the run was not given up."""
+        return self.indexed_frames is not None and not self._is_over
 
     @property
     def is_due(self) -> bool:

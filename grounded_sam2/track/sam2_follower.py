@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,21 +12,32 @@ import torch
 from torch import Tensor
 
 from grounded_sam2.images import RGBImage
+from grounded_sam2.masks import smoothed
 from grounded_sam2.track.seen import Proposed, Seen
 from grounded_sam2.video.frame_source import IndexedFrameSource
 from sam2.mask_ops import small_components
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 
-__all__ = ["LEAST_PART", "Sam2Follower", "Sam2Stream", "Sam2Video", "masks_of"]
+__all__ = ["LEAST_PART", "MaskCleaning", "Sam2Follower", "Sam2Stream", "Sam2Video", "masks_of"]
 
 LEAST_PART = 0.02  # of a mask's largest part, in pixels, that another part has to have; specks far off widen its box
+_LEAST_SMOOTHED_PART = 0.01  # the same after "morphology", which takes the smallest specks by itself
+
+# What is done to SAM 2's masks. "specks": parts of less than `LEAST_PART` go, and no other pixel changes. "morphology":
+# closed and opened by 3×3 pixels, which smooths outlines; parts of less than 1 % of the largest go. "none": nothing.
+MaskCleaning: TypeAlias = Literal["specks", "morphology", "none"]
 
 
-def masks_of(mask_logits: Tensor) -> npt.NDArray[np.bool_]:
-    """Masks (N, H, W) bool of the video predictor's logits (N, 1, H, W), without specks smaller than `LEAST_PART`."""
+def masks_of(mask_logits: Tensor, cleaning: MaskCleaning = "specks") -> npt.NDArray[np.bool_]:
+    """Masks (N, H, W) bool of the video predictor's logits (N, 1, H, W), cleaned."""
     masks = (mask_logits[:, 0] > 0).cpu()
-    return (masks & ~small_components(masks, 0, LEAST_PART)).numpy()
+    if cleaning == "none":
+        return masks.numpy()
+    if cleaning == "morphology":
+        masks = torch.from_numpy(smoothed(masks.numpy()))
+    least_part = LEAST_PART if cleaning == "specks" else _LEAST_SMOOTHED_PART
+    return (masks & ~small_components(masks, 0, least_part)).numpy()
 
 
 class Sam2Follower:
@@ -33,22 +45,31 @@ class Sam2Follower:
 
     Args:
         predictor: the model; may be shared with other followers and other code.
+        cleaning: what is done to its masks, see `MaskCleaning`; its memory holds them as they were.
+
+    Raises:
+        ValueError: no such way of cleaning.
     """
 
-    def __init__(self, predictor: SAM2VideoPredictor) -> None:
+    def __init__(self, predictor: SAM2VideoPredictor, cleaning: MaskCleaning = "specks") -> None:
+        if cleaning not in get_args(MaskCleaning):
+            raise ValueError(f"expected cleaning of masks by {', '.join(get_args(MaskCleaning))}, got {cleaning!r}")
         self.predictor = predictor
+        self.cleaning = cleaning
 
     def open_stream(self, num_frames: int | None = None) -> Sam2Stream:
-        return Sam2Stream(self.predictor, self.predictor.init_stream(num_frames, corrections_stick=True))
+        state = self.predictor.init_stream(num_frames, corrections_stick=True)
+        return Sam2Stream(self.predictor, state, self.cleaning)
 
     def open_video(self, frames: IndexedFrameSource) -> Sam2Video:
-        return Sam2Video(self.predictor, self.predictor.init_state(frames, corrections_stick=True))
+        state = self.predictor.init_state(frames, corrections_stick=True)
+        return Sam2Video(self.predictor, state, self.cleaning)
 
     def load_stream(self, saved: dict[str, Any]) -> Sam2Stream:
-        return Sam2Stream(self.predictor, self.predictor.load_stream(saved))
+        return Sam2Stream(self.predictor, self.predictor.load_stream(saved), self.cleaning)
 
     def load_video(self, saved: dict[str, Any], frames: IndexedFrameSource) -> Sam2Video:
-        return Sam2Video(self.predictor, self.predictor.load_state(saved, frames))
+        return Sam2Video(self.predictor, self.predictor.load_state(saved, frames), self.cleaning)
 
 
 class _Sam2Followed:
@@ -57,11 +78,15 @@ class _Sam2Followed:
     Args:
         predictor: whose state `inference_state` is.
         inference_state: holds the objects; nobody else is to change it meanwhile.
+        cleaning: what is done to masks.
     """
 
-    def __init__(self, predictor: SAM2VideoPredictor, inference_state: InferenceState) -> None:
+    def __init__(
+        self, predictor: SAM2VideoPredictor, inference_state: InferenceState, cleaning: MaskCleaning = "specks"
+    ) -> None:
         self._predictor = predictor
         self._state = inference_state
+        self._masks_of = partial(masks_of, cleaning=cleaning)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,7 +102,7 @@ class _Sam2Followed:
             masks = np.zeros((0, height, width), dtype=bool)
             return Proposed(masks, np.zeros(0, dtype=np.float32), self._no_descriptors())
         mask_logits, qualities, pointers = self._predictor.segment_boxes(self._state, frame_idx, boxes)
-        return Proposed(masks_of(mask_logits), qualities.float().cpu().numpy(), pointers.float().cpu().numpy())
+        return Proposed(self._masks_of(mask_logits), qualities.float().cpu().numpy(), pointers.float().cpu().numpy())
 
     def add(
         self,
@@ -132,7 +157,7 @@ class _Sam2Followed:
     def _seen_of(self, obj_id: int, frame_idx: int, obj_ids: list[int], mask_logits: Tensor) -> Seen:
         """One of the objects whose logits (N, 1, H, W) are given."""
         row = obj_ids.index(obj_id)
-        return self._seen(frame_idx, [obj_id], masks_of(mask_logits[row : row + 1]))
+        return self._seen(frame_idx, [obj_id], self._masks_of(mask_logits[row : row + 1]))
 
     def _seen(self, frame_idx: int, obj_ids: list[int], masks: npt.NDArray[np.bool_]) -> Seen:
         """Objects with their masks (N, H, W), and what the predictor knows of them on a frame just tracked."""
@@ -161,7 +186,7 @@ class Sam2Stream(_Sam2Followed):
 
     def step(self) -> Seen:
         obj_ids, mask_logits = self._predictor.step(self._state)
-        return self._seen(self._state.newest_frame_idx, obj_ids, masks_of(mask_logits))
+        return self._seen(self._state.newest_frame_idx, obj_ids, self._masks_of(mask_logits))
 
     def save(self) -> dict[str, Any]:
         return self._predictor.save_stream(self._state)
@@ -179,7 +204,7 @@ class Sam2Video(_Sam2Followed):
         for reached, obj_ids, mask_logits in self._predictor.propagate_in_video(
             self._state, start_frame_idx=frame_idx, reverse=reverse
         ):
-            yield reached, self._seen(reached, obj_ids, masks_of(mask_logits))
+            yield reached, self._seen(reached, obj_ids, self._masks_of(mask_logits))
 
     def save(self) -> dict[str, Any]:
         return self._predictor.save_state(self._state)

@@ -7,6 +7,7 @@ time, whatever its length.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -42,6 +43,7 @@ __all__ = [
 def open_frames(
     source: str | os.PathLike[str] | int | npt.NDArray[np.uint8] | Iterable[Any] | FrameSource,
     default_fps: float | Fraction = DEFAULT_FPS,
+    stop: threading.Event | None = None,
 ) -> FrameSource:
     """Open whatever holds frames.
 
@@ -50,6 +52,7 @@ def open_frames(
             URL; a camera index (`0` or `"0"`); "realsense"; a list of image paths or of RGB uint8 arrays, or an array
             `(T, H, W, 3)`; a generator of RGB uint8 arrays; a frame source (returned as it is).
         default_fps: frames per second of a source that has none of its own: folders, lists, generators.
+        stop: ends the frames of a camera or live URL once it is set, see `LiveStream`; others do not look at it.
 
     Returns:
         An `IndexedFrameSource` for files, folders, lists and URLs of finite videos (the last are read through once
@@ -68,9 +71,9 @@ def open_frames(
     if isinstance(source, (bool, bytes)):
         raise ValueError(f"expected a path, URL, camera index or frames, got {source!r}")
     if isinstance(source, int):
-        return LiveStream(source, default_fps=fps)
+        return LiveStream(source, default_fps=fps, stop=stop)
     if isinstance(source, (str, os.PathLike)):
-        return _open_location(os.fspath(source), fps)
+        return _open_location(os.fspath(source), fps, stop)
     if isinstance(source, np.ndarray) and source.ndim != 4:
         raise ValueError(f"expected frames (T, H, W, 3), got an array {source.shape}")
     if isinstance(source, (Sequence, np.ndarray)):
@@ -97,14 +100,14 @@ def open_indexed_frames(
     raise ValueError(f"{frames.name} can only be read once, from its start: expected a video file or image folder")
 
 
-def _open_location(location: str, fps: Fraction) -> FrameSource:
+def _open_location(location: str, fps: Fraction, stop: threading.Event | None) -> FrameSource:
     """Open a path, a URL or the number of a camera."""
     if "://" in location:
-        stream = LiveStream(location, default_fps=fps)
+        stream = LiveStream(location, default_fps=fps, stop=stop)
         if stream.is_live:
             return stream
         stream.close()
         return VideoFile(location)
     if not Path(location).exists() and (location.isdecimal() or is_realsense(location)):
-        return LiveStream(location, default_fps=fps)
+        return LiveStream(location, default_fps=fps, stop=stop)
     return open_path(location, fps)

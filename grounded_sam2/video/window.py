@@ -137,6 +137,11 @@ class Pointer:
         self._events: list[Event] = []
         self._pressed: tuple[int, int] | None = None
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the left button is pressed: a click or a box is on its way."""
+        return self._pressed is not None
+
     def on_mouse(self, event: int, x: int, y: int, flags: int, _: object = None) -> None:
         """Take one event of OpenCV's, for `cv2.setMouseCallback`."""
         if event == cv2.EVENT_RBUTTONDOWN:
