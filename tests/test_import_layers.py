@@ -34,7 +34,7 @@ WITHOUT_TORCH = [
 ]  # fmt: skip
 # what editing sessions may import of the library; scripts build on them, and nothing within it does
 SESSION_BUILDS_ON = {
-    "session", "detectors.base", "export", "files", "images", "masks", "render", "track", "video",
+    "session", "detectors.base", "doubts", "export", "files", "images", "masks", "render", "track", "video",
 }  # fmt: skip
 # what is imported from a shorter or former path → where it is
 SHORT_PATHS = {
