@@ -106,7 +106,8 @@ def list_doubts(run: Videos, options: argparse.Namespace) -> None:
     if options.events is not None and len(run.openers) != 1:
         raise ValueError(f"--events is the log of one video, {run.path} holds {len(run.openers)}")
     events = [] if options.events is None else read_events(options.events.expanduser())
-    doubts = {name: doubtful_frames(opener(), events) for name, opener in run.openers.items()}
+    by_mask = False if options.boxes else None
+    doubts = {name: doubtful_frames(opener(), events, by_mask) for name, opener in run.openers.items()}
     for name, of_video in doubts.items():
         print(f"{shown(name)}: {len(of_video)} doubts" + (", the most doubtful first" if of_video else ""))
         for doubt in of_video[: max(options.limit, 0)]:

@@ -17,7 +17,7 @@ from grounded_sam2.score.overlap import Overlap, overlap_of
 from grounded_sam2.score.precision import Ranked, average_precision, matched
 from grounded_sam2.score.regions import Key, RegionScores, boundary_means, region_pairs
 from grounded_sam2.score.tracks import Tracks
-from grounded_sam2.score.video import FrameObjects, Rle, Video
+from grounded_sam2.score.video import FrameObjects, Rle, Video, frames_of
 from sam2.frames.still_image import MAX_PIXELS
 
 __all__ = ["Comparison", "Scores", "compare", "compared_by"]
@@ -152,7 +152,8 @@ def compared_by(truth: Video, run: Video) -> bool:
 def _frames(
     truth: Video, run: Video, indices: Sequence[int], by_mask: bool
 ) -> Iterator[tuple[FrameObjects, FrameObjects]]:
-    for true, found in zip(truth.frames(indices), run.frames(indices), strict=True):
+    sides = (frames_of(video, indices, by_mask) for video in (truth, run))
+    for true, found in zip(*sides, strict=True):
         yield counted(true, found, by_mask)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from grounded_sam2.doubts import Doubt, in_order_of_doubt, object_doubts, overlap_doubt, runs_of_doubt
 from grounded_sam2.score.overlap import overlap_of
-from grounded_sam2.score.video import NOBODY, FrameObjects, Video
+from grounded_sam2.score.video import NOBODY, FrameObjects, Video, frames_of
 from grounded_sam2.track.events import EventKind, IdentityEvent
 
 __all__ = ["doubtful_frames", "event_doubts"]
@@ -23,7 +23,7 @@ EVENT_DOUBTS: dict[EventKind, float] = {"merged": 0.8, "found again": 0.5, "lost
 Floats = npt.NDArray[np.float64]
 
 
-def doubtful_frames(run: Video, events: Iterable[IdentityEvent] = ()) -> list[Doubt]:
+def doubtful_frames(run: Video, events: Iterable[IdentityEvent] = (), by_mask: bool | None = None) -> list[Doubt]:
     """The frames of a run that a person should look at, the most doubtful first.
 
     Doubted is an object of which the mask or its presence is unsure, one that grows or shrinks at a stroke, that lies
@@ -32,20 +32,21 @@ def doubtful_frames(run: Video, events: Iterable[IdentityEvent] = ()) -> list[Do
 
     Args:
         events: of the run's log, which may be doubtful too; see `grounded_sam2.track.events`.
+        by_mask: whether masks are looked at, or boxes; None: masks where there are some.
 
     Raises:
         ValueError: a file is damaged.
         OSError: it cannot be read.
     """
-    num_frames = len(run.frame_indices)
+    by_mask, num_frames = run.has_masks if by_mask is None else by_mask, len(run.frame_indices)
     columns: dict[int, Floats] = {}  # id → area, mask score, object score, overlap, and taking over, by frame
     before = NOBODY
-    for position, objects in enumerate(run.frames(run.frame_indices)):
-        overlap = overlap_of(objects, objects, run.has_masks)
+    for position, objects in enumerate(frames_of(run, run.frame_indices, by_mask)):
+        overlap = overlap_of(objects, objects, by_mask)
         smaller = np.minimum(overlap.areas[:, None], overlap.areas[None])
         shares = np.divide(overlap.shared, smaller, out=np.zeros_like(smaller), where=smaller > 0)
         np.fill_diagonal(shares, 0)
-        taken = _taken_over(before, objects, run.has_masks)
+        taken = _taken_over(before, objects, by_mask)
         for row, obj_id in enumerate(objects.ids.tolist()):
             is_new = obj_id not in columns
             column = columns.setdefault(obj_id, _nothing(num_frames))

@@ -81,7 +81,7 @@ def open_videos(
             names = {video_id: f"video {video_id}" for video_id in names}
         openers = {names[video_id]: partial(_given, video) for video_id, video in videos.items()}
         return Videos(
-            path, kind, openers, names, is_open_ended=any(not video.lists_frames for video in videos.values())
+            path, kind, openers, names, is_open_ended=not any(video.lists_frames for video in videos.values())
         )
     start = _FIRST_FRAME.get(kind, 0) if first_frame is None else first_frame
     readers: dict[str, Callable[[Path], Video]] = {

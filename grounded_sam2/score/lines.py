@@ -19,7 +19,7 @@ def read_lines(path: Path) -> Video:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another format; from `frames` also objects without ids, or without masks where others have some.
+        ValueError: another format; from `frames` also objects without ids.
     """
     with FrameAnnotations(path) as lines:
         indices = tuple(sorted(lines))
@@ -41,7 +41,7 @@ def read_lines(path: Path) -> Video:
                 frame = lines.encoded(frame_idx)
                 if _size(frame) != size:
                     raise ValueError(f"{path}: frame {frame_idx} is {_size(frame)}, expected {size} as before")
-                yield _objects(frame, f"{path}, frame {frame_idx}", has_masks)
+                yield _objects(frame, f"{path}, frame {frame_idx}")
 
     return Video(str(path), size, indices, True, has_masks, has_names, has_numbers, frames)
 
@@ -50,15 +50,13 @@ def _size(frame: ImageAnnotations) -> tuple[int, int]:
     return frame.width, frame.height
 
 
-def _objects(frame: ImageAnnotations, origin: str, has_masks: bool) -> FrameObjects:
+def _objects(frame: ImageAnnotations, origin: str) -> FrameObjects:
     detections = frame.detections
     if len(detections) == 0:
         return NOBODY
     if detections.tracker_id is None:
         raise ValueError(f"{origin}: expected objects with a tracker_id")
     masks = detections.data.get("segmentation")
-    if has_masks and masks is None:
-        raise ValueError(f"{origin} has objects without masks, and earlier ones have some: compare boxes (--boxes)")
     names = detections.data.get("class_name")
     return FrameObjects.of(
         detections.tracker_id,

@@ -26,7 +26,9 @@ Compared = Mapping[str, Mapping[str, Comparison]]  # video → class → what wa
 
 def video_scores(compared: Compared) -> dict[str, dict[str, Scores]]:
     """The scores of each class of each video."""
-    return {video: {name: part.scores() for name, part in of_video.items()} for video, of_video in compared.items()}
+    return {
+        video: {name: part.scores() for name, part in sorted(of_video.items())} for video, of_video in compared.items()
+    }
 
 
 def class_scores(compared: Compared) -> dict[str, Scores]:

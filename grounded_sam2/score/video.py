@@ -23,6 +23,7 @@ __all__ = [
     "Video",
     "boxes_of",
     "compressed",
+    "frames_of",
     "held_video",
     "video_of",
 ]
@@ -153,6 +154,19 @@ class Video:
     has_names: bool
     has_numbers: bool
     frames: Callable[[Sequence[int]], Iterator[FrameObjects]]
+
+
+def frames_of(video: Video, indices: Sequence[int], by_mask: bool) -> Iterator[FrameObjects]:
+    """The objects on each of some frames of a video.
+
+    Raises:
+        ValueError: masks are asked for, and an object has none; or a file is damaged.
+        OSError: a file cannot be read.
+    """
+    for frame_idx, objects in zip(indices, video.frames(indices), strict=True):
+        if by_mask and len(objects) and objects.masks is None:
+            raise ValueError(f"{video.origin}: frame {frame_idx} has objects without masks: compare boxes (--boxes)")
+        yield objects
 
 
 def compressed(runs: Sequence[int], height: int, width: int) -> Rle:
