@@ -151,9 +151,7 @@ def test_short_paths_lead_to_the_same_thing(short_path: str, place: str) -> None
     assert getattr(importlib.import_module(module), name) is getattr(importlib.import_module(place), name)
 
 
-@pytest.mark.parametrize(
-    "module", ["grounded_sam2.download", "grounded_sam2.export_formats", "grounded_sam2.score"]
-)
+@pytest.mark.parametrize("module", ["grounded_sam2.download", "grounded_sam2.export_formats", "grounded_sam2.score"])
 def test_commands_of_the_readme_run(module: str) -> None:
     command = [sys.executable, "-m", module, "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
