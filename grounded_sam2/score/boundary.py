@@ -45,7 +45,8 @@ def encoded_boundary_f(one: Rle | None, other: Rle | None, size: tuple[int, int]
     left, top = boxes[:, :2].min(axis=0).tolist()
     right, bottom = (boxes[:, :2] + boxes[:, 2:]).max(axis=0).tolist()
     window = _widened((left, top, right, bottom), size)
-    return _outlines_f(*(_outline(decode_window(mask, window)) for mask in some), _reach(size))
+    outlines = [_outline(decode_window(mask, window)) for mask in some]
+    return _outlines_f(outlines[0], outlines[1], _reach(size))
 
 
 def _widened(box: Corners, size: tuple[int, int]) -> Corners:

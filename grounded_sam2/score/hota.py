@@ -74,7 +74,7 @@ def hota(tracks: Tracks) -> Hota:
     true_frames, found_frames = tracks.appearances()
     both = true_frames[:, None] + found_frames[None]
     alignment = _alignment(tracks, both)
-    matched = np.zeros((len(THRESHOLDS), *tracks.shape))
+    matched = np.zeros((len(THRESHOLDS), *tracks.shape), np.int32)  # frames on which two ids are a match
     iou_sum, num_true, num_found = np.zeros(len(THRESHOLDS)), int(true_frames.sum()), int(found_frames.sum())
     for frame in tracks.frames:
         rows, columns = linear_sum_assignment(-alignment[np.ix_(frame.true, frame.found)] * frame.iou)
@@ -83,15 +83,13 @@ def hota(tracks: Tracks) -> Hota:
         matched[:, frame.true[rows], frame.found[columns]] += is_match
         iou_sum += (is_match * ious).sum(axis=1)
     num = matched.sum(axis=(1, 2))
-    return Hota(
-        matches=num,
-        missed=num_true - num,
-        false=num_found - num,
-        association=(matched * matched / np.maximum(both - matched, 1)).sum(axis=(1, 2)),
-        recall=(matched * matched / np.maximum(true_frames[:, None], 1)).sum(axis=(1, 2)),
-        precision=(matched * matched / np.maximum(found_frames[None], 1)).sum(axis=(1, 2)),
-        iou=iou_sum,
-    )
+    association, recall, precision = (np.zeros(len(THRESHOLDS)) for _ in range(3))
+    for row, together in enumerate(matched):  # one threshold at a time: there may be thousands of ids
+        squared = together.astype(np.float64) ** 2
+        association[row] = (squared / np.maximum(both - together, 1)).sum()
+        recall[row] = (squared.sum(axis=1) / np.maximum(true_frames, 1)).sum()
+        precision[row] = (squared.sum(axis=0) / np.maximum(found_frames, 1)).sum()
+    return Hota(num.astype(np.float64), num_true - num, num_found - num, association, recall, precision, iou_sum)
 
 
 def _alignment(tracks: Tracks, both: npt.NDArray[np.int64]) -> Floats:

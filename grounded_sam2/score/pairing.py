@@ -79,11 +79,12 @@ def compare_all(
         ValueError: two videos do not fit together, or a file is damaged.
         OSError: a file cannot be read.
     """
-    if by_mask is None:
+    if by_mask is None and len(pairs) > 1:  # those of one kind only add up
         by_mask = all(compared_by(open_truth(), open_run()) for open_run, open_truth in pairs.values())
     compared = {}
     for name, (open_run, open_truth) in pairs.items():
         run, truth = open_run(), open_truth()
+        by_mask = compared_by(truth, run) if by_mask is None else by_mask
         class_by = common_classes(run, truth) if by_class else None
         compared[name] = compare(truth, run, class_by, by_mask, threshold, is_sparse)
-    return compared, by_mask
+    return compared, bool(by_mask)

@@ -119,7 +119,7 @@ class FrameObjects:
             self,
             ids=self.ids[rows],
             boxes=self.boxes[rows],
-            masks=None if self.masks is None else [self.masks[row] for row in np.flatnonzero(rows)],
+            masks=None if self.masks is None else [self.masks[row] for row in np.flatnonzero(rows).tolist()],
             scores=self.scores[rows],
             names=None if self.names is None else self.names[rows],
             numbers=None if self.numbers is None else self.numbers[rows],
