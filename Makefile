@@ -67,7 +67,8 @@ format: install
 
 # The published implementations, as oracles for the parity tests: each in a folder of its own, with its extension not
 # built. Grounding DINO's brings the older transformers it needs; what else it imports is in the environment already.
-references: $(REFERENCES)/sam2/.installed $(REFERENCES)/groundingdino/.installed $(REFERENCES)/trackers/.installed
+references: $(REFERENCES)/sam2/.installed $(REFERENCES)/groundingdino/.installed $(REFERENCES)/trackers/.installed \
+	$(REFERENCES)/trackeval/.installed
 
 $(REFERENCES)/sam2/.installed: | install
 	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-deps --no-build-isolation --target $(@D) --upgrade \
@@ -76,6 +77,11 @@ $(REFERENCES)/sam2/.installed: | install
 
 $(REFERENCES)/trackers/.installed: | install
 	$(PY) -m pip install --no-deps --target $(@D) --upgrade "trackers>=2.6,<3" pydeprecate
+	@touch $@
+
+# of scikit-image it only takes the shape of a disk
+$(REFERENCES)/trackeval/.installed: | install
+	$(PY) -m pip install --no-deps --target $(@D) --upgrade trackeval==1.3.0 "scikit-image>=0.25,<1" "lazy-loader>=0.4"
 	@touch $@
 
 $(REFERENCES)/groundingdino/.installed: | install

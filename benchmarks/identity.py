@@ -1,6 +1,5 @@
 """Score identity on generated clips with ground truth, beside the plain rule that the field uses.
 
-    make references                                     # installs the library of metrics, once
     python benchmarks/identity.py
     python benchmarks/identity.py --detector gdino_checkpoints/nano      # instead of true boxes dropped at random
     python benchmarks/identity.py --num-clips 10 --num-frames 720 --kinds reentry     # 30 s
@@ -9,10 +8,10 @@ Both methods get the same detections on the same frames and the same SAM 2. The 
 looked, SAM 2 starts anew on what it found; a mask whose IoU with a mask of the frame before is above 0.8 takes over
 that id, greedily, every other one gets a new id.
 
-HOTA, IDF1, identity switches and fragments are those of the `trackers` library over mask IoU; J&F that of DAVIS, of
-the track that fits an object best. Who follows little, errs little: "followed" is the share of all objects on all
-frames that a track covers, "/1000" the switches and fragments together for a thousand of those. "Returns kept" counts
-objects that left or hid and came back: whether most of their frames have the id that most had before.
+HOTA, IDF1, identity switches, fragments and J&F are those of `grounded_sam2.score`, over masks and all frames. Who
+follows little, errs little: "followed" is the share of all objects on all frames that a track covers, "/1000" the
+switches and fragments together for a thousand of those. "Returns kept" counts objects that left or hid and came back:
+whether most of their frames have the id that most had before.
 """
 
 from __future__ import annotations
@@ -26,24 +25,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / ".references/trackers"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
 import supervision as sv
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from grounded_sam2.detectors.base import Detector, make_detections
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.masks import boxes_around, mask_overlaps
 from grounded_sam2.prompts import TextPrompt, parse_prompt
+from grounded_sam2.score import compare, video_of
 from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip
-from training.segmenter_scores import boundary_f, iou
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KINDS = ("crossing", "twins", "occlusion", "reentry", "mixed", "cut", "zoom")
@@ -173,50 +170,20 @@ class IdentityScores:
 
 def score(scenes: list[Scene], tracked: list[Tracked]) -> IdentityScores:
     """Compare what was tracked with the truth; objects count on the frames where they can be seen."""
-    from trackers.eval import compute_clear_metrics, compute_hota_metrics, compute_identity_metrics
-
-    true_ids, found_ids, overlaps = [], [], []
-    for scene, (ids, masks) in zip(scenes, tracked, strict=True):
-        visible = scene.masks.any((1, 2))
-        true_ids.append(scene.ids[visible])
-        found_ids.append(ids)
-        overlaps.append(mask_overlaps(list(scene.masks[visible]), list(masks))[0])
-    hota = compute_hota_metrics(true_ids, found_ids, overlaps)
-    clear = compute_clear_metrics(true_ids, found_ids, overlaps)
-    identity = compute_identity_metrics(true_ids, found_ids, overlaps)
+    truth = video_of((scene.ids, scene.masks) for scene in scenes)
+    scores: dict[str, Any] = compare(truth, video_of(tracked))[""].scores()
     kept, returns = returning_ids(scenes, tracked)
     return IdentityScores(
-        hota=hota["HOTA"],
-        idf1=identity["IDF1"],
-        switches=clear["IDSW"],
-        fragments=clear["Frag"],
-        followed=clear["CLR_TP"],
-        present=clear["CLR_TP"] + clear["CLR_FN"],
-        jf=best_jf(scenes, tracked),
+        hota=scores["HOTA"],
+        idf1=scores["IDF1"],
+        switches=scores["IDSW"],
+        fragments=scores["Frag"],
+        followed=scores["matches"],
+        present=scores["matches"] + scores["missed"],
+        jf=scores["J&F"],
         returns_kept=kept,
         returns=returns,
     )
-
-
-def best_jf(scenes: list[Scene], tracked: list[Tracked]) -> float:
-    """Mean of J and F over objects and all their frames, each object with the one track that suits it best."""
-    objects = sorted({int(obj_id) for scene in scenes for obj_id in scene.ids})
-    tracks = sorted({int(obj_id) for ids, _ in tracked for obj_id in ids})
-    total = np.zeros((len(objects), len(tracks)))
-    for scene, (ids, masks) in zip(scenes, tracked, strict=True):
-        rows = [objects.index(int(obj_id)) for obj_id in scene.ids]
-        columns = [tracks.index(int(obj_id)) for obj_id in ids]
-        total[np.ix_(rows, columns)] += mask_overlaps(list(scene.masks), list(masks))[0]
-    track_of = dict(zip(*linear_sum_assignment(-total), strict=True)) if tracks else {}
-    nothing = np.zeros(SIZE, bool)
-    values = []
-    for scene, (ids, masks) in zip(scenes, tracked, strict=True):
-        for obj_id, true in zip(scene.ids, scene.masks, strict=True):
-            row = objects.index(int(obj_id))
-            column = np.flatnonzero(ids == tracks[track_of[row]]) if row in track_of else []
-            mask = masks[column[0]] if len(column) else nothing
-            values.append((iou(mask, true) + boundary_f(mask, true)) / 2)
-    return float(np.mean(values))
 
 
 def returning_ids(scenes: list[Scene], tracked: list[Tracked], least_gap: int = 5) -> tuple[int, int]:

@@ -21,6 +21,7 @@ __all__ = [
     "check_rle",
     "corners_of",
     "decode_rle",
+    "decode_window",
     "encode_rle",
     "mask_overlaps",
     "one_polygon",
@@ -83,6 +84,25 @@ def decode_rle(segmentations: Sequence[dict[str, Any]], size: tuple[int, int] | 
     return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)
 
 
+def decode_window(segmentation: dict[str, Any], window: Corners) -> npt.NDArray[np.uint8]:
+    """A part of one mask: as quick as the part is small, however large the mask.
+
+    Args:
+        segmentation: a dict that `check_rle` has passed.
+        window: left, top, right, bottom in pixels of the mask, the last two exclusive.
+
+    Returns:
+        (bottom - top, right - left) uint8, 0 or 1.
+    """
+    left, top, right, bottom = window
+    height = segmentation["size"][0]
+    ends = _runs_of(segmentation["counts"].encode("ascii")).cumsum()
+    lengths = np.diff(np.clip(ends, left * height, right * height), prepend=left * height)  # masks go by columns
+    is_inside = np.zeros(len(lengths), np.uint8)
+    is_inside[1::2] = 1
+    return np.repeat(is_inside, lengths).reshape(right - left, height)[:, top:bottom].T
+
+
 def check_rle(segmentation: dict[str, Any], size: tuple[int, int]) -> None:
     """Raise a ValueError unless a dict is compressed run-length encoding of a mask of this size (H, W)."""
     try:
@@ -96,18 +116,18 @@ def _checked_rle(rle: dict[str, Any], height: int, width: int) -> dict[str, Any]
     if [check_whole(side, "size", 0) for side in rle["size"]] != [height, width]:
         raise ValueError(f"size: expected {[height, width]}, got {rle['size']}")
     counts = rle["counts"].encode("ascii")
-    runs = _runs_of(np.frombuffer(counts, np.uint8))
+    runs = _runs_of(counts)
     if (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(f"counts: expected runs of {height * width} pixels in all, got {int(runs.sum())}")
     return {"size": [height, width], "counts": counts}
 
 
-def _runs_of(counts: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def _runs_of(counts: bytes) -> npt.NDArray[np.int64]:
     """The lengths of runs that characters stand for: five bits each, the lowest first, a sixth says that more follow.
 
     From the fourth run on, what is written is the difference to the run before the last; it may be negative.
     """
-    bits = counts.astype(np.int64) - ord("0")
+    bits = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
     ends = np.flatnonzero((bits & 0x20) == 0)
     if len(bits) == 0:
         return np.zeros(0, np.int64)

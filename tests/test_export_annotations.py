@@ -20,6 +20,7 @@ from grounded_sam2.export import (
     read_json,
     write_json,
 )
+from grounded_sam2.masks import decode_rle
 
 SIZE = (31, 17)  # width, height
 
@@ -176,6 +177,25 @@ def test_frames_are_read_in_any_order_while_they_are_written(tmp_path: Path) -> 
             for read in (so_far.__getitem__, so_far.obj_ids):
                 with pytest.raises(KeyError):
                     read(5)
+
+
+def test_masks_stay_encoded_where_they_are_asked_for_so(tmp_path: Path) -> None:
+    path = tmp_path / "frames.jsonl"
+    with FrameAnnotationWriter(path, SIZE) as writer:
+        for frame_idx, (count, with_masks) in enumerate([(3, True), (0, True), (2, False)]):
+            writer.write(frame_idx, some_detections(count, with_masks=with_masks))
+    with FrameAnnotations(path) as lines:
+        encoded, whole = lines.encoded(0).detections, lines[0].detections
+        assert encoded.mask is None and whole.mask is not None
+        np.testing.assert_array_equal(decode_rle(list(encoded.data["segmentation"])), whole.mask)
+        np.testing.assert_array_equal(encoded.xyxy, whole.xyxy)
+        assert len(lines.encoded(1).detections) == 0
+        assert "segmentation" not in lines.encoded(2).detections.data
+    entry = json.loads(path.read_text().splitlines()[0])
+    entry["annotations"][1]["segmentation"]["counts"] = "11"
+    path.write_text(json.dumps(entry) + "\n")
+    with FrameAnnotations(path) as lines, pytest.raises(ValueError, match="frame 0 holds no annotations"):
+        lines.encoded(0)
 
 
 def test_wrong_calls(tmp_path: Path) -> None:

@@ -32,11 +32,12 @@ WITHOUT_TORCH = [
     "track.keeper", "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous",
     "track.reverse", "track.first_sight", "track.steering", "track.passes", "object_prompts", "export.object_masks",
     "detectors.base", "detectors.tiled", "detectors.dds", "weights.download", "session",
-    "session.interaction", "session.reopen",
+    "session.interaction", "session.reopen", "doubts", "score", "score.__main__",
 ]  # fmt: skip
 # what editing sessions may import of the library; scripts build on them, and nothing within it does
 SESSION_BUILDS_ON = {
-    "session", "detectors.base", "effects", "export", "files", "images", "masks", "owned", "render", "track", "video",
+    "session", "detectors.base", "doubts", "effects", "export", "files", "images", "masks", "owned", "render", "track",
+    "video",
 }  # fmt: skip
 # what is imported from a shorter or former path → where it is
 SHORT_PATHS = {
@@ -161,7 +162,10 @@ def test_short_paths_lead_to_the_same_thing(short_path: str, place: str) -> None
     assert getattr(importlib.import_module(module), name) is getattr(importlib.import_module(place), name)
 
 
-@pytest.mark.parametrize("module", ["grounded_sam2.download", "grounded_sam2.export_formats", "grounded_sam2.effects"])
+COMMANDS = ("grounded_sam2.download", "grounded_sam2.export_formats", "grounded_sam2.effects", "grounded_sam2.score")
+
+
+@pytest.mark.parametrize("module", COMMANDS)
 def test_commands_of_the_readme_run(module: str) -> None:
     command = [sys.executable, "-m", module, "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from grounded_sam2.score.boundary import boundary_f, region_iou
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.photos import Clip, Photo, mask_box
@@ -17,28 +18,6 @@ from training.scenes import Scene, make_clip, make_scene
 FIRST_TEST_SEED = 5_000  # held-out seeds below serve for choosing, those from here on for reporting
 MIN_PIXELS = 40  # of an object that is prompted
 CLIP_FRAMES = 40  # paths are laid out over a clip of this length; shorter tests take frames from its middle
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two bool masks; 1 when both are empty."""
-    union = np.logical_or(one, other).sum()
-    return float(np.logical_and(one, other).sum() / union) if union else 1.0
-
-
-def boundary_f(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Boundary F-measure of two bool masks (Perazzi et al., 2016), with a tolerance of 0.8 % of the diagonal."""
-    reach = int(np.ceil(0.008 * np.hypot(*true.shape)))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
-    edges = [
-        cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
-        for mask in (predicted, true)
-    ]
-    if not edges[0].any() or not edges[1].any():
-        return float(edges[0].any() == edges[1].any())
-    near = [cv2.dilate(edge, kernel) for edge in edges]
-    precision = (edges[0] & near[1]).sum() / edges[0].sum()
-    recall = (edges[1] & near[0]).sum() / edges[1].sum()
-    return float(2 * precision * recall / max(precision + recall, 1e-9))
 
 
 def prompted_ious(
@@ -79,7 +58,7 @@ def masks_iou(predictor: SAM2ImagePredictor, image: np.ndarray, masks: list[np.n
             depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
             point = np.array([np.unravel_index(depth.argmax(), depth.shape)[::-1]], np.float32)
             answers, scores, _ = predictor.predict(point, np.array([1]), multimask_output=True)
-        ious.append(iou(answers[int(np.argmax(scores))] > 0, mask))
+        ious.append(region_iou(answers[int(np.argmax(scores))] > 0, mask))
     return np.array(ious)
 
 
@@ -100,7 +79,7 @@ def clip_region_and_boundary(predictor: SAM2VideoPredictor, clip: Clip, prompt: 
         for index, _, logits in predictor.propagate_in_video(state)
         if index > 0
     ]
-    return float(np.mean([iou(*pair) for pair in pairs])), float(np.mean([boundary_f(*pair) for pair in pairs]))
+    return float(np.mean([region_iou(*pair) for pair in pairs])), float(np.mean([boundary_f(*pair) for pair in pairs]))
 
 
 @dataclass
@@ -159,7 +138,7 @@ def tracking_scores(
         tracked = track(predictor, scenes, prompted)
         for column, i in enumerate(prompted):
             pairs = [(tracked[t, column], scenes[t].masks[i]) for t in range(1, num_frames)]
-            ious = np.array([iou(*pair) for pair in pairs])
+            ious = np.array([region_iou(*pair) for pair in pairs])
             visible = np.array([true.any() for _, true in pairs])
             regions.append(ious.mean())
             boundaries.append(np.mean([boundary_f(*pair) for pair in pairs]))
@@ -171,7 +150,7 @@ def tracking_scores(
             final = scenes[-1].masks
             if final[0].any() and final[1].any():
                 for own, other in ((0, 1), (1, 0)):
-                    swaps.append(iou(tracked[-1, own], final[other]) > iou(tracked[-1, own], final[own]))
+                    swaps.append(region_iou(tracked[-1, own], final[other]) > region_iou(tracked[-1, own], final[own]))
     means = [
         float(np.mean(values)) if values else float("nan")
         for values in (regions, boundaries, visible_regions, absences, swaps)

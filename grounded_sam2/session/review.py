@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from grounded_sam2.doubts import Doubt, falling, in_order_of_doubt, object_doubts, overlap_doubt, runs_of_doubt
 from grounded_sam2.session.cells import GIVEN, NOTHING, TRACKED
 from grounded_sam2.session.session import Session
 
 __all__ = ["Doubt", "doubts", "states"]
 
-LOW_MASK_SCORE = 0.75  # predicted quality from which on a mask is not doubted
-FAINT_PRESENCE = 3.0  # object scores nearer to zero are doubted
-AREA_JUMP = 0.6  # of a mask's pixels those of the frame before, from which on the change is not doubted
-OVERLAP = 0.2  # share of the smaller of two masks that lies on the other, up to which it is not doubted
 AGREEMENT = 0.8  # IoU of both sides where they meet, from which on it is not doubted
-VANISHING = 0.5  # doubt of the first frame on which an object is seen no more
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A run of neighbouring frames on which an object is doubted for one reason.
-
-    Attributes:
-        frame_idx: the most doubtful frame of the run, 0-based.
-        obj_id: the object.
-        reason: "mask score", "presence", "area jump", "overlap", "sides disagree" or "vanishes".
-        doubt: on that frame, in (0, 1].
-        first: the run's first frame.
-        last: its last frame.
-    """
-
-    frame_idx: int
-    obj_id: int
-    reason: str
-    doubt: float
-    first: int
-    last: int
 
 
 def states(session: Session, obj_id: int) -> npt.NDArray[np.str_]:
@@ -86,38 +60,18 @@ def doubts(session: Session, obj_ids: list[int] | None = None, limit: int | None
     found = []
     for obj_id in obj_ids:
         session.object(obj_id)
-        by_reason = {**_doubts_of(records[obj_id]), "overlap": _rising(overlaps[obj_id], OVERLAP)}
+        by_reason = {**_doubts_of(records[obj_id]), "overlap": overlap_doubt(overlaps[obj_id])}
         for reason, doubt in by_reason.items():
-            found += _runs(obj_id, reason, np.where(records[obj_id]["kind"] == TRACKED, doubt, 0.0))
-    found.sort(key=lambda doubt: (-doubt.doubt, doubt.frame_idx, doubt.obj_id, doubt.reason))
-    return found[:limit]
+            found += runs_of_doubt(obj_id, reason, np.where(records[obj_id]["kind"] == TRACKED, doubt, 0.0))
+    return in_order_of_doubt(found)[:limit]
 
 
 def _doubts_of(records: npt.NDArray[np.void]) -> dict[str, npt.NDArray[np.float64]]:
     """Reason → doubt (num_frames,) in [0, 1] of one object by itself."""
-    area = records["area"].astype(np.float64)
-    is_seen = area > 0
-    before = np.concatenate([[0.0], area[:-1]])
-    is_continued = is_seen & (before > 0)
-    ratio = np.ones(len(area))
-    np.divide(np.minimum(area, before), np.maximum(area, before), out=ratio, where=is_continued)
     return {
-        "mask score": np.where(is_seen, _falling(records["mask_score"], LOW_MASK_SCORE), 0.0),
-        "presence": _falling(np.abs(records["object_score"]), FAINT_PRESENCE),
-        "area jump": _falling(ratio, AREA_JUMP),
-        "sides disagree": _falling(records["agreement"], AGREEMENT),
-        "vanishes": np.where(~is_seen & (before > 0), VANISHING, 0.0),
+        **object_doubts(records["area"], records["mask_score"], records["object_score"]),
+        "sides disagree": falling(records["agreement"], AGREEMENT),
     }
-
-
-def _falling(values: npt.NDArray[np.floating], fine: float) -> npt.NDArray[np.float64]:
-    """1 at zero, falling to 0 at what is fine; 0 for NaN."""
-    return np.nan_to_num(np.clip(1 - values.astype(np.float64) / fine, 0, 1), nan=0.0)
-
-
-def _rising(values: npt.NDArray[np.floating], fine: float) -> npt.NDArray[np.float64]:
-    """0 up to what is fine, rising to 1 at one."""
-    return np.clip((values.astype(np.float64) - fine) / (1 - fine), 0, 1)
 
 
 def _overlaps(session: Session, records: dict[int, npt.NDArray[np.void]]) -> dict[int, npt.NDArray[np.float64]]:
@@ -136,14 +90,3 @@ def _overlaps(session: Session, records: dict[int, npt.NDArray[np.void]]) -> dic
             share = shared / float(min(ours[t]["area"], others[t]["area"]))
             shares[one][t], shares[two][t] = max(shares[one][t], share), max(shares[two][t], share)
     return shares
-
-
-def _runs(obj_id: int, reason: str, doubt: npt.NDArray[np.float64]) -> list[Doubt]:
-    """Each run of frames with doubt, as its most doubtful frame."""
-    padded = np.concatenate([[False], doubt > 0, [False]])
-    edges = np.flatnonzero(padded[1:] != padded[:-1])
-    runs = []
-    for first, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        worst = first + int(doubt[first:stop].argmax())
-        runs.append(Doubt(worst, obj_id, reason, float(doubt[worst]), first, stop - 1))
-    return runs
