@@ -28,8 +28,8 @@ from sam2.video_state import FrameOutput, FrameTime, ObjectState
 
 __all__ = ["NO_OBJ_SCORE", "ImageFeatures", "MaskCandidates", "SAM2Base", "SamOutput", "non_overlapping"]
 
-# fields whose names the model has for something else: a parameter, a number that training code changes, a module
-_NOT_SETTINGS = ("no_obj_embed_spatial", "image_size", "memory_compressor")
+# fields whose names the model has for something else: a parameter, a number that training code changes
+_NOT_SETTINGS = ("no_obj_embed_spatial", "image_size")
 
 
 class SAM2Base(SAM2Core):
