@@ -74,7 +74,7 @@ def check_hugging_face_parts(tree: Mapping[str, Any], source: str) -> None:
 
 
 def architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The fields of `SAM2Config` that trunk and perceiver of official tensors fix; None where they are not both there."""
+    """The fields of `SAM2Config` that trunk and perceiver of official tensors fix; None where one is not there."""
     telling = (ANCHORS[0], "spatial_perceiver.latents", "spatial_perceiver.latents_2d")
     if any(name not in tensors for name in telling):
         return None

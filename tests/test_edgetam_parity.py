@@ -19,6 +19,7 @@ from reference.clip import SHAPES, box_of, centre_of, read_frame, shape_mask
 from reference.compare import compare_arrays, positive_shares, relative_error, share_of_absent
 from reference.everything import CASES, records_of
 from reference.gradients import gradients_of
+from reference.hugging_face import own_names
 from reference.run import EDGETAM, FLOAT32_SUFFIX, OTHER_SCENARIOS, PLAIN_SUFFIX, STICKY_SUFFIX, run_scenario
 from reference.stages import normalise
 
@@ -26,7 +27,7 @@ from sam2.build_sam import build_sam2_video_predictor
 from sam2.config import load_config
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from sam2.weights import _with_official_names, config_for
+from sam2.weights import config_for
 
 TOLERANCE = 1e-4
 IMAGE_SIZE = 128
@@ -146,14 +147,6 @@ def hugging_face(work: Path) -> Path:
     shapes = json.loads((answers_of("edgetam", "edgetam_hugging_face", [str(IMAGE_SIZE)]) / PRINTED).read_text())
     files = {"weights.pt": (work / "weights.pt").read_bytes(), "names.json": json.dumps(own_names(shapes)).encode()}
     return answers_of("edgetam", "edgetam_hugging_face", [str(IMAGE_SIZE), *files], files)
-
-
-def own_names(shapes: dict[str, list[int]]) -> dict[str, list[str]]:
-    """Official name → transformers' names, one or several, of the tensors that are read as it."""
-    names = list(shapes)
-    numbered = {name: torch.tensor(float(number)).expand(shapes[name]) for number, name in enumerate(names)}
-    read = _with_official_names(numbered).items()
-    return {official: [names[int(number)] for number in tensor.flatten().unique()] for official, tensor in read}
 
 
 @pytest.fixture(scope="module")

@@ -269,7 +269,9 @@ def test_overrides_as_hydra_has_them() -> None:
         load_config("sam2.1-tiny", ["++model.backbone_stride=8"])
 
 
-@pytest.mark.parametrize("file", [file for name, file in CONFIG_FILES.items() if name not in ("sam2.1-nano", "edgetam")])
+@pytest.mark.parametrize(
+    "file", [file for name, file in CONFIG_FILES.items() if name not in ("sam2.1-nano", "edgetam")]
+)
 @pytest.mark.skipif(not (REFERENCES / "sam2").is_dir(), reason="needs the reference package: make references")
 def test_upstreams_own_files_say_the_same(file: str) -> None:
     assert load_config(REFERENCES / "sam2/sam2" / file) == load_config(file)

@@ -82,7 +82,7 @@ class ConvNorm(Foldable):
 
 
 class TokenMixer(Foldable):
-    """Mixes neighbouring cells: a depthwise 3×3 and a depthwise 1×1 convolution, both normalised, and the cell itself."""
+    """Mixes neighbouring cells: depthwise convolutions of 3×3 and 1×1 cells, both normalised, and the cell itself."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

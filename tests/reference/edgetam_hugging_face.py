@@ -9,11 +9,13 @@ whose names `names.json` maps to transformers', and what the model says of a cli
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, EdgeTamVisionConfig, TimmWrapperConfig
 from transformers.models.edgetam_video.modeling_edgetam_video import EdgeTamVideoInferenceSession
 
@@ -59,8 +61,42 @@ def load_official(model: Any, weights: dict[str, torch.Tensor], names: dict[str,
         pieces = weights[official].chunk(len(parts)) if len(parts) > 1 else [weights[official]]
         for name, piece in zip(parts, pieces, strict=True):
             own[name].copy_(piece)
-    for name in own.keys() - {name for parts in names.values() for name in parts}:  # the point frequencies are held twice and saved once
+    for name in own.keys() - {
+        name for parts in names.values() for name in parts
+    }:  # the point frequencies are held twice and saved once
         own[name].copy_(weights["sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"])
+
+
+@torch.inference_mode()
+def masks_of_clip(
+    work: Path, image_size: int, frame_size: tuple[int, int], boxes: np.ndarray
+) -> Iterator[torch.Tensor]:
+    """Track objects through the JPEG files of `work/clip`, with `work/edgetam.pt` by `work/names.json`.
+
+    Args:
+        work: see above.
+        image_size: side of the model's input.
+        frame_size: (width, height) of the frames.
+        boxes: (N, 4) xyxy in pixels of the first frame.
+
+    Yields:
+        (N, 1, height, width) logits of every frame.
+    """
+    model = model_of(image_size)
+    weights = torch.load(work / "edgetam.pt", weights_only=True)["model"]
+    load_official(model, weights, json.loads((work / "names.json").read_text()))
+    files = sorted((work / "clip").iterdir())
+    square = [np.asarray(Image.open(file).resize((image_size, image_size))) for file in files]
+    width, height = frame_size
+    session = EdgeTamVideoInferenceSession(torch.cat(list(map(normalise, square))), height, width, dtype=torch.float32)
+    corners = torch.from_numpy(boxes).view(-1, 2, 2) / torch.tensor(frame_size) * image_size
+    for obj_id, box in enumerate(corners, start=1):
+        inputs = {"point_coords": box[None, None], "point_labels": torch.tensor([[[2, 3]]], dtype=torch.int32)}
+        session.add_point_inputs(session.obj_id_to_idx(obj_id), 0, inputs)
+        session.obj_with_new_inputs.append(obj_id)
+    for frame in range(len(files)):
+        masks = model(session, frame_idx=frame).pred_masks
+        yield torch.nn.functional.interpolate(masks, size=(height, width), mode="bilinear", align_corners=False)
 
 
 @torch.inference_mode()
