@@ -61,9 +61,8 @@ def load_official(model: Any, weights: dict[str, torch.Tensor], names: dict[str,
         pieces = weights[official].chunk(len(parts)) if len(parts) > 1 else [weights[official]]
         for name, piece in zip(parts, pieces, strict=True):
             own[name].copy_(piece)
-    for name in own.keys() - {
-        name for parts in names.values() for name in parts
-    }:  # the point frequencies are held twice and saved once
+    filled = {name for parts in names.values() for name in parts}
+    for name in own.keys() - filled:  # the point frequencies are held twice and saved once
         own[name].copy_(weights["sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"])
 
 
