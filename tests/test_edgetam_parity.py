@@ -2,8 +2,8 @@
 
 `make references` installs `edgetam-dimos` and timm; without them these tests are skipped. Both run in processes of
 their own, see `test_sam2_parity.py`. Most run at a reduced image size, where EdgeTAM's memories have fewer tokens; the
-slow ones at full size. That package's video predictor is an early one, which takes all objects on the first frame and does
-not track a corrected frame again: scenarios and settings in which it differs from SAM 2's are left out.
+slow ones at full size. That package's video predictor is an early one, which takes all objects on the first frame and
+does not track a corrected frame again: scenarios and settings in which it differs from SAM 2's are left out.
 """
 
 import json
