@@ -1,6 +1,7 @@
 #!/bin/sh
 # Fetch the official SAM 2.1 checkpoints into this folder, or those that are named:
 #   checkpoints/download_ckpts.sh
+#   checkpoints/download_ckpts.sh edgetam
 #   checkpoints/download_ckpts.sh sam2.1-tiny --mirror https://mirror.example/sam
 # Flags go to `python -m grounded_sam2.download` (--help shows them).
 set -eu

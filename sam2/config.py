@@ -23,6 +23,7 @@ CONFIG_FILES = {
     "sam2-small": "configs/sam2/sam2_hiera_s.yaml",
     "sam2-base-plus": "configs/sam2/sam2_hiera_b+.yaml",
     "sam2-large": "configs/sam2/sam2_hiera_l.yaml",
+    "edgetam": "configs/edgetam.yaml",
 }
 
 
@@ -56,6 +57,9 @@ class SAM2Config:
     rope_theta: float = 10000.0
     num_maskmem: int = 7
     memory_compressor: str = "none"  # what makes memories smaller; see `build_memory_compressor`
+    perceiver_latents: int = 256  # tokens of a perceiver that each look at a whole memory
+    perceiver_latents_2d: int = 256  # … and at one window of it; a square number
+    perceiver_layers: int = 2
 
     # parts that a family has or lacks
     use_high_res_features_in_sam: bool = True
@@ -107,6 +111,14 @@ _UPSTREAM_FIELDS = {
     "memory_attention.layer.self_attention.rope_theta": "rope_theta",
     "memory_attention.num_layers": "memory_attention_layers",
     "memory_encoder.out_dim": "mem_dim",
+    "spatial_perceiver.num_latents": "perceiver_latents",
+    "spatial_perceiver.num_latents_2d": "perceiver_latents_2d",
+    "spatial_perceiver.depth": "perceiver_layers",
+}
+# Official settings that say, by being there or by what they name, which part a model has.
+_UPSTREAM_PARTS: dict[str, dict[str, Any]] = {
+    "image_encoder.trunk.name=repvit_m1.dist_in1k": {"backbone": "repvit", "embed_dim": 48, "stages": (2, 2, 14, 2)},
+    "spatial_perceiver._target_=sam2.modeling.perceiver.PerceiverResampler": {"memory_compressor": "perceiver"},
 }
 _UPSTREAM_PREFIXES = ("image_encoder.trunk.", "sam_mask_decoder_extra_args.", "")
 
@@ -158,13 +170,25 @@ _UPSTREAM_FIXED: dict[str, Any] = {
     "memory_encoder.fuser.layer.padding": 3,
     "memory_encoder.fuser.layer.use_dwconv": True,
     "memory_encoder.fuser.num_layers": 2,
+    "image_encoder.trunk.features": ["layer0", "layer1", "layer2", "layer3"],
+    "spatial_perceiver.dim": 64,
+    "spatial_perceiver.dim_head": 64,
+    "spatial_perceiver.heads": 1,
+    "spatial_perceiver.ff_mult": 4,
+    "spatial_perceiver.concat_kv_latents": False,
+    "spatial_perceiver.pos_enc_at_key_value": True,
+    "spatial_perceiver.use_self_attn": True,
 }
 _UPSTREAM_IGNORED = (
     "_target_",
     "compile_image_encoder",
     "backbone_channel_list",
     "feat_sizes",
+    "q_sizes",
+    "k_sizes",
     "dropout",
+    "hidden_dropout_p",
+    "attention_dropout_p",
     "embedding_dim",
     "downsample_rate",
     "kv_in_dim",
@@ -290,7 +314,9 @@ def _plain(value: Any) -> Any:
 
 
 def _field_of(key: str, value: Any, source: str) -> dict[str, Any]:
-    """The field a key sets, as a dictionary of at most one entry."""
+    """The fields that a key sets: one, none, or those of a part that an official setting names."""
+    if (part := _UPSTREAM_PARTS.get(f"{key}={value}")) is not None:
+        return part
     name = _field_name(key)
     if name is not None:
         value = _plain(value)

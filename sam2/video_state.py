@@ -46,7 +46,7 @@ class FrameOutput(Keyed):
     obj_ptr: Tensor  # (1, C)
     object_score_logits: Tensor  # (1, 1)
     mask_score: Tensor  # (1,) predicted quality of the mask
-    maskmem: Tensor | None = None  # (1, mem_dim, h, w) bfloat16; None until encoded, if never, or once out of reach
+    maskmem: Tensor | None = None  # (1, mem_dim, ...) bfloat16; None until encoded, if never, or once out of reach
     reverse: bool | None = None  # direction in which tracking passed over the frame; None before it did
     policy_state: dict[str, Any] = field(default_factory=dict)  # a memory policy's own: tensors and plain values
 
@@ -57,7 +57,10 @@ class FrameOutput(Keyed):
         "object_score_logits": "object_score_logits",
     }
     keys_computed: ClassVar[Mapping[str, Any]] = {
-        "maskmem_pos_enc": lambda self: None if self.maskmem is None else [positions(self.maskmem)],
+        # of a memory that is no map of cells, the model alone knows where its tokens are
+        "maskmem_pos_enc": lambda self: (
+            None if self.maskmem is None or self.maskmem.dim() != 4 else [positions(self.maskmem)]
+        ),
     }
 
     @property

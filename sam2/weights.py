@@ -1,4 +1,7 @@
-"""Read SAM 2 weights: official `.pt` files of SAM 2 and SAM 2.1, and Hugging Face folders (`Sam2VideoModel` layout)."""
+"""Read SAM 2 weights: official `.pt` files of SAM 2, SAM 2.1 and EdgeTAM, and Hugging Face folders.
+
+The folders are those of transformers' `Sam2VideoModel` and `EdgeTamVideoModel`.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,19 @@ from torch import Tensor, nn
 
 from checkpoint_files.configs import brief, check_fields, read_json_object
 from checkpoint_files.reading import check_numbers, read_index, read_tensors
+from sam2 import edgetam_weights
 from sam2.config import CONFIG_FILES, CONFIG_ROOT, SAM2Config, load_config
 
-# a tensor that every SAM 2 has, in the official layout and that of Hugging Face
+# a tensor that every model of a family has, in the official layout and that of Hugging Face
 _ANCHORS = (
     "image_encoder.trunk.patch_embed.proj.weight",
     "vision_encoder.backbone.patch_embed.projection.weight",
+    *edgetam_weights.ANCHORS,
 )
 _POINT_FREQUENCIES = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
 # Hugging Face name → official name, applied in this order. The layers of MLPs are numbered afterwards.
-_HF_RENAMES = [
+_HF_RENAMES = edgetam_weights.HF_RENAMES + [
     (re.compile(pattern), official)
     for pattern, official in (
         (r"^(shared_image|prompt_encoder\.shared)_embedding\.positional_embedding$", _POINT_FREQUENCIES),
@@ -95,6 +100,7 @@ _HF_CONFIG_FIELDS = {
     "multimask_max_pt_num": "multimask_max_pt_num",
     "max_object_pointers_in_encoder": "max_obj_ptrs_in_encoder",
     "max_cond_frame_num": "max_cond_frames_in_attn",
+    **edgetam_weights.HF_CONFIG_FIELDS,
 }
 
 
@@ -236,6 +242,8 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
 def _download_name(path: Path) -> str:
     """The name under which the download command knows a checkpoint, guessed from the path that was asked for."""
     text = re.sub(r"[^a-z0-9.]+", "-", path.name.lower().replace("+", "-plus"))
+    if "edgetam" in text:
+        return "edgetam"
     family = "sam2" if re.search(r"sam2(?!\.1)", text) else "sam2.1"
     sizes = (("large", "large"), ("base", "base-plus"), ("small", "small"))
     return f"{family}-{next((size for part, size in sizes if part in text), 'tiny')}"
@@ -259,6 +267,7 @@ def _with_official_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     points = official_tensors.pop(_HF_POINT_EMBEDDINGS, None)
     for i, embedding in enumerate(points if points is not None else ()):
         official_tensors[f"sam_prompt_encoder.point_embeddings.{i}.weight"] = embedding[None]
+    edgetam_weights.join_keys_and_values(official_tensors)
     return official_tensors
 
 
@@ -278,9 +287,15 @@ def _number_layers(name: str, num_inner: Mapping[str, int]) -> str:
 
 def _config_from_hugging_face(config_file: Path) -> SAM2Config:
     tree = read_json_object(config_file)
-    if tree.get("model_type") not in ("sam2", "sam2_video"):
-        raise ValueError(f"{config_file} describes model_type {brief(tree.get('model_type'))}, expected 'sam2_video'")
     values: dict[str, Any] = {}
+    if tree.get("model_type") in ("edgetam", "edgetam_video"):
+        edgetam_weights.check_hugging_face_parts(tree, str(config_file))
+        values.update(vars(load_config("edgetam")))
+    elif tree.get("model_type") not in ("sam2", "sam2_video"):
+        raise ValueError(
+            f"{config_file} describes model_type {brief(tree.get('model_type'))}, "
+            "expected 'sam2_video' or 'edgetam_video'"
+        )
     for path, field in _HF_CONFIG_FIELDS.items():
         value: Any = tree
         for key in path.split("."):
@@ -300,8 +315,6 @@ def _config_from_hugging_face(config_file: Path) -> SAM2Config:
 def _architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """The fields of `SAM2Config` that the shapes of official tensors fix, or None when they are not a whole SAM 2."""
     telling = {
-        "patch": "image_encoder.trunk.patch_embed.proj.weight",
-        "pos_embed": "image_encoder.trunk.pos_embed",
         "tpos": "maskmem_tpos_enc",
         "no_mem": "no_mem_embed",
         "decoder_mlp": "sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight",
@@ -309,14 +322,12 @@ def _architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
     }
     if any(name not in tensors for name in telling.values()):
         return None
+    parts = _hiera_of(tensors) or edgetam_weights.architecture_of(tensors)
+    if parts is None:
+        return None
     shape = {fact: tuple(tensors[name].shape) for fact, name in telling.items()}
-    blocks = _count_layers(tensors, "image_encoder.trunk.blocks.")
-    openings = [i for i in range(blocks) if f"image_encoder.trunk.blocks.{i}.proj.weight" in tensors]
-    bounds = [0, *openings, blocks]
     return {
-        "embed_dim": shape["patch"][0],
-        "stages": tuple(end - start for start, end in pairwise(bounds)),
-        "window_pos_embed_bkg_spatial_size": shape["pos_embed"][2:],
+        **parts,
         "d_model": shape["no_mem"][-1],
         "mem_dim": shape["tpos"][-1],
         "num_maskmem": shape["tpos"][0],
@@ -325,6 +336,21 @@ def _architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         "memory_attention_layers": _count_layers(tensors, "memory_attention.layers."),
         "no_obj_embed_spatial": "no_obj_embed_spatial" in tensors,
         "proj_tpos_enc_in_obj_ptrs": "obj_ptr_tpos_proj.weight" in tensors,
+    }
+
+
+def _hiera_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The fields of `SAM2Config` that the trunk of official tensors fixes; None where it is no Hiera."""
+    patch, pos_embed = (f"image_encoder.trunk.{name}" for name in ("patch_embed.proj.weight", "pos_embed"))
+    if patch not in tensors or pos_embed not in tensors:
+        return None
+    blocks = _count_layers(tensors, "image_encoder.trunk.blocks.")
+    openings = [i for i in range(blocks) if f"image_encoder.trunk.blocks.{i}.proj.weight" in tensors]
+    return {
+        "embed_dim": tensors[patch].shape[0],
+        "stages": tuple(end - start for start, end in pairwise([0, *openings, blocks])),
+        "window_pos_embed_bkg_spatial_size": tuple(tensors[pos_embed].shape[2:]),
+        "backbone": "hiera",
     }
 
 
@@ -339,4 +365,5 @@ def _model_name(tensors: Mapping[str, Tensor]) -> str:
     if shapes is None:
         return "SAM 2"
     family = "SAM 2.1" if shapes["no_obj_embed_spatial"] else "SAM 2"
+    family = "EdgeTAM" if shapes["backbone"] == "repvit" else family
     return f"{family}, trunk {shapes['embed_dim']} wide with stages {shapes['stages']}"

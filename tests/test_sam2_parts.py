@@ -12,15 +12,16 @@ from torch import Tensor
 
 from sam2.config import apply_overrides
 from sam2.modeling.image_encoder import build_trunk
-from sam2.modeling.memory_encoder import WholeMemory, build_memory_compressor
+from sam2.modeling.memory_encoder import WholeMemory
+from sam2.modeling.perceiver import build_memory_compressor
 from sam2.modeling.position_encoding import rope_rotations
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "vgg"}, "expected the backbone 'hiera', got 'vgg'"),
-        ({"memory_compressor": "zip"}, "expected the memory_compressor 'none', got 'zip'"),
+        ({"backbone": "vgg"}, "expected the backbone 'hiera' or 'repvit', got 'vgg'"),
+        ({"memory_compressor": "zip"}, "expected the memory_compressor 'none' or 'perceiver', got 'zip'"),
     ],
 )
 def test_an_unknown_part_is_named(changes: dict[str, object], message: str) -> None:
@@ -63,7 +64,7 @@ def test_a_memory_compressor_makes_what_is_stored_and_read_smaller() -> None:
     runs, stored = [], []
     for compressor in (WholeMemory(), SameSize(), Halved()):
         predictor = make_predictor()
-        predictor.memory_compressor = compressor
+        predictor.spatial_perceiver = compressor
         state = predictor.init_state(clip)
         prompt(predictor, state, 0, 1, 2)
         runs.append(torch.cat([masks for _, _, masks in predictor.propagate_in_video(state)]))

@@ -263,7 +263,10 @@ def test_registry() -> None:
     assert CHECKPOINTS["bert-tokenizer"].folder == CHECKPOINTS["groundingdino-swint"].folder  # where it is looked for
     assert CHECKPOINTS["bert-tokenizer"].file_name == "tokenizer.json"
     assert CHECKPOINTS["florence-2-large"].source == "florence-community/Florence-2-large"
-    assert len(CHECKPOINTS) == 17
+    edgetam = CHECKPOINTS["edgetam"]
+    assert edgetam.source == "https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt"
+    assert (edgetam.folder, edgetam.file_name, find_checkpoint("edgetam.pt")) == ("checkpoints", "edgetam.pt", edgetam)
+    assert len(CHECKPOINTS) == 18
     with pytest.raises(ValueError, match=r"unknown checkpoint 'sam2\.1-lage': expected one of sam2\.1-large"):
         find_checkpoint("sam2.1-lage")
 

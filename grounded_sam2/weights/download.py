@@ -32,6 +32,7 @@ MIRROR_VARIABLE = "GROUNDED_SAM2_MIRROR"
 OFFLINE_VARIABLES = ("GROUNDED_SAM2_OFFLINE", "HF_HUB_OFFLINE")
 
 SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
+EDGETAM_URL = "https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt"
 GROUNDING_DINO_URL = "https://github.com/IDEA-Research/GroundingDINO/releases/download"
 BERT_TOKENIZER_URL = "https://huggingface.co/google-bert/bert-base-uncased/resolve/main/tokenizer.json"
 
@@ -85,6 +86,7 @@ def _known_checkpoints() -> dict[str, Checkpoint]:
             url = f"{SAM2_URL}/{date}/{family}_hiera_{size}.pt"
             name = f"{family}-{size.replace('_', '-')}"
             checkpoints.append(Checkpoint(name, url, "checkpoints", _SHA256[name]))
+    checkpoints.append(Checkpoint("edgetam", EDGETAM_URL, "checkpoints"))
     for name, path in (
         ("groundingdino-swint", "v0.1.0-alpha/groundingdino_swint_ogc.pth"),
         ("groundingdino-swinb", "v0.1.0-alpha2/groundingdino_swinb_cogcoor.pth"),

@@ -18,7 +18,8 @@ from sam2.modeling.image_encoder import ImageEncoder
 from sam2.modeling.layers import MLP
 from sam2.modeling.mask_decoder import MaskDecoder
 from sam2.modeling.memory_attention import build_memory_attention
-from sam2.modeling.memory_encoder import build_memory_compressor, build_memory_encoder
+from sam2.modeling.memory_encoder import build_memory_encoder
+from sam2.modeling.perceiver import build_memory_compressor
 from sam2.modeling.position_encoding import positions, sine_position_encoding, sine_time_encoding
 from sam2.modeling.prompt_encoder import PromptEncoder
 
@@ -116,7 +117,7 @@ class SAM2Core(nn.Module):
         self.image_encoder: Any = given.get("image_encoder") or ImageEncoder(config)
         self.memory_attention: Any = given.get("memory_attention") or build_memory_attention(config)
         self.memory_encoder: Any = given.get("memory_encoder") or build_memory_encoder(dim, mem_dim)
-        self.memory_compressor = build_memory_compressor(config)
+        self.spatial_perceiver = build_memory_compressor(config)
         self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, self.embedding_size)
         self.sam_mask_decoder = MaskDecoder(config)
 
@@ -312,7 +313,7 @@ class SAM2Core(nn.Module):
         if config.no_obj_embed_spatial:
             absent = (object_score_logits <= 0).to(memory.dtype)[:, :, None, None]
             memory = memory + absent * self.no_obj_embed_spatial[:, :, None, None]
-        return self.memory_compressor(memory)
+        return self.spatial_perceiver(memory)
 
     @in_own_precision
     def assemble_memory(
@@ -331,7 +332,7 @@ class SAM2Core(nn.Module):
         """
         mem_dim = self.config.mem_dim
         tokens = spatial.to(self.dtype).flatten(3).permute(0, 1, 3, 2).flatten(1, 2)  # (N, K·h·w, mem_dim)
-        grid = self.memory_compressor.position_encoding(spatial.shape[2:], self.device, self.dtype)
+        grid = self.spatial_perceiver.position_encoding(spatial.shape[2:], self.device, self.dtype)
         # row 0 of the table is the previous frame, the last row a conditioning frame
         age = self.maskmem_tpos_enc[(spatial_age - 1) % self.config.num_maskmem].squeeze(2)  # (N, K, 1, mem_dim)
         encoding = (grid.unsqueeze(1) + age).flatten(1, 2)
@@ -364,7 +365,7 @@ class SAM2Core(nn.Module):
     ) -> Tensor:
         """Features (N, C, h, w) of frames (1 or N, h·w, C), see `attend_to_frame`, after reading the memories of N
         objects, see `assemble_memory`."""
-        rotations = self.memory_compressor.rotations(self.config.d_model, self.config.rope_theta, self.device)
+        rotations = self.spatial_perceiver.rotations(self.config.d_model, self.config.rope_theta, self.device)
         conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens, rotations)
         return conditioned.transpose(1, 2).unflatten(2, (self.embedding_size, self.embedding_size))
 

@@ -12,6 +12,7 @@ from sam2.config import SAM2Config
 from sam2.keyed import Keyed
 from sam2.modeling.hiera import Hiera
 from sam2.modeling.position_encoding import positions
+from sam2.modeling.repvit import RepViT
 
 
 class FpnNeck(nn.Module):
@@ -72,7 +73,7 @@ class Pyramid(Keyed):
         self.extra = {}
 
 
-def build_trunk(config: SAM2Config) -> Hiera:
+def build_trunk(config: SAM2Config) -> Hiera | RepViT:
     """The backbone that `config.backbone` names.
 
     It turns (B, 3, S, S) images into maps (B, C, S / stride, S / stride) at strides 4, 8, 16 and 32, finest first, and
@@ -91,4 +92,6 @@ def build_trunk(config: SAM2Config) -> Hiera:
                 config.window_spec,
                 config.window_pos_embed_bkg_spatial_size,
             )
-    raise ValueError(f"expected the backbone 'hiera', got {config.backbone!r}")
+        case "repvit":
+            return RepViT(config.embed_dim, config.stages)
+    raise ValueError(f"expected the backbone 'hiera' or 'repvit', got {config.backbone!r}")

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sam2.config import SAM2Config
 from sam2.modeling.layers import LayerNorm2d
 from sam2.modeling.position_encoding import sine_position_encoding
 
@@ -149,15 +148,3 @@ class WholeMemory(nn.Module):
         """How memory attention turns the L tokens, (L, channels / 2) complex, see `rope_rotations`; 1 leaves a token as
         it is. None: the tokens are the cells of the frame."""
         return None
-
-
-def build_memory_compressor(config: SAM2Config) -> WholeMemory:
-    """The compressor that `config.memory_compressor` names.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    match config.memory_compressor:
-        case "none":
-            return WholeMemory()
-    raise ValueError(f"expected the memory_compressor 'none', got {config.memory_compressor!r}")

@@ -23,13 +23,12 @@ from sam2.modeling.core import (
     SamOutput,
     non_overlapping,
 )
-from sam2.modeling.position_encoding import positions
 from sam2.video_state import FrameOutput, FrameTime, ObjectState
 
 __all__ = ["NO_OBJ_SCORE", "ImageFeatures", "MaskCandidates", "SAM2Base", "SamOutput", "non_overlapping"]
 
-# fields whose names the model has for something else: a parameter, a number that training code changes, a module
-_NOT_SETTINGS = ("no_obj_embed_spatial", "image_size", "memory_compressor")
+# fields whose names the model has for something else: a parameter, a number that training code changes
+_NOT_SETTINGS = ("no_obj_embed_spatial", "image_size")
 
 
 class SAM2Base(SAM2Core):
@@ -169,12 +168,13 @@ class SAM2Base(SAM2Core):
         object_score_logits: Tensor,
         is_mask_from_pts: bool,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The memories (B, mem_dim, h, w) of masks (B, 1, S, S) logits on a frame, and where their cells are."""
+        """The memories (B, mem_dim, ...) of masks (B, 1, S, S) logits on a frame, and where their cells are."""
         vision = _as_map(current_vision_feats[-1], feat_sizes[-1])
         if self.config.non_overlap_masks_for_mem_enc and not self.training:
             pred_masks_high_res = self._apply_non_overlapping_constraints(pred_masks_high_res)
         memory = self.encode_memory(vision, pred_masks_high_res, object_score_logits, is_mask_from_pts)
-        return memory, [positions(memory)]
+        tokens = self.spatial_perceiver.position_encoding(memory.shape[1:], memory.device, memory.dtype)
+        return memory, [tokens.transpose(1, 2).reshape(1, *memory.shape[1:]).expand_as(memory)]
 
     def _track_step(
         self,

@@ -45,9 +45,9 @@ def components_on_cpu(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return labels, areas
 
 
-def records_of(package: str, work: Path) -> dict[str, np.ndarray]:
+def records_of(package: str, work: Path, config: str = CONFIG) -> dict[str, np.ndarray]:
     """CASE.KEY → what the generator of `package` ("reference" or "ours") makes of the clip and weights in `work`."""
-    model = build(CONFIG, IMAGE_SIZE, work / "weights.pt", video=False, postprocessing=True)
+    model = build(config, IMAGE_SIZE, work / "weights.pt", video=False, postprocessing=True)
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     arrays: dict[str, np.ndarray] = {}
@@ -69,10 +69,12 @@ def main() -> None:
     """Make a clip and weights, run every case with the reference."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
-    work: Path = parser.parse_args().work
+    parser.add_argument("--config", default=CONFIG)
+    arguments = parser.parse_args()
+    work: Path = arguments.work
     write_clip(work / "clip", 10, CLIP_SIZE)
-    calibrated_checkpoint(CONFIG, IMAGE_SIZE, work / "clip", work / "weights.pt")
-    np.savez_compressed(work / "records.npz", **records_of("reference", work))
+    calibrated_checkpoint(arguments.config, IMAGE_SIZE, work / "clip", work / "weights.pt")
+    np.savez_compressed(work / "records.npz", **records_of("reference", work, arguments.config))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """transformers' SAM 2 as a second reference: models of a given architecture, holding given official weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,19 @@ import torch
 from torch import Tensor
 
 from sam2.config import SAM2Config
-from sam2.weights import load_state_dict
+from sam2.weights import _with_official_names, load_state_dict
+
+
+def own_names(shapes: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+    """Official name → transformers' names, one or several, of the tensors that this repository reads as it.
+
+    Args:
+        shapes: of transformers' tensors by name. Tensors of these shapes, filled with their own number, are read.
+    """
+    names = list(shapes)
+    numbered = {name: torch.tensor(float(number)).expand(shapes[name]) for number, name in enumerate(names)}
+    read = _with_official_names(numbered).items()
+    return {official: [names[int(number)] for number in tensor.flatten().unique()] for official, tensor in read}
 
 
 def hugging_face_config(config: SAM2Config) -> Any:

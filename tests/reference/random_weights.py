@@ -25,6 +25,9 @@ _GAINS = {
     "linear2.weight": 0.5,
     "pwconv2.weight": 0.5,
     "memory_encoder.out_proj.weight": 0.3,
+    "token_mixer.conv.c.weight": 0.4,
+    "token_mixer.conv1.c.weight": 0.4,
+    "channel_mixer.conv2.c.weight": 0.4,
 }
 
 
@@ -48,7 +51,11 @@ def _random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
         return 0.6 + 0.1 * values
     if name.endswith("gaussian_matrix"):
         return values
-    if name.endswith("bias"):
+    if name.endswith("running_var"):
+        return 1 + 0.5 * values.tanh()
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(1)
+    if name.endswith(("bias", "running_mean")):
         return 0.1 * values
     if name.endswith("weight") and len(shape) == 1:
         return 1 + 0.15 * values

@@ -10,6 +10,7 @@ are `W/PACKAGE/SCENARIO.npz` and `W/PACKAGE/seconds.json`; scenarios whose outpu
 
 import argparse
 import functools
+import importlib.util
 import json
 import time
 import warnings
@@ -36,22 +37,33 @@ from reference.stages import normalise, our_stages, reference_stages
 CLIP_SIZE = (200, 152)  # width, height in pixels; deliberately not square
 PLAIN_SUFFIX = "-plain"  # scenario names that end so are run without post-processing
 FLOAT32_SUFFIX = "-float32"  # … or with spatial memories that both packages keep in float32 instead of bfloat16
+STICKY_SUFFIX = "-sticky"  # … or with corrected frames that become conditioning frames
 OTHER_SCENARIOS = ("stages", "image")
+EDGETAM = "edgetam"
 OFFICIAL_CONFIGS = tuple(f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in ("t", "s", "b+", "l"))
 
 
 def config_path(name: str) -> str:
     """`"sam2.1_hiera_t"` → `"configs/sam2.1/sam2.1_hiera_t.yaml"`, a spelling that both packages know."""
+    if name == EDGETAM:
+        return f"configs/{EDGETAM}.yaml"
     return f"configs/{name.partition('_')[0]}/{name}.yaml"
 
 
-def build(name: str, image_size: int, weights: Path | None, video: bool, postprocessing: bool) -> Any:
+def build(
+    name: str, image_size: int, weights: Path | None, video: bool, postprocessing: bool, sticky: bool = False
+) -> Any:
     """Build a model of the importable package on the CPU."""
     from sam2.build_sam import build_sam2, build_sam2_video_predictor
 
     overrides = [f"++model.image_size={image_size}"]
-    if video:
-        overrides.append("++model.fill_hole_area=0")  # the reference fills holes on a GPU only
+    if name == EDGETAM:
+        prepare_reference()
+        overrides += edgetam_sizes(image_size)
+    elif video:
+        overrides.append("++model.fill_hole_area=0")  # sam2==1.1.0 fills holes on a GPU only
+    if sticky:
+        overrides.append("++model.add_all_frames_to_correct_as_cond=true")
     builder = build_sam2_video_predictor if video else build_sam2
     return builder(
         config_path(name),
@@ -62,19 +74,60 @@ def build(name: str, image_size: int, weights: Path | None, video: bool, postpro
     )
 
 
+def edgetam_sizes(image_size: int) -> list[str]:
+    """EdgeTAM's memory at a size of the input: fewer tokens at small ones, as many of either kind only at full size.
+
+    The grids of queries and keys are the reference's alone, which does not take them from the input.
+    """
+    side = image_size // 16
+    grid = min(16, side // 2)
+    num_latents = 256 if grid == 16 else grid**2 + 8
+    attention = "++model.memory_attention.layer.cross_attention"
+    return [
+        f"++model.spatial_perceiver.num_latents={num_latents}",
+        f"++model.spatial_perceiver.num_latents_2d={grid**2}",
+        f"{attention}.q_sizes=[{side},{side}]",
+        f"{attention}.k_sizes=[{grid},{grid}]",
+    ]
+
+
+@functools.cache
+def prepare_reference() -> None:
+    """Let EdgeTAM's package build its trunk without a hub, and track more than one object at a time.
+
+    It asks a hub for weights of the trunk that are then replaced, and its perceiver fails on a batch (it takes a view
+    of an expanded tensor), so that objects go through the perceiver one by one.
+    """
+    if importlib.util.find_spec("timm") is None:  # this repository needs none
+        return
+    import timm.models
+
+    made = timm.models.create_model
+    timm.models.create_model = lambda name, **settings: made(name, **{**settings, "pretrained": False})
+    from sam2.modeling.perceiver import PerceiverResampler
+
+    of_one = PerceiverResampler.forward_2d
+
+    def of_all(self: Any, memories: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        parts = [of_one(self, memory) for memory in memories.split(1)]
+        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+    PerceiverResampler.forward_2d = of_all
+
+
 _build_once = functools.lru_cache(maxsize=2)(build)  # scenarios change nothing about a model
 
 
-def random_checkpoint(name: str, file: Path) -> None:
+def random_checkpoint(name: str, file: Path, image_size: int = 1024) -> None:
     """Write random weights in the official format, heads not calibrated. Works with either package."""
-    model = build(name, 1024, None, video=False, postprocessing=False)
+    model = build(name, image_size, None, video=False, postprocessing=False)
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     torch.save({"model": random_state_dict(shapes)}, file)
 
 
 def calibrated_checkpoint(name: str, image_size: int, clip: Path, file: Path) -> None:
     """Write random weights in the official format, heads calibrated on a clip. Works with either package."""
-    random_checkpoint(name, file)
+    random_checkpoint(name, file, image_size)
     model = build(name, image_size, file, video=True, postprocessing=False)
     calibrate_heads(model.sam_mask_decoder, lambda: prompt_everything(VideoRecorder(model, clip, CLIP_SIZE)))
     torch.save({"model": model.state_dict()}, file)
@@ -100,12 +153,14 @@ def run_scenario(scenario: str, package: str, config: str, image_size: int, work
     weights, clip = work / "weights.pt", work / "clip"
     postprocessing = not scenario.endswith(PLAIN_SUFFIX)
     memories = memories_in_float32() if scenario.endswith(FLOAT32_SUFFIX) else nullcontext()
-    scenario = scenario.removesuffix(PLAIN_SUFFIX).removesuffix(FLOAT32_SUFFIX)
+    sticky = scenario.endswith(STICKY_SUFFIX)
+    for suffix in (PLAIN_SUFFIX, FLOAT32_SUFFIX, STICKY_SUFFIX):
+        scenario = scenario.removesuffix(suffix)
     if scenario in VIDEO_SCENARIOS:
-        predictor = _build_once(config, image_size, weights, video=True, postprocessing=postprocessing)
+        predictor = _build_once(config, image_size, weights, True, postprocessing, sticky)
         with memories:
             return run_video_scenario(predictor, scenario, clip, CLIP_SIZE)
-    model = _build_once(config, image_size, weights, video=scenario == "stages", postprocessing=postprocessing)
+    model = _build_once(config, image_size, weights, scenario == "stages", postprocessing)
     if scenario == "image":
         from sam2.sam2_image_predictor import SAM2ImagePredictor
 

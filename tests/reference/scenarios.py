@@ -147,6 +147,15 @@ def refine_later(video: VideoRecorder) -> None:
     video.propagate(max_frame_num_to_track=6)
 
 
+def correct_later(video: VideoRecorder) -> None:
+    """Track one object, click on a frame that was tracked, track again, on to frames that were not."""
+    video.box(0, 1, 0)
+    video.propagate(max_frame_num_to_track=5)
+    video.points(3, 1, [0], [2])
+    video.points(3, 1, [3], [], clear_old_points=False)
+    video.propagate(max_frame_num_to_track=8)
+
+
 def refine_before_tracking(video: VideoRecorder) -> None:
     """A box with a click in one call, then a further click on the same frame."""
     video.box(1, 1, 0)
@@ -216,6 +225,7 @@ VIDEO_SCENARIOS: dict[str, Callable[[VideoRecorder], None]] = {
         reverse,
         forward_then_reverse,
         refine_later,
+        correct_later,
         refine_before_tracking,
         remove_an_object,
         clear_prompts,

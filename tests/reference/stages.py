@@ -80,11 +80,17 @@ def reference_stages(model: Any, pixels: torch.Tensor) -> Arrays:
     arrays["in.full_masks"], arrays["in.scores"] = _numpy(full_masks), _numpy(scores)
     for prompted in (False, True):
         memory, memory_pe = model._encode_new_memory([features], sizes, full_masks, scores, prompted)
-        arrays[f"out.memory.{'prompted' if prompted else 'tracked'}"] = _numpy(memory)
+        arrays[f"out.memory.{'prompted' if prompted else 'tracked'}"] = _numpy(_channels_first(memory))
+    if getattr(model, "spatial_perceiver", None) is not None:
+        whole, where = model.memory_encoder(vision, full_masks, skip_mask_sigmoid=True).values()
+        tokens, places = model.spatial_perceiver(whole, where[0])
+        arrays["in.whole_memory"] = _numpy(whole)
+        arrays["out.perceived"], arrays["out.places"] = _numpy(_channels_first(tokens)), _numpy(places[:1])
 
     spatial = torch.stack([memory.roll(3 * age, dims=-1) for age in range(NUM_MEMORY_FRAMES)], dim=1)
     pointers = torch.randn(NUM_OBJECTS, len(POINTER_TIMES), vision.shape[1], generator=generator)
-    arrays["in.spatial"], arrays["in.pointers"] = _numpy(spatial), _numpy(pointers)
+    kept = torch.stack([_channels_first(memory) for memory in spatial.unbind(1)], dim=1)
+    arrays["in.spatial"], arrays["in.pointers"] = _numpy(kept), _numpy(pointers)
     frame_idx = 5
     tracked = {frame_idx - age: age for age in range(1, NUM_MEMORY_FRAMES)}
     entry_of = {frame_idx - int(time): i for i, time in enumerate(POINTER_TIMES)}
@@ -139,6 +145,10 @@ def our_stages(model: Any, inputs: Arrays) -> Arrays:
     for prompted in (False, True):
         memory = model.encode_memory(vision, kept["in.full_masks"], kept["in.scores"], prompted)
         arrays[f"out.memory.{'prompted' if prompted else 'tracked'}"] = _numpy(memory)
+    if "in.whole_memory" in kept:
+        tokens = model.spatial_perceiver(kept["in.whole_memory"])
+        places = model.spatial_perceiver.position_encoding(tokens.shape[1:], tokens.device, tokens.dtype)
+        arrays["out.perceived"], arrays["out.places"] = _numpy(tokens), _numpy(places)
 
     ages = torch.arange(NUM_MEMORY_FRAMES).expand(NUM_OBJECTS, -1)
     # on frame 5 the conditioning frame is frame 0; pointers are kept for it and for frames 4 and 3
@@ -147,6 +157,11 @@ def our_stages(model: Any, inputs: Arrays) -> Arrays:
     memory = model.assemble_memory(kept["in.spatial"], ages, kept["in.pointers"][:, used], times)
     arrays["out.conditioned"] = _numpy(model.condition_on_memory(model.attend_to_frame(vision), *memory))
     return arrays
+
+
+def _channels_first(memory: torch.Tensor) -> torch.Tensor:
+    """EdgeTAM's reference has memories of tokens (N, L, C); ours are (N, C, ...) as all memories are."""
+    return memory.transpose(1, 2) if memory.dim() == 3 else memory
 
 
 def _head_arrays(prefix: str, *tensors: torch.Tensor) -> Arrays:
