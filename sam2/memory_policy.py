@@ -32,6 +32,11 @@ class MemoryPolicy:
     def __init__(self, config: SAM2Config) -> None:
         self.config = config
 
+    @property
+    def present_above(self) -> float:
+        """Object score above which an object is taken to be in the frame; below, its mask is empty."""
+        return 0.0
+
     def choose(self, objects: Sequence[ObjectState], candidates: MaskCandidates, time: FrameTime) -> Tensor:
         """Which mask candidate is each object's on a frame being tracked.
 
@@ -62,6 +67,24 @@ class MemoryPolicy:
             is_prompted: the mask answers a prompt. Its memory is encoded whatever is returned.
         """
         return True
+
+    def remember_all(
+        self,
+        objects: Sequence[ObjectState],
+        outputs: Sequence[FrameOutput],
+        decoded: Sequence[SamOutput],
+        time: FrameTime,
+    ) -> list[bool]:
+        """`remember` for all N objects tracked onto a frame, asked once a frame: for rules that compare objects.
+
+        Args:
+            objects, outputs, decoded: N of each, in the same order; see `remember`.
+            time: of the frame.
+        """
+        return [
+            self.remember(obj, output, row, time, is_prompted=False)
+            for obj, output, row in zip(objects, outputs, decoded, strict=True)
+        ]
 
     def spatial_memories(self, obj: ObjectState, time: FrameTime) -> list[tuple[int, FrameOutput]]:
         """The outputs whose spatial memories tracking on a frame reads; those without one (any more) are left out.
