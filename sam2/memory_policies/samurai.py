@@ -29,7 +29,8 @@ class Samurai(SelectedFrames):
     selected.
 
     In a frame's `policy_state`: `stable_frames`, and unless that is 0 `mean` (8,) and `covariance` (8, 8) of the box in
-    pixels of the model's input; `is_good`: worth reading later; `age`: frames since the prompt.
+    pixels of the model's input; `agreement`: IoU of the mask's box with where the motion led, NaN where none was known;
+    `is_good`: worth reading later; `age`: frames since the prompt.
     """
 
     @property
@@ -62,17 +63,20 @@ class Samurai(SelectedFrames):
         former = [latest_state(obj, time) for obj in objects]
         quality = torch.cat([output.mask_score for output in outputs]).cpu()
         presence = torch.cat([output.object_score_logits for output in outputs])[:, 0].cpu()
-        agreement = torch.full((len(objects),), torch.inf)
+        agreement = torch.full((len(objects),), torch.nan)
         if decoded[0].ious.shape[1] > 1:
             agreement = self._follow(former, outputs, torch.cat([output.low_res_masks for output in decoded]), quality)
         is_good = (
             (quality > config.memory_bank_iou_threshold)
             & (presence > config.memory_bank_obj_score_threshold)
-            & (agreement > config.memory_bank_kf_score_threshold)
+            & ~(agreement <= config.memory_bank_kf_score_threshold)  # good where there is none
         )
-        for output, state, good in zip(outputs, former, is_good.tolist(), strict=True):
-            output.policy_state["is_good"] = good
-            output.policy_state["age"] = state.get("age", 0) + 1
+        for i, (output, state) in enumerate(zip(outputs, former, strict=True)):
+            output.policy_state |= {
+                "agreement": agreement[i].item(),
+                "is_good": is_good[i].item(),
+                "age": state.get("age", 0) + 1,
+            }
         return [True] * len(objects)  # the frame before is read whatever it is like
 
     def _follow(
@@ -86,7 +90,7 @@ class Samurai(SelectedFrames):
             quality: (N,) predicted, on the CPU.
 
         Returns:
-            (N,) IoU of the masks' boxes with where the motion led; infinity where no motion was known.
+            (N,) IoU of the masks' boxes with where the motion led; NaN where no motion was known.
         """
         config = self.config
         measured_boxes = mask_boxes(masks[:, 0], config.image_size)
@@ -110,7 +114,7 @@ class Samurai(SelectedFrames):
                 mean, covariance = initial if is_new[i] else updated
                 output.policy_state |= {"mean": mean[i].clone(), "covariance": covariance[i].clone()}
         agreement = box_ious(kalman.to_box_xyxy(expected[0]), measured_boxes)
-        return torch.where(is_known, agreement, torch.inf)
+        return torch.where(is_known, agreement, torch.nan)
 
     def remember(
         self, obj: ObjectState, output: FrameOutput, decoded: SamOutput, time: FrameTime, is_prompted: bool
