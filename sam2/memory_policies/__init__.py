@@ -7,6 +7,7 @@ others.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from sam2.config import SAM2Config
 from sam2.memory_policies.dam4sam import Dam4Sam
@@ -14,7 +15,9 @@ from sam2.memory_policies.robust import Robust
 from sam2.memory_policies.samurai import Samurai
 from sam2.memory_policy import MemoryPolicy
 
-__all__ = ["POLICIES", "Dam4Sam", "MemoryPolicy", "Robust", "Samurai", "check_policy", "make_policy"]
+__all__ = ["POLICIES", "Dam4Sam", "MemoryPolicy", "PolicyName", "Robust", "Samurai", "check_policy", "make_policy"]
+
+PolicyName = Literal["default", "robust", "samurai", "dam4sam"]
 
 POLICIES: dict[str, type[MemoryPolicy]] = {
     "default": MemoryPolicy,

@@ -64,9 +64,7 @@ class Dam4Sam(SelectedFrames):
         return True
 
     @staticmethod
-    def _note_area(
-        state: dict[str, Any], output: FrameOutput, area: int, time: FrameTime
-    ) -> list[tuple[int, int]]:
+    def _note_area(state: dict[str, Any], output: FrameOutput, area: int, time: FrameTime) -> list[tuple[int, int]]:
         """Put the area of an object's mask, and those before it, into its output, and return them."""
         recent = [noted for noted in state.get("areas", []) if time.elapsed_since(noted[0]) < AREA_SPAN]
         recent = [*recent, (time.frame_idx, area)][-NUM_AREAS:] if area else recent
@@ -101,9 +99,7 @@ class Dam4Sam(SelectedFrames):
     def _anchors(tracked: Mapping[int, FrameOutput], time: FrameTime) -> list[int]:
         return [t for t in passed(tracked, time) if tracked[t].policy_state.get("is_anchor", False)]
 
-    def _split(
-        self, obj: ObjectState, time: FrameTime
-    ) -> tuple[dict[int, FrameOutput], dict[int, FrameOutput]]:
+    def _split(self, obj: ObjectState, time: FrameTime) -> tuple[dict[int, FrameOutput], dict[int, FrameOutput]]:
         """Prompts and anchors that are read as conditioning frames, and the other frames tracked so far."""
         first = next(iter(obj.cond), None)
         others = [*(t for t in obj.cond if t != first), *self._anchors(obj.non_cond, time)]

@@ -24,7 +24,7 @@ from reference.run import CLIP_SIZE, calibrated_checkpoint, memories_in_float32
 from reference.scenarios import Arrays
 
 RANDOM_CONFIG = "configs/samurai/sam2.1_hiera_t.yaml"
-NUM_FRAMES = 40
+NUM_FRAMES = 36
 NUM_POINTERS = 15
 
 
@@ -37,12 +37,14 @@ class Variant:
         prompt: "box", "click" or "mask", on the first frame.
         settings: of SAMURAI, where they are not the published ones: under these, rules decide that seldom do.
         shape_idx: which shape of the clip is followed.
+        num_frames: of the clip that it is followed on.
     """
 
     weights: str
     prompt: str
     settings: dict[str, float] = field(default_factory=dict)
     shape_idx: int = 0
+    num_frames: int = NUM_FRAMES
 
     @property
     def num_memories(self) -> int:
@@ -51,8 +53,26 @@ class Variant:
 
 
 VARIANTS = {
-    "random": Variant("random", "box"),
-    "published": Variant("nano", "box"),
+    "random": Variant("random", "box", num_frames=20),
+    "published": Variant("nano", "box", shape_idx=1),
+    "often_reset": Variant(
+        "nano",
+        "mask",
+        {"stable_ious_threshold": 0.82, "stable_frames_threshold": 2, "kf_score_weight": 0.5},
+        shape_idx=3,
+    ),
+    "few_good": Variant(
+        "nano",
+        "click",
+        {
+            "stable_frames_threshold": 4,
+            "kf_score_weight": 0.8,
+            "memory_bank_iou_threshold": 0.85,
+            "memory_bank_obj_score_threshold": 6.5,
+            "memory_bank_kf_score_threshold": 0.8,
+        },
+    ),
+    "often_absent": Variant("nano", "box", {"min_obj_score_logits": 6.5, "stable_frames_threshold": 4}, shape_idx=2),
 }
 
 # what tells the bundled segmenter from SAM 2.1 tiny, as overrides of the latter's published configuration
@@ -123,7 +143,7 @@ def track(
     prompt(predictor, state, variant)
     arrays: dict[str, list[Any]] = {"masks": [], "read": [], "stable_frames": [], "agreement": []}
     with memories_in_float32():
-        for frame_idx, _, masks in predictor.propagate_in_video(state):
+        for frame_idx, _, masks in predictor.propagate_in_video(state, max_frame_num_to_track=variant.num_frames - 1):
             arrays["masks"].append(masks[0, 0].float().numpy().copy())
             if frame_idx > 0:
                 read, stable_frames, agreement = watch(state, frame_idx)
