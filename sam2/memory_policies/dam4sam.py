@@ -110,8 +110,9 @@ class Dam4Sam(SelectedFrames):
 
     def spatial_memories(self, obj: ObjectState, time: FrameTime) -> list[tuple[int, FrameOutput]]:
         selected, others = self._split(obj, time)
-        recent = self._recent(others, time)[: self.config.num_maskmem - len(selected)]
-        in_places = [(place, others[t]) for place, t in enumerate(recent, start=1)]
+        recent = [t for t in self._recent(selected | others, time) if t in others]
+        rest = self.config.num_maskmem - len(selected)
+        in_places = [(place, others[t]) for place, t in enumerate(recent[:rest], start=1)]
         return [(0, output) for output in selected.values()] + in_places[::-1]
 
     def pointers(self, obj: ObjectState, time: FrameTime) -> list[tuple[int, FrameOutput]]:

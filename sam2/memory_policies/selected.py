@@ -32,18 +32,18 @@ class SelectedFrames(MemoryPolicy):
         return [(0, output) for output in selected.values()] + in_places[::-1]
 
     def forget(self, obj: ObjectState, time: FrameTime, may_restart: bool) -> None:
-        pointer_reach = self.config.max_obj_ptrs_in_encoder - 1
         read = set(self.worth_reading(obj.non_cond, _after(time.frame_idx, time)))
-        anchors = [time.frame_idx]
-        if may_restart:
-            anchors += obj.cond
+        anchors, near = [time.frame_idx], 0
+        if may_restart:  # or frames near by may be corrected, which reads the memories before them
+            anchors, near = [time.frame_idx, *obj.cond], self.config.num_maskmem - 1
             for anchor in anchors:
                 for reverse in (False, True):
                     read.update(self.worth_reading(obj.non_cond, _after(anchor, time, reverse)))
-        for t in list(obj.non_cond):
-            if t not in read and min(abs(t - anchor) for anchor in anchors) > pointer_reach:
+        for t in [t for t in obj.non_cond if t not in read]:
+            distance = min(abs(t - anchor) for anchor in anchors)
+            if distance >= max(self.config.max_obj_ptrs_in_encoder, near + 1):
                 del obj.non_cond[t]
-            elif t not in read:
+            elif distance > near:
                 obj.non_cond[t].maskmem = None
 
 
