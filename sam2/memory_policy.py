@@ -14,10 +14,11 @@ from sam2.video_state import FrameOutput, FrameTime, ObjectState
 class MemoryPolicy:
     """SAM 2's own rules (Ravi et al., 2024, section 4, memory bank); a subclass replaces those it wants otherwise.
 
-    A policy decides for one object at a time and holds nothing of any. What it wants to know of an object on later
-    frames it puts into `FrameOutput.policy_state` of the frame, as tensors and plain values. That goes with the frame:
-    it is forgotten, saved, loaded and taken back with it, and a frame tracked backwards finds what the frame after it
-    left. `ObjectState.latest_before(time)` is the output that tracking passed last, in either direction.
+    `sam2.memory_policies` has others by name. A policy holds nothing of any object, and decides for one at a time, or
+    in `remember_all` for those of a frame. What it wants to know of an object on later frames it puts into
+    `FrameOutput.policy_state` of the frame, as tensors and plain values. That goes with the frame: it is forgotten,
+    saved, loaded and taken back with it, and a frame tracked backwards finds what the frame after it left.
+    `ObjectState.latest_before(time)` is the output that tracking passed last, in either direction.
 
         class Cautious(MemoryPolicy):
             def remember(self, obj, output, decoded, time, is_prompted):

@@ -17,6 +17,7 @@ from sam2.video_state import FrameOutput, FrameTime, ObjectState
 LEAST_QUALITY = 0.3  # predicted, of a mask that is remembered
 STRONG_OVERLAP = 0.5  # IoU of two objects' masks of which only the surer is remembered
 LARGEST_DISTANCE = 30.0  # squared, in standard deviations, of a box from where motion leads; further is a jump
+CELL = 4  # pixels of the model's input to a pixel of its masks
 MOST_REJECTED = 5  # frames in a row that may be jumps; after them the object is where it is
 
 
@@ -27,8 +28,8 @@ class Robust(SelectedFrames):
     overlap strongly, and a mask that jumped. So an object that lies on another one can keep that from being remembered;
     apart from this, objects know nothing of each other.
 
-    In a frame's `policy_state`: `is_good`: remembered; `mean` (8,) and `covariance` (8, 8) of the box in cells of the
-    low-resolution mask, once it was seen; `rejected`: jumps in a row up to this frame.
+    In a frame's `policy_state`: `is_good`: remembered; `mean` (8,) and `covariance` (8, 8) of the box in pixels of
+    the model's input, once it was seen; `rejected`: jumps in a row up to this frame.
     """
 
     def remember_all(
@@ -74,7 +75,7 @@ class Robust(SelectedFrames):
         """
         boxes = mask_to_box_xyxy(masks).double().cpu()
         boxes[:, 2:] += 1  # the last column and row are included
-        measured = kalman.to_measurement(boxes)
+        measured = kalman.to_measurement(boxes * CELL)
         initial = kalman.initiate(measured)
         is_new = torch.tensor(["mean" not in state for state in former])
         stored = [
@@ -88,16 +89,16 @@ class Robust(SelectedFrames):
         is_near = is_new | (kalman.squared_distance(*expected, measured) <= LARGEST_DISTANCE)
         updated = kalman.update(*expected, measured)
         for i, (state, output) in enumerate(zip(former, outputs, strict=True)):
+            judged, new, near = bool(is_judged[i]), bool(is_new[i]), bool(is_near[i])
             rejected = state.get("rejected", 0)
-            if is_judged[i]:
-                rejected = 0 if is_near[i] else rejected + 1
-            is_begun = is_judged[i] and (is_new[i] or rejected > MOST_REJECTED)
-            is_measured = is_judged[i] and is_near[i]
-            mean, covariance = initial if is_begun else updated if is_measured else expected
-            if is_begun or not is_new[i]:
+            if judged:
+                rejected = 0 if near else rejected + 1
+            begins = judged and (new or rejected > MOST_REJECTED)
+            is_near[i] = near or begins
+            output.policy_state["rejected"] = 0 if begins else rejected
+            mean, covariance = initial if begins else updated if judged and near else expected
+            if begins or not new:
                 output.policy_state |= {"mean": mean[i].clone(), "covariance": covariance[i].clone()}
-            output.policy_state["rejected"] = 0 if is_begun else rejected
-            is_near[i] |= is_begun
         return is_near
 
     def worth_reading(self, tracked: Mapping[int, FrameOutput], time: FrameTime) -> list[int]:
