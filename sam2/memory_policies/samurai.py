@@ -137,7 +137,7 @@ class Samurai(SelectedFrames):
         return chosen[: self.config.num_maskmem - 1]
 
     def _is_known(self, motion: dict[str, Any]) -> bool:
-        return 0 < motion.get("stable_frames", 0) >= self.config.stable_frames_threshold
+        return motion.get("stable_frames", 0) >= max(self.config.stable_frames_threshold, 1)
 
     @staticmethod
     def _is_good(output: FrameOutput) -> bool:
