@@ -67,7 +67,7 @@ format: install
 
 # The published implementations, as oracles for the parity tests: each in a folder of its own, with its extension not
 # built. Grounding DINO's brings the older transformers it needs; what else it imports is in the environment already.
-references: $(foreach name,sam2 edgetam groundingdino trackers trackeval,$(REFERENCES)/$(name)/.installed)
+references: $(foreach name,sam2 samurai edgetam groundingdino trackers trackeval,$(REFERENCES)/$(name)/.installed)
 
 $(REFERENCES)/sam2/.installed: | install
 	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-deps --no-build-isolation --target $(@D) --upgrade \
@@ -79,6 +79,13 @@ $(REFERENCES)/edgetam/.installed: | install
 	$(PY) -m pip install --no-deps --target $(@D) --upgrade \
 		edgetam-dimos==1.0.1 "timm>=1.0,<2" "hydra-core>=1.3.2,<2" "omegaconf>=2.2,<3" \
 		"antlr4-python3-runtime==4.9.*" "iopath>=0.1.10" portalocker
+	@touch $@
+
+# SAMURAI's code, which is SAM 2's with changes, under the same package name.
+$(REFERENCES)/samurai/.installed: | install
+	SAM2_BUILD_CUDA=0 $(PY) -m pip install --no-deps --no-build-isolation --target $(@D) --upgrade \
+		absolutely-not-samurai==1.0.0 "hydra-core>=1.3.2,<2" "omegaconf>=2.2,<3" "antlr4-python3-runtime==4.9.*" \
+		"iopath>=0.1.10" portalocker "loguru>=0.7,<1"
 	@touch $@
 
 $(REFERENCES)/trackers/.installed: | install

@@ -24,6 +24,7 @@ from grounded_sam2.track.resume import SavedRun
 from grounded_sam2.track.rules import IdentityRules
 from grounded_sam2.video import open_frames
 from sam2.build_sam import build_sam2_video_predictor
+from sam2.memory_policies import PolicyName
 
 # ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
 # input
@@ -37,6 +38,7 @@ DETECTION_TASK: Literal["open_vocabulary", "phrase_grounding"] = "open_vocabular
 NUM_BEAMS = 3  # continuations that Florence-2's search holds; 1 is faster
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+MEMORY_POLICY: PolicyName = "default"  # which frames SAM 2 remembers: default, robust, samurai or dam4sam
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
 
@@ -79,7 +81,9 @@ def main() -> None:
         # Step 2: build the models and the tracker over them
         device = choose_device(DEVICE)
         dtype = choose_dtype(device, DTYPE)
-        predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
+        predictor = build_sam2_video_predictor(
+            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype, memory_policy=MEMORY_POLICY
+        )
         florence2 = Florence2(FLORENCE2_MODEL_ID, device=device, dtype=dtype, num_beams=NUM_BEAMS)
         detector = Florence2Detector(florence2, task=DETECTION_TASK, nms_threshold=NMS_THRESHOLD)
         detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)

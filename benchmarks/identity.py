@@ -3,6 +3,7 @@
     python benchmarks/identity.py
     python benchmarks/identity.py --detector gdino_checkpoints/nano      # instead of true boxes dropped at random
     python benchmarks/identity.py --num-clips 10 --num-frames 720 --kinds reentry     # 30 s
+    python benchmarks/identity.py --memory-policy samurai --three-masks
 
 Both methods get the same detections on the same frames and the same SAM 2. The plain rule: every time the detector has
 looked, SAM 2 starts anew on what it found; a mask whose IoU with a mask of the frame before is above 0.8 takes over
@@ -39,6 +40,7 @@ from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.score import compare, video_of
 from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2_video_predictor
+from sam2.memory_policies import POLICIES
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip
 
@@ -221,10 +223,18 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20, help="frames from one look of the detector to the next")
     parser.add_argument("--detector", help="folder of a detector to use instead of true boxes")
     parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
+    parser.add_argument("--memory-policy", default="default", choices=POLICIES, help="of SAM 2, for both methods")
+    parser.add_argument(
+        "--three-masks", action="store_true", help="have SAM 2 offer three masks on each frame, as published models do"
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     predictor = build_sam2_video_predictor(
-        None, str(REPOSITORY / options.segmenter), device="cuda" if torch.cuda.is_available() else "cpu"
+        None,
+        str(REPOSITORY / options.segmenter),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        hydra_overrides_extra=["++model.multimask_output_for_tracking=true"] if options.three_masks else [],
+        memory_policy=options.memory_policy,
     )
     real = HuggingFaceDetector(str(REPOSITORY / options.detector)) if options.detector else None
     methods = {"ours": track_ours, "plain": track_plainly}

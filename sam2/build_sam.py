@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from sam2.config import SAM2Config, apply_overrides, load_config
+from sam2.memory_policies import check_policy, make_policy
 from sam2.memory_policy import MemoryPolicy
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_camera_predictor import SAM2CameraPredictor
@@ -88,7 +89,7 @@ def build_sam2_video_predictor(
     apply_postprocessing: bool = True,
     vos_optimized: bool = False,
     dtype: torch.dtype = torch.float32,
-    memory_policy: Callable[[SAM2Config], MemoryPolicy] | None = None,
+    memory_policy: str | Callable[[SAM2Config], MemoryPolicy] | None = None,
     image_size: int | None = None,
     **ignored: object,
 ) -> SAM2VideoPredictor:
@@ -97,16 +98,21 @@ def build_sam2_video_predictor(
     Args:
         vos_optimized: compile the image encoder, memory attention, memory encoder and mask decoder with
             `torch.compile`: the first frames are slow, the others faster.
-        memory_policy: a subclass of `MemoryPolicy`, or whatever makes one of the model's configuration; None is SAM 2.
+        memory_policy: a name of `sam2.memory_policies.POLICIES`, a subclass of `MemoryPolicy`, or whatever else makes
+            one of the model's configuration. "default", or None, is SAM 2's, or SAMURAI's where the configuration
+            says so.
+
+    Raises:
+        ValueError: no such memory policy, or as in `build_sam2`.
     """
     _warn_of(ignored)
+    check_policy(memory_policy)  # before any model is built
     overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
     overrides += _size_override(image_size)
     is_compiled = vos_optimized or any(override.endswith("_target_=" + _VOS) for override in overrides)
     model_class = SAM2VideoPredictorVOS if is_compiled else SAM2VideoPredictor
     predictor = _build(model_class, config_file, ckpt_path, device, mode, overrides, dtype)
-    if memory_policy is not None:
-        predictor.memory_policy = memory_policy(predictor.config)
+    predictor.memory_policy = make_policy(memory_policy, predictor.config)
     return predictor
 
 

@@ -101,6 +101,16 @@ class SAM2Config:
     clear_non_cond_mem_around_input: bool = False
     add_all_frames_to_correct_as_cond: bool = False
 
+    # SAMURAI's memory; all but the first are read by `sam2.memory_policies.samurai`
+    samurai_mode: bool = False  # the memory policy is SAMURAI's where none is named
+    stable_frames_threshold: int = 15
+    stable_ious_threshold: float = 0.3
+    min_obj_score_logits: float = -1.0
+    kf_score_weight: float = 0.25
+    memory_bank_iou_threshold: float = 0.5
+    memory_bank_obj_score_threshold: float = 0.0
+    memory_bank_kf_score_threshold: float = 0.0
+
 
 # Where the official files (hydra trees of constructor arguments) hold what SAM2Config holds flat.
 _UPSTREAM_FIELDS = {
@@ -149,6 +159,7 @@ _UPSTREAM_DEFAULTS: dict[str, Any] = {
     "fixed_no_obj_ptr": False,
     "only_obj_ptrs_in_the_past_for_eval": False,
     "use_signed_tpos_enc_to_obj_ptrs": False,
+    "kf_score_weight": 0.15,
 }
 
 # Arguments of the official files that no official file varies, or that follow from the fields above.

@@ -14,10 +14,11 @@ from sam2.video_state import FrameOutput, FrameTime, ObjectState
 class MemoryPolicy:
     """SAM 2's own rules (Ravi et al., 2024, section 4, memory bank); a subclass replaces those it wants otherwise.
 
-    A policy decides for one object at a time and holds nothing of any. What it wants to know of an object on later
-    frames it puts into `FrameOutput.policy_state` of the frame, as tensors and plain values. That goes with the frame:
-    it is forgotten, saved, loaded and taken back with it, and a frame tracked backwards finds what the frame after it
-    left. `ObjectState.latest_before(time)` is the output that tracking passed last, in either direction.
+    `sam2.memory_policies` has others by name. A policy holds nothing of any object, and decides for one at a time, or
+    in `remember_all` for those of a frame. What it wants to know of an object on later frames it puts into
+    `FrameOutput.policy_state` of the frame, as tensors and plain values. That goes with the frame: it is forgotten,
+    saved, loaded and taken back with it, and a frame tracked backwards finds what the frame after it left.
+    `ObjectState.latest_before(time)` is the output that tracking passed last, in either direction.
 
         class Cautious(MemoryPolicy):
             def remember(self, obj, output, decoded, time, is_prompted):
@@ -31,6 +32,11 @@ class MemoryPolicy:
 
     def __init__(self, config: SAM2Config) -> None:
         self.config = config
+
+    @property
+    def present_above(self) -> float:
+        """Object score above which an object is taken to be in the frame; below, its mask is empty."""
+        return 0.0
 
     def choose(self, objects: Sequence[ObjectState], candidates: MaskCandidates, time: FrameTime) -> Tensor:
         """Which mask candidate is each object's on a frame being tracked.
@@ -62,6 +68,24 @@ class MemoryPolicy:
             is_prompted: the mask answers a prompt. Its memory is encoded whatever is returned.
         """
         return True
+
+    def remember_all(
+        self,
+        objects: Sequence[ObjectState],
+        outputs: Sequence[FrameOutput],
+        decoded: Sequence[SamOutput],
+        time: FrameTime,
+    ) -> list[bool]:
+        """`remember` for all N objects tracked onto a frame, asked once a frame: for rules that compare objects.
+
+        Args:
+            objects, outputs, decoded: N of each, in the same order; see `remember`.
+            time: of the frame.
+        """
+        return [
+            self.remember(obj, output, row, time, is_prompted=False)
+            for obj, output, row in zip(objects, outputs, decoded, strict=True)
+        ]
 
     def spatial_memories(self, obj: ObjectState, time: FrameTime) -> list[tuple[int, FrameOutput]]:
         """The outputs whose spatial memories tracking on a frame reads; those without one (any more) are left out.

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.mask_ops import fill_holes
-from sam2.memory_policy import MemoryPolicy, pointer_span
+from sam2.memory_policies import make_policy
+from sam2.memory_policy import pointer_span
 from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, SamOutput, non_overlapping
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
@@ -32,7 +33,11 @@ class VideoEngine(SAM2Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.memory_policy = MemoryPolicy(self.config)
+        self.memory_policy = make_policy("default", self.config)
+
+    @property
+    def present_above(self) -> float:
+        return self.memory_policy.present_above
 
     def change_settings(self, **changes: Any) -> None:
         super().change_settings(**changes)
@@ -77,11 +82,13 @@ class VideoEngine(SAM2Base):
         in_order = [decoded[i] for i in range(len(objects))]
         masks = torch.cat([output.low_res_masks for output in in_order])
         stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
-        remembered = []
-        for i, (obj, output) in enumerate(zip(objects, in_order, strict=True)):
-            frame_output = self._frame_output(state, output, stored_masks[i : i + 1], time.reverse)
-            if self.memory_policy.remember(obj, frame_output, output, time, is_prompted=False):
-                remembered.append(i)
+        outputs = [
+            self._frame_output(state, output, stored_masks[i : i + 1], time.reverse)
+            for i, output in enumerate(in_order)
+        ]
+        is_remembered = self.memory_policy.remember_all(objects, outputs, in_order, time)
+        remembered = [i for i, kept in enumerate(is_remembered) if kept]
+        for obj, frame_output in zip(objects, outputs, strict=True):
             obj.non_cond[time.frame_idx] = frame_output
             obj.before_prompts.pop(time.frame_idx, None)  # tracking has passed a correction that does not stick
         self._encode_tracked(state, objects, time.frame_idx, remembered, masks)

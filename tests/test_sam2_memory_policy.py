@@ -142,6 +142,31 @@ def test_memories_of_frames_may_be_skipped(clip: list[np.ndarray]) -> None:
     assert corrected is not None and corrected.maskmem is not None  # a prompted frame is always written
 
 
+class Surest(MemoryPolicy):
+    """Only the object with the best mask of a frame remembers it."""
+
+    def remember_all(
+        self,
+        objects: Sequence[ObjectState],
+        outputs: Sequence[FrameOutput],
+        decoded: Sequence[SamOutput],
+        time: FrameTime,
+    ) -> list[bool]:
+        scores = [output.mask_score.item() for output in outputs]
+        assert scores == [row.mask_scores.item() for row in decoded] and len(objects) == 3
+        return [score == max(scores) for score in scores]
+
+
+def test_objects_of_a_frame_may_be_compared(clip: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of those that the model decodes in several batches."""
+    monkeypatch.setattr(SAM2VideoPredictor, "max_batch", 2)
+    state, _ = follow(predictor_with(Surest), clip[:6], 1, 2, 3)
+    for t in range(1, 6):
+        outputs = [obj.non_cond[t] for obj in state.objects.values()]
+        best = max(outputs, key=lambda output: output.mask_score.item())
+        assert [output.maskmem is not None for output in outputs] == [output is best for output in outputs]
+
+
 class BestScored(MemoryPolicy):
     """Reads, and keeps, the three frames of the highest scores, however long ago."""
 

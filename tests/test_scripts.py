@@ -374,6 +374,21 @@ IN_ORDER = [name for name in ALL_SCRIPTS if "custom_video" in name or (name in C
 TWO_WAYS = [TRACKING_SCRIPT, "grounded_sam2_tracking_demo_with_gd1.5.py"]
 
 
+@pytest.mark.parametrize("name", [name for name in ALL_SCRIPTS if "tracking" in name or name == WINDOW_SCRIPT])
+def test_scripts_that_follow_objects_take_a_memory_policy(
+    load_script: Load, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    script = load_script(name)
+    override_from_flags(vars(script), ["--memory-policy", "dam4sam"])
+    assert script.MEMORY_POLICY == "dam4sam"
+    calls = [node for node in ast.walk(ast.parse((REPOSITORY / name).read_text("utf-8"))) if isinstance(node, ast.Call)]
+    (build,) = (call for call in calls if ast.unparse(call.func) == "build_sam2_video_predictor")
+    assert {word.arg: ast.unparse(word.value) for word in build.keywords}["memory_policy"] == "MEMORY_POLICY"
+    with pytest.raises(SystemExit):
+        override_from_flags(vars(script), ["--memory-policy", "dam5sam"])
+    assert "default, robust, samurai, dam4sam" in capsys.readouterr().err.replace("'", "")
+
+
 def settings_in(name: str) -> set[str]:
     return set(setting_comments((REPOSITORY / name).read_text(encoding="utf-8")))
 

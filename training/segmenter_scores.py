@@ -63,7 +63,12 @@ def masks_iou(predictor: SAM2ImagePredictor, image: np.ndarray, masks: list[np.n
 
 
 def clip_region_and_boundary(predictor: SAM2VideoPredictor, clip: Clip, prompt: str) -> tuple[float, float]:
-    """J and F, means over all frames but the first, of a real clip's object.
+    """J and F of a real clip's object; see `track_clip` and `region_and_boundary`."""
+    return region_and_boundary(track_clip(predictor, clip, prompt), clip)
+
+
+def track_clip(predictor: SAM2VideoPredictor, clip: Clip, prompt: str) -> list[np.ndarray]:
+    """Follow a real clip's object: its masks (H, W) bool on all frames.
 
     Args:
         prompt: "mask", the true mask of the first frame, or "box", the box around it.
@@ -74,11 +79,12 @@ def clip_region_and_boundary(predictor: SAM2VideoPredictor, clip: Clip, prompt: 
         predictor.add_new_mask(state, 0, 1, first)
     else:
         predictor.add_new_points_or_box(state, 0, 1, box=mask_box(first))
-    pairs = [
-        ((logits[0, 0] > 0).cpu().numpy(), clip.mask(index))
-        for index, _, logits in predictor.propagate_in_video(state)
-        if index > 0
-    ]
+    return [(logits[0, 0] > 0).cpu().numpy() for _, _, logits in predictor.propagate_in_video(state)]
+
+
+def region_and_boundary(masks: list[np.ndarray], clip: Clip) -> tuple[float, float]:
+    """J and F of masks that follow a clip's object, means over all frames but the first."""
+    pairs = [(masks[index], clip.mask(index)) for index in range(1, len(clip))]
     return float(np.mean([region_iou(*pair) for pair in pairs])), float(np.mean([boundary_f(*pair) for pair in pairs]))
 
 

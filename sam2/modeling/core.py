@@ -153,6 +153,11 @@ class SAM2Core(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.no_mem_embed.dtype
 
+    @property
+    def present_above(self) -> float:
+        """Object score above which an object is taken to be in the frame."""
+        return 0.0
+
     def own_precision(self) -> AbstractContextManager[Any]:
         """Switches autocast off where the weights have one half precision and autocast another: no layer takes both."""
         kind = self.device.type
@@ -230,7 +235,7 @@ class SAM2Core(nn.Module):
         scores = decoded.object_score_logits.float()
         mask_logits = decoded.mask_logits.float()
         if self.config.pred_obj_scores:
-            mask_logits = torch.where(scores[:, :, None, None] > 0, mask_logits, NO_OBJ_SCORE)
+            mask_logits = torch.where(scores[:, :, None, None] > self.present_above, mask_logits, NO_OBJ_SCORE)
         return MaskCandidates(mask_logits, decoded.ious.float(), scores, decoded.tokens)
 
     @in_own_precision
@@ -256,7 +261,7 @@ class SAM2Core(nn.Module):
         if self.config.soft_no_obj_ptr:
             presence = object_score_logits.sigmoid().to(obj_ptr.dtype)
         else:
-            presence = (object_score_logits > 0).to(obj_ptr.dtype)
+            presence = (object_score_logits > self.present_above).to(obj_ptr.dtype)
         if self.config.fixed_no_obj_ptr:
             obj_ptr = presence * obj_ptr
         return obj_ptr + (1 - presence) * self.no_obj_ptr

@@ -1,0 +1,482 @@
+"""The memory policies that have names: what all of them promise, and the rules of each."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import supervision as sv
+import torch
+from reference.cache import REFERENCES
+from test_sam2_memory_policy import follow
+from test_sam2_video_predictor import BOXES, HEIGHT, WIDTH, make_predictor, prompt, relative_difference
+from tiny_sam2 import TINY
+
+from sam2.build_sam import build_sam2_video_predictor
+from sam2.config import SAM2Config, load_config
+from sam2.mask_ops import mask_to_box_xyxy
+from sam2.memory_policies import POLICIES, Dam4Sam, MemoryPolicy, Robust, Samurai, dam4sam, kalman, make_policy, robust
+from sam2.memory_policies.boxes import box_ious, mask_boxes
+from sam2.modeling.core import NO_OBJ_SCORE, MaskCandidates, SamOutput
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
+
+NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
+NAMES = [name for name in POLICIES if name != "default"]
+NUM_FRAMES = 16  # so that the last frame, like the first, is on the grid of dam4sam's recent memories
+
+
+# ---- what all of them promise ----
+
+
+@pytest.fixture(scope="module")
+def clip() -> list[np.ndarray]:
+    background = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return [np.roll(background, 2 * i, axis=1) for i in range(NUM_FRAMES)]
+
+
+def predictor_that_decides(name: str) -> SAM2VideoPredictor:
+    """A random model in float64 under settings that its masks, all alike, sometimes meet and sometimes do not."""
+    predictor = make_predictor(
+        stable_frames_threshold=2,
+        stable_ious_threshold=0.88,
+        kf_score_weight=0.9,
+        memory_bank_iou_threshold=0.89,
+        min_obj_score_logits=-0.2,
+    ).double()
+    with torch.no_grad():  # presence, about 2.3 on all frames, so that it is sometimes below 0
+        head = predictor.sam_mask_decoder.pred_obj_score_head.layers[-1]
+        head.weight *= 20
+        head.bias.copy_(20 * (head.bias - 2.29))
+    predictor.memory_policy = make_policy(name, predictor.config)
+    return predictor
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def predictor(request: pytest.FixtureRequest) -> Iterator[SAM2VideoPredictor]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(robust, "LEAST_QUALITY", 0.88)
+        patch.setattr(dam4sam, "LARGEST_BOX_IOU", 1.0)
+        yield predictor_that_decides(request.param)
+
+
+def remembered(state: InferenceState, obj_id: int) -> list[int]:
+    return sorted(t for t, output in state.objects[obj_id].non_cond.items() if output.maskmem is not None)
+
+
+def offline(
+    predictor: SAM2VideoPredictor, clip: list[np.ndarray], *obj_ids: int, **kwargs: Any
+) -> tuple[InferenceState, torch.Tensor]:
+    """A video prompted on its first frame, followed to its end; masks (T, N, 1, H, W)."""
+    state = predictor.init_state(clip, **kwargs)
+    prompt(predictor, state, 0, *obj_ids)
+    return state, torch.stack([masks for _, _, masks in predictor.propagate_in_video(state)])
+
+
+def test_the_rules_decide(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    """Else the tests below would be those of the default."""
+    state, masks = offline(predictor, clip, 1)
+    assert remembered(state, 1) != list(range(NUM_FRAMES - 6, NUM_FRAMES))
+    plain = predictor_that_decides("default")
+    assert not torch.equal(masks, offline(plain, clip, 1)[1])
+    states = [output.policy_state for output in state.objects[1].non_cond.values()]
+    if isinstance(predictor.memory_policy, Dam4Sam):
+        assert {left["is_anchor"] for left in states} == {left["is_empty"] for left in states} == {False, True}
+    else:
+        assert {left["is_good"] for left in states} == {False, True}
+    if isinstance(predictor.memory_policy, Samurai):
+        assert {left["stable_frames"] for left in states} == {0, 1, 2}
+
+
+def test_streaming_equals_offline(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    _, streamed = follow(predictor, clip, 1, 2)
+    for history in ("recent", "all"):
+        _, masks = offline(predictor, clip, 1, 2, history=history)
+        assert torch.equal(masks.flatten(0, 1), streamed)
+
+
+def test_backwards_is_forwards_on_a_clip_turned_round(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    _, forwards = offline(predictor, clip, 1, 2)
+    state = predictor.init_state(clip[::-1])
+    prompt(predictor, state, NUM_FRAMES - 1, 1, 2)
+    backwards = [masks for _, _, masks in predictor.propagate_in_video(state, NUM_FRAMES - 1, reverse=True)]
+    assert torch.equal(torch.stack(backwards), forwards)
+
+
+def test_both_ways_with_a_correction(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    """From the middle to the end, corrected on the way, and back to the beginning; nothing forgotten is missed."""
+    runs = []
+    for history in ("recent", "all"):
+        state = predictor.init_state(clip, history=history, corrections_stick=True)  # type: ignore[arg-type]
+        prompt(predictor, state, 7, 1, 2)
+        list(predictor.propagate_in_video(state, 7))
+        predictor.add_new_points_or_box(state, 11, 1, points=[[60, 40]], labels=[1])
+        forth = [masks for _, _, masks in predictor.propagate_in_video(state, 7)]
+        back = [masks for _, _, masks in predictor.propagate_in_video(state, 7, reverse=True)]
+        assert len(forth) == NUM_FRAMES - 7 and len(back) == 8
+        runs.append(torch.cat(forth + back))
+    assert torch.equal(*runs)
+
+
+def test_adding_an_object_changes_no_other(
+    predictor: SAM2VideoPredictor, clip: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robust, "STRONG_OVERLAP", 1.0)  # that of masks on one another is tested below
+    _, without = offline(predictor, clip, 1)
+    state = predictor.init_state(clip)
+    prompt(predictor, state, 0, 1)
+    for t, _, masks in predictor.propagate_in_video(state):
+        assert relative_difference(masks[0], without[t][0]) < 1e-7
+        if t == 4:
+            prompt(predictor, state, 4, 2, 3)
+    assert len(state.objects) == 3
+
+
+@pytest.mark.parametrize("saved_after", [0, 9])
+def test_a_saved_stream_goes_on_to_the_same_masks(
+    predictor: SAM2VideoPredictor, clip: list[np.ndarray], saved_after: int
+) -> None:
+    _, masks = follow(predictor, clip, 1, 2)
+    state, _ = follow(predictor, clip[: saved_after + 1], 1, 2)
+    file = io.BytesIO()
+    torch.save(predictor.save_stream(state), file)
+    file.seek(0)
+    state = predictor.load_stream(torch.load(file, weights_only=True))
+    rest = []
+    for image in clip[saved_after + 1 :]:
+        predictor.append_frame(state, image)
+        rest.append(predictor.step(state)[1])
+    assert torch.equal(torch.cat(rest), masks[2 * (saved_after + 1) :])
+
+
+def test_memory_of_a_stream_is_bounded(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
+    """Whatever `policy_state` holds counts as well."""
+    state, sizes = predictor.init_stream(), []
+    for t in range(110):
+        predictor.append_frame(state, clip[t % NUM_FRAMES])
+        if t == 0:
+            prompt(predictor, state, 0, 1)
+        predictor.step(state)
+        assert len(remembered(state, 1)) <= 6 + 1 + 2 * 3  # of dam4sam: three anchors, and those that wait for them
+        assert len(state.objects[1].non_cond) <= 15 + 6 + 1 + 2 * 3
+        if t >= 60:
+            file = io.BytesIO()
+            torch.save(predictor.save_stream(state), file)
+            sizes.append(len(file.getvalue()))
+    assert max(sizes[25:]) <= 1.1 * max(sizes[:25]), sizes
+
+
+# ---- by name ----
+
+
+def test_a_policy_has_a_name() -> None:
+    for name, kind in POLICIES.items():
+        predictor = build_sam2_video_predictor(None, NANO, device="cpu", memory_policy=name)
+        assert type(predictor.memory_policy) is kind and predictor.memory_policy.config is predictor.config
+    assert type(make_policy(None, SAM2Config())) is type(make_policy("default", SAM2Config())) is MemoryPolicy
+
+
+@pytest.mark.parametrize("policy", ["samurais", 3])
+def test_an_unknown_policy_is_refused_before_a_model_is_built(policy: Any) -> None:
+    with pytest.raises(ValueError, match=r"one of: default, robust, samurai, dam4sam; got "):
+        build_sam2_video_predictor("sam2.1-large", device="cpu", memory_policy=policy)
+
+
+@pytest.mark.parametrize(("letter", "weight"), [("t", 0.25), ("s", 0.25), ("b+", 0.25), ("l", 0.15)])
+def test_configurations_of_samurai(letter: str, weight: float) -> None:
+    config = load_config(f"configs/samurai/sam2.1_hiera_{letter}.yaml")
+    plain = load_config(f"configs/sam2.1/sam2.1_hiera_{letter}.yaml")
+    assert config.samurai_mode and not plain.samurai_mode
+    assert config == replace(plain, samurai_mode=True)
+    assert config.kf_score_weight == weight  # also where the policy is chosen by name
+    assert load_config(f"configs/sam2/sam2_hiera_{letter}.yaml").kf_score_weight == weight
+    for policy in (None, "default"):
+        assert type(make_policy(policy, config)) is Samurai and type(make_policy(policy, plain)) is MemoryPolicy
+    assert type(make_policy("robust", config)) is Robust
+
+
+@pytest.mark.skipif(not (REFERENCES / "samurai").is_dir(), reason="needs the reference package: make references")
+@pytest.mark.parametrize("letter", ["t", "s", "b+", "l"])
+def test_published_configurations_say_the_same(letter: str) -> None:
+    name = f"configs/samurai/sam2.1_hiera_{letter}.yaml"
+    assert load_config(REFERENCES / "samurai/sam2" / name) == load_config(name)
+
+
+# ---- boxes and their motion ----
+
+
+def test_boxes_of_masks_are_those_at_full_size() -> None:
+    masks = torch.full((2, 16, 16), -1.0)
+    masks[0, 4:9, 6:7] = 5.0
+    full = torch.nn.functional.interpolate(masks[None], (64, 64), mode="bilinear", align_corners=False)[0] > 0
+    boxes = mask_boxes(masks, 64)
+    assert boxes.dtype == torch.float64 and torch.equal(boxes, mask_to_box_xyxy(full).double())
+    assert boxes[1].tolist() == [0, 0, 0, 0] and 4 * 4 - 2 <= boxes[0, 1] <= 4 * 4 and boxes[0, 0] < 24 <= boxes[0, 2]
+    assert mask_boxes(masks[:0], 64).shape == (0, 4)
+
+
+def test_overlap_of_boxes() -> None:
+    corners = torch.from_numpy(np.random.default_rng(1).uniform(0, 20, (30, 2, 2))).sort(dim=1).values.flatten(1)
+    expected = sv.box_iou_batch(corners[:15].numpy(), corners[15:].numpy()).diagonal()
+    np.testing.assert_allclose(box_ious(corners[:15], corners[15:]), expected, atol=1e-6)
+    assert box_ious(torch.zeros(1, 4), torch.zeros(1, 4)).tolist() == [0]
+
+
+def spread(height: float, position: float, aspect: float, velocity: float) -> np.ndarray:
+    """Covariance (8, 8) of a box of a height, from standard deviations as the method gives them."""
+    std = [position * height] * 2 + [aspect, position * height] + [velocity * height] * 2 + [1e-5, velocity * height]
+    return np.diag(np.square(std))
+
+
+def test_filter_is_kalmans() -> None:
+    """Against the textbook's equations with inverses, one box at a time."""
+    motion, seen = np.eye(8) + np.eye(8, k=4), np.eye(4, 8)
+    measured = np.random.default_rng(2).uniform([20, 20, 0.5, 10], [60, 60, 2.0, 40], (5, 3, 4))  # frames, boxes
+    mean, covariance = kalman.initiate(torch.from_numpy(measured[0]))
+    for box in range(3):
+        x = np.concatenate((measured[0, box], np.zeros(4)))
+        p = spread(x[3], 2 / 20, 1e-2, 10 / 160)
+        alone = mean[[box]], covariance[[box]]
+        for z in measured[1:, box]:
+            x, p = motion @ x, motion @ p @ motion.T + spread(x[3], 1 / 20, 1e-2, 1 / 160)
+            alone = kalman.predict(*alone)
+            s = seen @ p @ seen.T + spread(x[3], 1 / 20, 1e-1, 0)[:4, :4]
+            distance = (z - seen @ x) @ np.linalg.inv(s) @ (z - seen @ x)
+            np.testing.assert_allclose(kalman.squared_distance(*alone, torch.from_numpy(z)[None]), [distance])
+            gain = p @ seen.T @ np.linalg.inv(s)
+            x, p = x + gain @ (z - seen @ x), (np.eye(8) - gain @ seen) @ p
+            alone = kalman.update(*alone, torch.from_numpy(z)[None])
+            np.testing.assert_allclose(alone[0][0], x, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(alone[1][0], p, rtol=1e-7, atol=1e-9)
+        together = kalman.predict(mean, covariance)
+        np.testing.assert_allclose(together[0][box], kalman.predict(mean[[box]], covariance[[box]])[0][0])
+
+
+def test_a_measured_box_comes_back() -> None:
+    boxes = torch.tensor([[2.0, 3.0, 8.0, 23.0], [0.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(kalman.to_measurement(boxes), torch.tensor([[5, 13, 0.3, 20], [0, 0, 0, 1]]))
+    assert torch.allclose(kalman.to_box_xyxy(kalman.to_measurement(boxes[:1])), boxes[:1])
+
+
+# ---- their rules, on outputs made by hand ----
+
+
+def shape(*parts: tuple[slice, slice]) -> torch.Tensor:
+    """A mask (16, 16) bool that covers rows and columns."""
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    for part in parts:
+        mask[part] = True
+    return mask
+
+
+BLOCK = shape((slice(4, 12), slice(4, 12)))
+ASIDE = shape((slice(4, 12), slice(5, 13)))
+FAR = shape((slice(0, 4), slice(12, 16)))
+NOTHING = shape()
+
+
+def decoded(*masks: torch.Tensor, quality: float = 0.9) -> SamOutput:
+    """Candidates of one object, of which the first was taken."""
+    logits = torch.stack([mask * 20.0 - 10 for mask in masks])[None]
+    ious = torch.tensor([[quality] + [quality - 0.1] * (len(masks) - 1)])
+    present = torch.tensor([[5.0 if masks[0].any() else -5.0]])
+    return SamOutput(logits, ious, logits[:, :1], torch.zeros(1, 4), present, torch.tensor([0]))
+
+
+def output_of(row: SamOutput, **state: Any) -> FrameOutput:
+    side = row.low_res_masks.shape[-1] // 4
+    memory = torch.zeros(1, 1, side, side)
+    return FrameOutput(
+        row.low_res_masks, row.obj_ptr, row.object_score_logits, row.mask_scores, memory, policy_state=dict(state)
+    )
+
+
+def pass_frame(policy: MemoryPolicy, objects: list[ObjectState], rows: list[SamOutput], t: int) -> list[bool]:
+    """What the engine does with a frame once its masks are taken."""
+    outputs, time = [output_of(row) for row in rows], FrameTime(t, False, None)
+    kept = policy.remember_all(objects, outputs, rows, time)
+    for obj, output, is_kept in zip(objects, outputs, kept, strict=True):
+        output.maskmem = output.maskmem if is_kept else None
+        obj.non_cond[t] = output
+        policy.forget(obj, time, may_restart=False)
+    return kept
+
+
+def prompted(policy: MemoryPolicy, mask: torch.Tensor) -> ObjectState:
+    """An object whose mask was given on frame 0."""
+    obj, row = ObjectState(), decoded(mask)
+    output = output_of(row)
+    policy.remember(obj, output, row, FrameTime(0, False, None), is_prompted=True)
+    obj.cond[0] = output
+    return obj
+
+
+def frames_of(obj: ObjectState, found: list[tuple[int, FrameOutput]]) -> list[tuple[int, int]]:
+    """(place or frames ago, frame) of what a policy selected."""
+    known = obj.cond | obj.non_cond
+    return [(number, next(t for t, output in known.items() if output is one)) for number, one in found]
+
+
+@pytest.mark.parametrize(
+    ("masks", "quality", "hidden"),
+    [
+        ([BLOCK, ASIDE], [0.9, 0.8], [False, True]),
+        ([BLOCK, ASIDE], [0.8, 0.8], [False, False]),
+        ([BLOCK, FAR, NOTHING], [0.8, 0.9, 0.95], [False, False, False]),
+        ([BLOCK, BLOCK[:, :8].repeat(1, 2) & BLOCK], [0.1, 0.9], [False, False]),  # half of it: an IoU of 0.5
+        ([], [], []),
+    ],
+)
+def test_masks_under_surer_ones(masks: list[torch.Tensor], quality: list[float], hidden: list[bool]) -> None:
+    stacked = torch.stack(masks) if masks else torch.zeros(0, 16, 16, dtype=torch.bool)
+    assert robust.hidden_by_surer(stacked, torch.tensor(quality)).tolist() == hidden
+
+
+def test_robust_remembers_what_is_surely_the_object() -> None:
+    policy = Robust(SAM2Config())
+    one, other = prompted(policy, BLOCK), prompted(policy, FAR)
+    cases = [
+        ((decoded(BLOCK), decoded(FAR)), [True, True]),
+        ((decoded(NOTHING), decoded(FAR, quality=0.2)), [False, False]),
+        ((decoded(BLOCK, quality=0.8), decoded(BLOCK, quality=0.7)), [True, False]),
+        ((decoded(BLOCK), decoded(FAR)), [True, True]),
+    ]
+    for t, (rows, expected) in enumerate(cases, start=1):
+        assert pass_frame(policy, [one, other], list(rows), t) == expected, t
+    time = FrameTime(5, False, None)
+    assert frames_of(one, policy.spatial_memories(one, time)) == [(0, 0), (3, 1), (2, 3), (1, 4)]
+    assert frames_of(other, policy.spatial_memories(other, time)) == [(0, 0), (2, 1), (1, 4)]
+    assert frames_of(other, policy.pointers(other, time)) == [(5, 0), (1, 4), (4, 1)]
+
+
+def test_robust_gate_rejects_a_jump_until_it_lasts() -> None:
+    policy = Robust(SAM2Config())
+    obj = prompted(policy, BLOCK)
+    small = [shape((slice(4 + i, 8 + i), slice(2 * i, 4 + 2 * i))) for i in range(5)]  # moves on evenly
+    assert all(pass_frame(policy, [prompted(policy, small[0])], [decoded(mask)], 1)[0] for mask in small[:2])
+    kept = [pass_frame(policy, [obj], [decoded(BLOCK)], t)[0] for t in range(1, 9)]
+    assert all(kept)
+    kept = [pass_frame(policy, [obj], [decoded(FAR)], t)[0] for t in range(9, 17)]
+    assert kept == [False] * robust.MOST_REJECTED + [True] * (8 - robust.MOST_REJECTED)
+
+
+def test_samurai_reads_sure_frames_and_the_one_before() -> None:
+    policy = Samurai(SAM2Config())
+    obj = ObjectState(cond={0: output_of(decoded(BLOCK), is_good=True, age=0)})
+    for t in range(1, 12):
+        obj.non_cond[t] = output_of(decoded(BLOCK), is_good=t not in (3, 8, 9, 11), age=t)
+    read = frames_of(obj, policy.spatial_memories(obj, FrameTime(12, False, None)))
+    assert read == [(0, 0), (6, 4), (5, 5), (4, 6), (3, 7), (2, 10), (1, 11)]
+    read = frames_of(obj, policy.spatial_memories(obj, FrameTime(5, False, None)))
+    assert read == [(0, 0), (2, 2), (1, 4)]  # the frame after the prompt is read on the next only
+    assert frames_of(obj, policy.spatial_memories(obj, FrameTime(2, False, None))) == [(0, 0), (1, 1)]
+    assert len(policy.pointers(obj, FrameTime(12, False, None))) == 12  # whatever the frames are like
+
+
+def test_samurai_takes_the_mask_that_moves_on() -> None:
+    """Of two objects, one of which has been stable for long enough."""
+    policy = Samurai(replace(TINY, stable_frames_threshold=3, kf_score_weight=0.5))
+    objects = [prompted(policy, BLOCK), prompted(policy, FAR)]
+    for t in range(1, 6):
+        rows = [decoded(BLOCK, FAR, NOTHING), decoded(FAR, BLOCK, NOTHING, quality=0.9 if t > 4 else 0.2)]
+        pass_frame(policy, objects, rows, t)
+    states = [obj.non_cond[5].policy_state for obj in objects]
+    assert [left["stable_frames"] for left in states] == [3, 1]
+    candidates = [decoded(FAR, BLOCK, NOTHING), decoded(BLOCK, FAR, NOTHING)]
+    chosen = policy.choose(objects, together(candidates), FrameTime(6, False, None))
+    assert chosen.tolist() == [1, 0]
+    one_mask = [decoded(FAR), decoded(BLOCK)]  # nothing to choose from
+    assert policy.choose(objects, together(one_mask), FrameTime(6, False, None)).tolist() == [0, 0]
+
+
+def together(rows: list[SamOutput]) -> MaskCandidates:
+    masks, ious, scores = (
+        torch.cat([getattr(row, name) for row in rows])
+        for name in ("low_res_multimasks", "ious", "object_score_logits")
+    )
+    return MaskCandidates(masks, ious, scores, torch.zeros(len(rows), 1, 4))
+
+
+def test_samurai_sees_what_is_nearly_absent() -> None:
+    """An object score between -1 and 0: the mask is what was decoded, and the pointer is the object's."""
+    seen = {}
+    for name in ("default", "samurai"):
+        predictor = make_predictor()
+        with torch.no_grad():
+            predictor.sam_mask_decoder.pred_obj_score_head.layers[-1].bias -= 2.8
+        predictor.memory_policy = make_policy(name, predictor.config)
+        state = predictor.init_stream()
+        predictor.append_frame(state, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        predictor.add_new_points_or_box(state, 0, 1, box=BOXES[1])
+        predictor.append_frame(state, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        _, masks = predictor.step(state)
+        assert -1 < state.objects[1].non_cond[1].object_score_logits < 0
+        is_pointer_of_absence = torch.equal(predictor.object_pointers(state, 1)[1], predictor.no_obj_ptr[0])
+        seen[name] = (bool((masks > NO_OBJ_SCORE).any()), is_pointer_of_absence)
+    assert seen == {"default": (False, True), "samurai": (True, False)}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "expected"),
+    [
+        ([BLOCK, BLOCK, BLOCK], False),
+        ([BLOCK, BLOCK | FAR, BLOCK], True),  # boxed together 12 x 12 cells, alone 8 x 8
+        ([BLOCK, FAR, NOTHING], True),
+        ([BLOCK, BLOCK | shape((slice(4, 12), slice(12, 15))), BLOCK], False),  # 8 x 8 of 8 x 11: 0.73
+        ([BLOCK, BLOCK | shape((slice(4, 12), slice(12, 16))), BLOCK], True),  # 8 x 8 of 8 x 12: 0.67
+        ([BLOCK, ASIDE | shape((slice(0, 1), slice(0, 1))), NOTHING], False),  # the far part is not the largest
+        ([BLOCK], False),
+    ],
+)
+def test_distractors(candidates: list[torch.Tensor], expected: bool) -> None:
+    assert dam4sam.has_distractor(decoded(*candidates)) is expected
+
+
+def test_dam4sam_anchors() -> None:
+    """With a distractor on every frame, an anchor is sure, of the usual size, and some frames after the last."""
+    policy = Dam4Sam(SAM2Config())
+    obj = prompted(policy, BLOCK)
+    larger = shape((slice(3, 13), slice(3, 13)))  # by 56 %
+    frames = {
+        6: decoded(BLOCK, FAR, quality=0.79),  # not sure
+        7: decoded(larger, FAR),
+        8: decoded(NOTHING, FAR),
+        9: decoded(BLOCK, ASIDE),  # no distractor
+    }
+    for t in range(1, 31):
+        kept = pass_frame(policy, [obj], [frames.get(t, decoded(BLOCK, FAR))], t)
+        assert kept == [t != 8]
+        left = obj.non_cond[t].policy_state
+        assert left["is_anchor"] == (t in (10, 16, 22, 28)), t
+    assert len(left["areas"]) == dam4sam.NUM_AREAS
+    time = FrameTime(31, False, None)
+    # the prompt and the three nearest anchors, then the last frame and those on the grid
+    read = frames_of(obj, policy.spatial_memories(obj, time))
+    assert read == [(0, 0), (0, 28), (0, 22), (0, 16), (3, 20), (2, 25), (1, 30)]
+    pointers = frames_of(obj, policy.pointers(obj, time))
+    assert pointers[:4] == [(31, 0), (3, 28), (9, 22), (15, 16)]
+    assert pointers[4:] == [(31 - t, t) for t in range(30, 16, -1) if t not in (28, 22)]
+
+
+def test_dam4sam_skips_frames_without_the_object() -> None:
+    policy = Dam4Sam(SAM2Config())
+    obj = prompted(policy, BLOCK)
+    for t in range(1, 40):
+        pass_frame(policy, [obj], [decoded(BLOCK if t < 23 else NOTHING, BLOCK)], t)
+    time = FrameTime(40, False, None)
+    read = frames_of(obj, policy.spatial_memories(obj, time))
+    assert read == [(0, 0), (5, 5), (4, 10), (3, 15), (2, 20), (1, 22)]
+    assert frames_of(obj, policy.pointers(obj, time)) == [(40, 0)]
+
+
+def test_dam4sam_forgets_areas_of_long_ago() -> None:
+    policy = Dam4Sam(SAM2Config())
+    obj = prompted(policy, BLOCK)
+    row = decoded(FAR, BLOCK)
+    assert pass_frame(policy, [obj], [row], 1 + dam4sam.AREA_SPAN) == [True]
+    assert obj.non_cond[1 + dam4sam.AREA_SPAN].policy_state["areas"] == [(1 + dam4sam.AREA_SPAN, 16)]
