@@ -16,6 +16,7 @@ from grounded_sam2.masks import boxes_around, encode_rle
 
 SIZE = (80, 60)  # (width, height) in pixels
 NAMES = ("dog", "cat")
+FIRST_ALIAS = 119  # the id that a run has for the first object; that of others is lower
 
 
 @dataclass
@@ -33,12 +34,12 @@ class Frame:
 
 
 def make_pair(seed: int, num_frames: int = 24, num_objects: int = 5) -> tuple[list[Frame], list[Frame]]:
-    """A truth, and a run that misses, invents, switches ids and draws sloppily."""
+    """A truth of at least 4 objects, and a run that misses, invents, switches ids within a class and draws sloppily."""
     rng = np.random.default_rng(seed)
     starts, steps = rng.uniform(10, 50, (num_objects, 2)), rng.normal(0, 1.2, (num_objects, 2))
     radii, class_ids = rng.uniform(5, 12, num_objects), np.arange(num_objects) % 2
     truth, run = [], []
-    alias = 100 + rng.permutation(num_objects)
+    alias = FIRST_ALIAS - np.arange(num_objects)
     for t in range(num_frames):
         centers = starts + t * steps
         there = rng.random(num_objects) > 0.15
@@ -46,11 +47,12 @@ def make_pair(seed: int, num_frames: int = 24, num_objects: int = 5) -> tuple[li
             _frame(np.flatnonzero(there) + 1, centers[there], radii[there], class_ids[there], np.ones(there.sum()))
         )
         if rng.random() < 0.1:
-            one, other = rng.choice(num_objects, 2, replace=False)
+            of_class = np.flatnonzero(class_ids == rng.integers(2))
+            one, other = rng.choice(of_class, 2, replace=False)
             alias[[one, other]] = alias[[other, one]]
         seen = there & (rng.random(num_objects) > 0.2)
         ids, at = alias[seen], centers[seen] + rng.normal(0, 1.5, (seen.sum(), 2))
-        sizes, kinds = radii[seen] * rng.uniform(0.8, 1.2, seen.sum()), class_ids[ids - 100]
+        sizes, kinds = radii[seen] * rng.uniform(0.8, 1.2, seen.sum()), class_ids[FIRST_ALIAS - ids]
         if rng.random() < 0.3:  # something that is not there
             ids, kinds = np.append(ids, 120 + rng.integers(3)), np.append(kinds, 0)
             at, sizes = np.vstack([at, rng.uniform(5, 55, 2)]), np.append(sizes, rng.uniform(4, 9))

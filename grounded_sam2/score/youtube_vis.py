@@ -67,7 +67,8 @@ def _video(entry: Entry | None, tracks: list[Entry], names: Mapping[int, str], o
     if len(lengths) > 1 or max(lengths, default=0) > LARGEST_FRAME_IDX:
         raise ValueError(f"{origin}: expected as many {key} as frames, got {sorted(lengths)}")
     shape = None if size is None else (size[1], size[0])
-    tracks = [{**track, "id": track.get("id", position + 1)} for position, track in enumerate(tracks)]
+    if entry is None:  # results have no ids: they are told apart by their order
+        tracks = [{**track, "id": position + 1} for position, track in enumerate(tracks)]
     objects: dict[int, FrameObjects] = {}
     for frame_idx in range(max(lengths, default=0)):
         seen = [track for track in tracks if track[key][frame_idx]]
