@@ -4,6 +4,7 @@
     python benchmarks/identity.py --detector gdino_checkpoints/nano      # instead of true boxes dropped at random
     python benchmarks/identity.py --num-clips 10 --num-frames 720 --kinds reentry     # 30 s
     python benchmarks/identity.py --memory-policy samurai --three-masks
+    python benchmarks/identity.py --real ../shared/real      # cut-outs of photographs instead of drawings
 
 Both methods get the same detections on the same frames and the same SAM 2. The plain rule: every time the detector has
 looked, SAM 2 starts anew on what it found; a mask whose IoU with a mask of the frame before is above 0.8 takes over
@@ -42,7 +43,9 @@ from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.memory_policies import POLICIES
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from training.scenes import Scene, make_clip
+from training.photos import load_photos
+from training.real_scenes import RealScenes
+from training.scenes import Props, Scene, make_clip
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KINDS = ("crossing", "twins", "occlusion", "reentry", "mixed", "cut", "zoom")
@@ -55,18 +58,22 @@ SAME_IOU = 0.5  # of a track and an object that it is counted as following
 Tracked = tuple[np.ndarray, np.ndarray]  # ids (N,), masks (N, H, W) bool, of one frame
 
 
-def make_scenes(kind: str, seed: int, num_frames: int) -> list[Scene]:
+def make_scenes(kind: str, seed: int, num_frames: int, props: Props | None = None) -> list[Scene]:
     """One held-out clip; "cut" is two clips one after the other, whose objects have nothing in common, and in "zoom"
-    the camera draws near and away again."""
+    the camera draws near and away again.
+
+    Args:
+        props: what moves over what; None: drawings over drawn backgrounds.
+    """
     if kind == "zoom":
         size = round(SIZE[0] * LARGEST_ZOOM), round(SIZE[1] * LARGEST_ZOOM)
-        clip = make_clip(seed, num_frames, size, "heldout", kind="drift")
+        clip = make_clip(seed, num_frames, size, "heldout", kind="drift", props=props)
         nearness = np.sin(np.linspace(0, np.pi, num_frames)) ** 2
         return [zoom_in(scene, LARGEST_ZOOM**near) for scene, near in zip(clip, nearness, strict=True)]
     if kind != "cut":
-        return list(make_clip(seed, num_frames, SIZE, "heldout", kind=kind))
-    first = list(make_clip(seed, num_frames // 2, SIZE, "heldout", kind="drift"))
-    second = list(make_clip(seed + 500_000, num_frames - num_frames // 2, SIZE, "heldout", kind="mixed"))
+        return list(make_clip(seed, num_frames, SIZE, "heldout", kind=kind, props=props))
+    first = list(make_clip(seed, num_frames // 2, SIZE, "heldout", kind="drift", props=props))
+    second = list(make_clip(seed + 500_000, num_frames - num_frames // 2, SIZE, "heldout", kind="mixed", props=props))
     return first + [Scene(s.image, s.masks, s.boxes_xyxy, s.phrases, s.ids + 1000) for s in second]
 
 
@@ -223,6 +230,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20, help="frames from one look of the detector to the next")
     parser.add_argument("--detector", help="folder of a detector to use instead of true boxes")
     parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
+    parser.add_argument("--real", type=Path, help="folder (or pack) of photographs, whose test split is cut out")
     parser.add_argument("--memory-policy", default="default", choices=POLICIES, help="of SAM 2, for both methods")
     parser.add_argument(
         "--three-masks", action="store_true", help="have SAM 2 offer three masks on each frame, as published models do"
@@ -237,6 +245,9 @@ def main() -> None:
         memory_policy=options.memory_policy,
     )
     real = HuggingFaceDetector(str(REPOSITORY / options.detector)) if options.detector else None
+    props = None
+    if options.real is not None:
+        props = RealScenes([photo for photo in load_photos(options.real) if photo.split == "test"], [])
     methods = {"ours": track_ours, "plain": track_plainly}
     print(f"{options.num_clips} clips of {options.num_frames} frames per kind, a look every {options.every} frames")
     print(
@@ -248,7 +259,7 @@ def main() -> None:
         for kind in options.kinds:
             of_kind: dict[str, list[IdentityScores]] = {name: [] for name in methods}
             for seed in range(FIRST_SEED, FIRST_SEED + options.num_clips):
-                scenes = make_scenes(kind, seed, options.num_frames)
+                scenes = make_scenes(kind, seed, options.num_frames, props)
                 phrases = list(dict.fromkeys(phrase for scene in scenes for phrase in scene.phrases))
                 for name, method in methods.items():
                     detector = real or TrueBoxes(scenes, missed, seed)

@@ -66,13 +66,6 @@ def update(mean: Tensor, covariance: Tensor, measured: Tensor) -> tuple[Tensor, 
     return mean, covariance - gain @ spread @ gain.mT
 
 
-def squared_distance(mean: Tensor, covariance: Tensor, measured: Tensor) -> Tensor:
-    """Squared Mahalanobis distances (N,) of measurements (N, 4) from what states let expect."""
-    expected, spread = project(mean, covariance)
-    off = (measured - expected).unsqueeze(-1)
-    return (off * torch.linalg.solve(spread, off)).sum(dim=(-2, -1))
-
-
 def _diagonal(height: Tensor, position_std: float, aspect_std: float, velocity_std: float) -> Tensor:
     """Covariances (N, 8, 8) of independent errors; the first and the last go with the heights (N,) of the boxes."""
     position, velocity = position_std * height, velocity_std * height

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from sam2.mask_ops import mask_to_box_xyxy
 from sam2.memory_policies import kalman
+from sam2.memory_policies.boxes import box_ious
 from sam2.memory_policies.selected import SelectedFrames, latest_state, passed
 from sam2.modeling.core import SamOutput
 from sam2.video_state import FrameOutput, FrameTime, ObjectState
 
 LEAST_QUALITY = 0.3  # predicted, of a mask that is remembered
 STRONG_OVERLAP = 0.5  # IoU of two objects' masks of which only the surer is remembered
-LARGEST_DISTANCE = 30.0  # squared, in standard deviations, of a box from where motion leads; further is a jump
+LEAST_AGREEMENT = 0.1  # IoU of a mask's box with where motion leads; below, the mask jumped
 CELL = 4  # pixels of the model's input to a pixel of its masks
 MOST_REJECTED = 5  # frames in a row that may be jumps; after them the object is where it is
 
@@ -75,7 +76,8 @@ class Robust(SelectedFrames):
         """
         boxes = mask_to_box_xyxy(masks).double().cpu()
         boxes[:, 2:] += 1  # the last column and row are included
-        measured = kalman.to_measurement(boxes * CELL)
+        boxes *= CELL
+        measured = kalman.to_measurement(boxes)
         initial = kalman.initiate(measured)
         is_new = torch.tensor(["mean" not in state for state in former])
         stored = [
@@ -86,7 +88,7 @@ class Robust(SelectedFrames):
             torch.stack([state["mean"] for state in stored]).cpu(),
             torch.stack([state["covariance"] for state in stored]).cpu(),
         )
-        is_near = is_new | (kalman.squared_distance(*expected, measured) <= LARGEST_DISTANCE)
+        is_near = is_new | (box_ious(kalman.to_box_xyxy(expected[0]), boxes) >= LEAST_AGREEMENT)
         updated = kalman.update(*expected, measured)
         for i, (state, output) in enumerate(zip(former, outputs, strict=True)):
             judged, new, near = bool(is_judged[i]), bool(is_new[i]), bool(is_near[i])
