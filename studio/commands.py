@@ -6,15 +6,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import supervision as sv
-
 from grounded_sam2 import session as sessions
 from grounded_sam2.masks import Masks, boxes_around, decode_rle, encode_rle
 from grounded_sam2.session import Answer, Session
 from studio import checks
 from studio.checks import Check, check_args
 from studio.describe import Json, score_json, spans_of
+from studio.found import Found
 from studio.room import Room
 
 __all__ = ["COMMANDS", "do"]
@@ -156,56 +154,28 @@ def _set_search(
 
 
 def _find(room: Room, session: Session, frame: int, detector: str | None = None) -> Json:
-    found = sessions.find(session, room.models.detector(detector), frame)
-    return _found_json(room, frame, found)
+    return _kept(room, Found.of(frame, sessions.find(session, room.models.detector(detector), frame)))
 
 
 def _everything(room: Room, session: Session, frame: int) -> Json:
-    found = room.models.everything(session.frames[session.check_frame(frame)])
-    return _found_json(room, frame, found)
+    pieces, rles = room.models.everything(session.frames[session.check_frame(frame)])
+    return _kept(room, Found(frame, pieces, rles))
+
+
+def _kept(room: Room, found: Found) -> Json:
+    return {"find": room.keep_find(found), "frame": found.frame_idx, "items": found.items()}
 
 
 def _accept(room: Room, session: Session, find: str, keys: list[int]) -> Json:
-    frame_idx, found = room.found(find)
-    return {"ids": sessions.accept(session, frame_idx, found[_rows(found, keys)])}
+    found = room.found(find)
+    return {"ids": sessions.accept(session, found.frame_idx, found.chosen(keys))}
 
 
 def _accept_pieces(
     room: Room, session: Session, find: str, groups: list[list[int]], class_name: str = "object"
 ) -> Json:
-    frame_idx, found = room.found(find)
-    rows = [_rows(found, group) for group in groups]
-    if not rows or any(len(group) == 0 for group in rows):
-        raise ValueError("groups: expected at least one piece in each of at least one group")
-    masks = np.array([np.asarray(found.mask)[group].any(axis=0) for group in rows])
-    united = sv.Detections(
-        boxes_around(masks), mask=masks, data={"class_name": np.array([class_name or "object"] * len(masks))}
-    )
-    return {"ids": sessions.accept(session, frame_idx, united)}
-
-
-def _rows(found: sv.Detections, keys: list[int]) -> list[int]:
-    if any(not 0 <= key < len(found) for key in keys):
-        raise ValueError(f"expected keys from 0 to {len(found) - 1}, got {keys}")
-    return list(dict.fromkeys(keys))
-
-
-def _found_json(room: Room, frame_idx: int, found: sv.Detections) -> Json:
-    masks = np.zeros((0, 1, 1), bool) if found.mask is None else np.asarray(found.mask, bool)
-    scores, known = found.data.get("mask_score"), found.data.get("known_as")
-    items = [
-        {
-            "key": row,
-            "label": str(found.data["class_name"][row]),
-            "confidence": 1.0 if found.confidence is None else score_json(found.confidence[row]),
-            "box": [round(float(side), 1) for side in found.xyxy[row]],
-            "counts": rle["counts"],
-            "score": None if scores is None else score_json(scores[row]),
-            "known_as": 0 if known is None else int(known[row]),
-        }
-        for row, rle in enumerate(encode_rle(masks))
-    ]
-    return {"find": room.keep_find(frame_idx, found), "frame": frame_idx, "items": items}
+    found = room.found(find)
+    return {"ids": sessions.accept(session, found.frame_idx, found.united(groups, class_name or "object"))}
 
 
 # ---- objects and spans ----

@@ -10,7 +10,6 @@ import supervision as sv
 
 from grounded_sam2.detectors.base import Detector
 from grounded_sam2.images import RGBImage
-from grounded_sam2.masks import boxes_around, decode_rle
 from grounded_sam2.track.follower import Follower, as_follower
 from studio.turns import Turns
 
@@ -68,11 +67,12 @@ class Models:
             self._detectors[name] = self._builders[name]()
         return self._detectors[name]
 
-    def everything(self, image: RGBImage) -> sv.Detections:
-        """Masks of all that is on an image (H, W, 3) RGB, the surest first.
+    def everything(self, image: RGBImage) -> tuple[sv.Detections, list[dict[str, Any]]]:
+        """All that is on an image (H, W, 3) RGB, the surest first.
 
         Returns:
-            N ≥ 0 pieces with `mask`, `confidence`, and `data` with `class_name` and `mask_score`.
+            N ≥ 0 pieces with `confidence`, and `data` with `class_name` and `mask_score`; and their masks, run-length
+            encoded.
 
         Raises:
             ValueError: the model is of a kind that cannot do that.
@@ -87,11 +87,12 @@ class Models:
             self._generator = SAM2AutomaticMaskGenerator(
                 predictor, POINTS_PER_SIDE, pred_iou_thresh=0.6, stability_score_thresh=0.8, output_mode="coco_rle"
             )
-        pieces = self._generator.generate(image)
-        if not pieces:
-            return sv.Detections.empty()
-        pieces.sort(key=lambda piece: -piece["predicted_iou"])
-        masks = decode_rle([{**piece["segmentation"], "size": list(image.shape[:2])} for piece in pieces])
+        pieces = sorted(self._generator.generate(image), key=lambda piece: -piece["predicted_iou"])
+        left_top = np.array([piece["bbox"][:2] for piece in pieces], np.float32).reshape(-1, 2)
+        sides = np.array([piece["bbox"][2:] for piece in pieces], np.float32).reshape(-1, 2)
         scores = np.array([piece["predicted_iou"] for piece in pieces], np.float32)
-        named = {"class_name": np.array([PIECE] * len(pieces)), "mask_score": scores}
-        return sv.Detections(boxes_around(masks), mask=masks, confidence=np.minimum(scores, 1), data=named)
+        named = {"class_name": np.array([PIECE] * len(pieces), str), "mask_score": scores}
+        xyxy = np.hstack([left_top, left_top + sides])
+        return sv.Detections(xyxy, confidence=np.minimum(scores, 1), data=named), [
+            {**piece["segmentation"], "size": list(image.shape[:2])} for piece in pieces
+        ]

@@ -81,7 +81,7 @@ def kept_results(folder: Path) -> dict[str, Job]:
 
 def drop_old_results(folder: Path, jobs: dict[str, Job], most: int) -> None:
     """Remove the oldest results of a session's jobs, so that no more than so many are kept."""
-    made = [job for job in jobs.values() if job.kind == "result" and job.state == "done"]
+    made = [job for job in list(jobs.values()) if job.kind == "result" and job.state == "done"]
     for job in made[: max(0, len(made) - most)]:
         jobs.pop(job.id, None)
         shutil.rmtree(folder / RESULTS_NAME / job.id, ignore_errors=True)

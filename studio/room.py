@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import av
-import supervision as sv
 
 from grounded_sam2.session import Session, open_session
 from grounded_sam2.video import IndexedFrameSource, open_indexed_frames
@@ -20,6 +19,7 @@ from studio.cuts import read_cuts
 from studio.describe import Json, objects_json, search_json, unfinished_json
 from studio.errors import ConflictError, NotFoundError
 from studio.events import Hub
+from studio.found import Found
 from studio.jobs import Job
 from studio.limits import LimitError, Limits
 from studio.models import Models
@@ -51,7 +51,7 @@ class Room:
         owner: the user who made it; None where nobody logs in.
         hub: the pages that listen.
         jobs: by id, the oldest first.
-        finds: key → frame and what was found on it.
+        finds: key → what was found and may be accepted.
         is_gone: it was removed.
     """
 
@@ -74,7 +74,7 @@ class Room:
         self._note = None if made["is_sample"] else models.note  # samples are what the bundled models are made for
         self.hub = Hub()
         self.jobs: dict[str, Job] = kept_results(folder)
-        self.finds: OrderedDict[str, tuple[int, sv.Detections]] = OrderedDict()
+        self.finds: OrderedDict[str, Found] = OrderedDict()
         self.is_gone = False
         self.last_used = time.monotonic()
         self._turns = Turns()
@@ -144,7 +144,7 @@ class Room:
             "undo": done[-1].kind if done else None,
             "redo": undone[-1].kind if undone else None,
             "unfinished": None if self.changing_job() else unfinished_json(session),
-            "jobs": [job.to_json() for job in self.jobs.values()],
+            "jobs": [job.to_json() for job in self.all_jobs()],
             "detectors": self.models.detector_names,
             "has_sound": self._has_sound,
             "results": results_json(),
@@ -160,30 +160,34 @@ class Room:
 
     # ---- what was found, what runs ----
 
-    def keep_find(self, frame_idx: int, found: sv.Detections) -> str:
+    def keep_find(self, found: Found) -> str:
         """Keep what was found until it is accepted; returns its key."""
         key = secrets.token_hex(4)
-        self.finds[key] = (frame_idx, found)
+        self.finds[key] = found
         while len(self.finds) > MOST_FINDS:
             self.finds.popitem(last=False)
         return key
 
-    def found(self, key: str) -> tuple[int, sv.Detections]:
-        """Frame and finds; ConflictError where they are not there any more."""
+    def found(self, key: str) -> Found:
+        """What was found; ConflictError where it is not kept any more."""
         if key not in self.finds:
             raise ConflictError("What was found there is not kept any more: look again, then accept.")
         return self.finds[key]
 
+    def all_jobs(self) -> list[Job]:
+        """The jobs, the oldest first, as they are at this moment: other threads add and drop some."""
+        return list(self.jobs.values())
+
     def add_job(self, job: Job) -> None:
         """Take in a job that begins, and forget old ones that left nothing but their end."""
-        over = [old for old in self.jobs.values() if old.is_over and old.path is None]
+        over = [old for old in self.all_jobs() if old.is_over and old.path is None]
         for old in over[: max(0, len(over) + 1 - MOST_OLD_JOBS)]:
             self.jobs.pop(old.id, None)
         self.jobs[job.id] = job
 
     def changing_job(self) -> Job | None:
         """The job that changes masks just now; None for none."""
-        return next((job for job in self.jobs.values() if job.is_changing and not job.is_over), None)
+        return next((job for job in self.all_jobs() if job.is_changing and not job.is_over), None)
 
     def refuse_while_changing(self) -> None:
         """ConflictError while a job changes masks."""
@@ -193,14 +197,14 @@ class Room:
 
     def check_results(self) -> None:
         """LimitError where too many results are being made."""
-        making = [job for job in self.jobs.values() if job.kind == "result" and not job.is_over]
+        making = [job for job in self.all_jobs() if job.kind == "result" and not job.is_over]
         if len(making) >= self.limits.results:
             raise LimitError(f"{len(making)} results of this session are being made: wait for one of them.")
 
     # ---- opening and closing ----
 
     def is_busy(self) -> bool:
-        return self._num_waiting > 0 or any(not job.is_over for job in self.jobs.values())
+        return self._num_waiting > 0 or any(not job.is_over for job in self.all_jobs())
 
     def is_open(self) -> bool:
         return self._session is not None
@@ -212,9 +216,9 @@ class Room:
 
     def end(self, then: Callable[[], None]) -> None:
         """Close the session for good and do something when nobody uses it any more."""
-        for job in self.jobs.values():
+        for job in self.all_jobs():
             job.cancel()
-        for job in self.jobs.values():
+        for job in self.all_jobs():
             job.join()
         with self._turns.turn("closing"):
             self.is_gone = True

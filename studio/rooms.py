@@ -132,10 +132,10 @@ class Rooms:
             rooms = list(self._rooms.values())
         for room in rooms:
             room.hub.end()
-            for job in room.jobs.values():
+            for job in room.all_jobs():
                 job.cancel()
         for room in rooms:
-            for job in room.jobs.values():
+            for job in room.all_jobs():
                 job.join(30.0)
             try:
                 room.close(30.0)

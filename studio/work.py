@@ -90,12 +90,11 @@ def _start_tracking(room: Room, job: Job, steps: Any) -> Job:
 
     def work(job: Job) -> None:
         try:
-            while not job.cancelled.is_set() and _step(room, job, steps, touched):
-                pass
+            while _step(room, job, steps, touched):
+                job.check()
         finally:
             with room.use(who=job.id, timeout=LONGEST_WAIT):
                 steps.close()
-        job.check()
 
     def tell(job: Job) -> None:
         room.hub.publish({"event": "job", "job": job.to_json()})
