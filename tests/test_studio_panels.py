@@ -247,6 +247,14 @@ def test_a_dropped_zip_is_opened_and_other_files_are_refused_in_one_sentence(pag
     assert page.get("store.state.num_frames") == NUM_FRAMES
 
 
+def test_several_images_are_a_video(page: Page) -> None:
+    with zipfile.ZipFile(io.BytesIO(zipped_frames())) as archive:
+        files = [{"name": f"{t}.png", "mimeType": "image/png", "buffer": archive.read(f"{t}.png")} for t in range(3)]
+    page.the("file").set_input_files(files)
+    page.see("timeline-chart")
+    assert page.get("[store.state.num_frames, store.state.name]") == [3, "3 images"]
+
+
 # ---- find ----
 
 

@@ -3,6 +3,7 @@
 import { h, icon, iconButton } from "./dom.js";
 import { forgetSession, sessions } from "./memory.js";
 import { progressBar, refill } from "./parts.js";
+import { zipped } from "./zip.js";
 
 const IMAGES = /\.(jpe?g|png|bmp|webp|tiff?)$/i;
 const KINDS = "video/*,image/*,.zip,.mp4,.mov,.mkv,.avi,.webm,.m4v,.mpg,.mpeg,.gif";
@@ -118,20 +119,11 @@ export function mountWelcome(element, openSession, api) {
     upload = new AbortController();
     const name = files.length === 1 ? files[0].name : `${files.length} images`;
     return open(`Sending ${name}…`, async () => {
-      const total = files.reduce((sum, file) => sum + file.size, 0);
-      const paths = [];
-      let sent = 0;
-      for (const file of files) {
-        paths.push(await api.upload(file, (part) => showSent(name, (sent + part * file.size) / total), upload.signal));
-        sent += file.size;
-      }
-      refill(status, h("p", { class: "hint" }, `Reading ${name}…`), progressBar("Reading", null));
       const isOne = files.length === 1;
-      return api.createSession({
-        upload: isOne ? paths[0] : paths,
-        name: isOne ? name : files.map((file) => file.name),
-        fps: Number(fps.value) || 30,
-      });
+      const file = isOne ? files[0] : new File([await zipped(files)], `${name}.zip`);
+      const path = await api.upload(file, (part) => showSent(name, part), upload.signal);
+      refill(status, h("p", { class: "hint" }, `Reading ${name}…`), progressBar("Reading", null));
+      return api.createSession({ upload: path, name, fps: Number(fps.value) || 30 });
     });
   }
 
