@@ -99,8 +99,9 @@ export class Store extends Looking {
   async startJob(kind, args = {}) {
     try {
       const job = await this.queue.then(() => this.api.startJob(this.token, kind, args));
-      this.follows = CHANGING.has(kind);
-      this.takeJob(job);
+      const told = this.jobs.find((each) => each.id === job.id); // events may be here before the answer, and newer
+      this.follows = CHANGING.has(kind) && !isOver(told ?? job);
+      if (!told) this.takeJob(job);
       return job;
     } catch (error) {
       this.fail(error);
