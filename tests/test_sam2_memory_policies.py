@@ -188,9 +188,10 @@ def test_configurations_of_samurai(letter: str, weight: float) -> None:
     config = load_config(f"configs/samurai/sam2.1_hiera_{letter}.yaml")
     plain = load_config(f"configs/sam2.1/sam2.1_hiera_{letter}.yaml")
     assert config.samurai_mode and not plain.samurai_mode
-    assert config == replace(plain, samurai_mode=True)
-    assert config.kf_score_weight == weight  # also where the policy is chosen by name
-    assert load_config(f"configs/sam2/sam2_hiera_{letter}.yaml").kf_score_weight == weight
+    assert config == replace(plain, samurai_mode=True, kf_score_weight=weight)
+    older = load_config(f"configs/sam2/sam2_hiera_{letter}.yaml")
+    assert [Samurai(each).motion_weight for each in (config, plain, older)] == [weight] * 3  # by name as well
+    assert Samurai(replace(plain, kf_score_weight=0.5)).motion_weight == 0.5
     for policy in (None, "default"):
         assert type(make_policy(policy, config)) is Samurai and type(make_policy(policy, plain)) is MemoryPolicy
     assert type(make_policy("robust", config)) is Robust
