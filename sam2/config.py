@@ -106,7 +106,7 @@ class SAM2Config:
     stable_frames_threshold: int = 15
     stable_ious_threshold: float = 0.3
     min_obj_score_logits: float = -1.0
-    kf_score_weight: float = 0.25
+    kf_score_weight: float = -1.0  # below 0: as published, 0.15 for the large image encoder, 0.25 for the others
     memory_bank_iou_threshold: float = 0.5
     memory_bank_obj_score_threshold: float = 0.0
     memory_bank_kf_score_threshold: float = 0.0
@@ -159,7 +159,6 @@ _UPSTREAM_DEFAULTS: dict[str, Any] = {
     "fixed_no_obj_ptr": False,
     "only_obj_ptrs_in_the_past_for_eval": False,
     "use_signed_tpos_enc_to_obj_ptrs": False,
-    "kf_score_weight": 0.15,
 }
 
 # Arguments of the official files that no official file varies, or that follow from the fields above.

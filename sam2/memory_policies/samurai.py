@@ -14,6 +14,7 @@ from sam2.memory_policies.selected import SelectedFrames, latest_state, passed
 from sam2.modeling.core import MaskCandidates, SamOutput
 from sam2.video_state import FrameOutput, FrameTime, ObjectState
 
+LARGE_EMBED_DIM = 144  # of the large image encoder
 FIRST_READ = 2  # frames after a prompt; the one right after it is read on the next frame only
 
 
@@ -37,6 +38,12 @@ class Samurai(SelectedFrames):
     def present_above(self) -> float:
         return self.config.min_obj_score_logits
 
+    @property
+    def motion_weight(self) -> float:
+        """How much the agreement of boxes counts beside the predicted quality, which counts the rest."""
+        weight = self.config.kf_score_weight
+        return weight if weight >= 0 else 0.15 if self.config.embed_dim >= LARGE_EMBED_DIM else 0.25
+
     def choose(self, objects: Sequence[ObjectState], candidates: MaskCandidates, time: FrameTime) -> Tensor:
         chosen = candidates.ious.argmax(dim=1)
         motions = [latest_state(obj, time) for obj in objects]
@@ -47,7 +54,7 @@ class Samurai(SelectedFrames):
         mean, _ = kalman.predict(*_stacked([motion for motion, known in zip(motions, is_known, strict=True) if known]))
         expected = kalman.to_box_xyxy(mean)[:, None].expand(-1, candidates.ious.shape[1], -1)
         boxes = mask_boxes(candidates.mask_logits[rows].flatten(0, 1), self.config.image_size).view(expected.shape)
-        weight = self.config.kf_score_weight
+        weight = self.motion_weight
         scores = weight * box_ious(expected, boxes) + (1 - weight) * candidates.ious[rows].cpu()
         chosen[rows] = scores.argmax(dim=1).to(chosen.device)
         return chosen
