@@ -22,6 +22,7 @@ export class Looking {
     this.sharpWidth = 0;
     this.zoom = at.zoom ?? null; // where one has zoomed to, as `Viewport.place` says it
     this.follows = false; // whether the stage goes along with a job's frames
+    this.home = 0; // the frame that was shown when the job was asked for
     this.listeners = new Map();
     this.playback = new Playback(this);
   }

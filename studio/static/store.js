@@ -101,6 +101,7 @@ export class Store extends Looking {
       const job = await this.queue.then(() => this.api.startJob(this.token, kind, args));
       const told = this.jobs.find((each) => each.id === job.id); // events may be here before the answer, and newer
       this.follows = CHANGING.has(kind) && !isOver(told ?? job);
+      this.home = this.frame;
       if (!told) this.takeJob(job);
       return job;
     } catch (error) {
@@ -137,6 +138,7 @@ export class Store extends Looking {
     if (index >= 0) this.jobs.splice(index, 1, job);
     else this.jobs.push(job);
     if (isOver(job) && CHANGING.has(job.kind)) {
+      if (this.follows && job.state === "done") this.showFrame(this.home); // back to where it was asked for
       this.follows = false;
       this.masks.fill();
       this.refresh("timeline", 0);
