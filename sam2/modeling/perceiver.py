@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +124,7 @@ class SpatialPerceiver(WholeMemory):
         def by_window(x: Tensor) -> Tensor:  # (N, h·w, C) → (N·L2, cells of a window, C)
             return x.view(batch, grid, rows, grid, columns, dim).transpose(2, 3).reshape(-1, rows * columns, dim)
 
-        for layer in self.layers:
+        for layer in cast(list[PerceiverLayer], list(self.layers)):
             keys, values = layer.attn.keys_and_values(cells)
             whole = layer(whole, keys + where, values + where)
             windowed = layer(windowed, by_window(keys), by_window(values))
