@@ -153,18 +153,18 @@ def test_a_saved_stream_goes_on_to_the_same_masks(
 def test_memory_of_a_stream_is_bounded(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
     """Whatever `policy_state` holds counts as well."""
     state, sizes = predictor.init_stream(), []
-    for t in range(110):
+    for t in range(90):
         predictor.append_frame(state, clip[t % NUM_FRAMES])
         if t == 0:
             prompt(predictor, state, 0, 1)
         predictor.step(state)
         assert len(remembered(state, 1)) <= 6 + 1 + 2 * 3  # of dam4sam: three anchors, and those that wait for them
         assert len(state.objects[1].non_cond) <= 15 + 6 + 1 + 2 * 3
-        if t >= 60:
+        if t >= 50:
             file = io.BytesIO()
             torch.save(predictor.save_stream(state), file)
             sizes.append(len(file.getvalue()))
-    assert max(sizes[25:]) <= 1.1 * max(sizes[:25]), sizes
+    assert max(sizes[20:]) <= 1.1 * max(sizes[:20]), sizes
 
 
 # ---- by name ----
@@ -219,5 +219,5 @@ def test_samurai_sees_what_is_nearly_absent() -> None:
         _, masks = predictor.step(state)
         assert -1 < state.objects[1].non_cond[1].object_score_logits < 0
         is_pointer_of_absence = torch.equal(predictor.object_pointers(state, 1)[1], predictor.no_obj_ptr[0])
-        seen[name] = (bool((masks > NO_OBJ_SCORE).any()), is_pointer_of_absence)
+        seen[name] = (bool((masks > NO_OBJ_SCORE / 2).any()), is_pointer_of_absence)
     assert seen == {"default": (False, True), "samurai": (True, False)}
