@@ -20,6 +20,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
+from starlette.routing import Mount
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
@@ -91,7 +92,7 @@ def build_app(
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=STYLE,
     )
-    gradio_app = next(route.app for route in app.routes if getattr(route, "path", None) == "")
+    gradio_app = next(route.app for route in app.routes if isinstance(route, Mount) and route.path == "")
     app.add_middleware(
         Guard,
         is_local=is_loopback(host) and not auth,

@@ -91,7 +91,7 @@ class Models:
         left_top = np.array([piece["bbox"][:2] for piece in pieces], np.float32).reshape(-1, 2)
         sides = np.array([piece["bbox"][2:] for piece in pieces], np.float32).reshape(-1, 2)
         scores = np.array([piece["predicted_iou"] for piece in pieces], np.float32)
-        named = {"class_name": np.array([PIECE] * len(pieces), str), "mask_score": scores}
+        named: dict[str, Any] = {"class_name": np.array([PIECE] * len(pieces), str), "mask_score": scores}
         xyxy = np.hstack([left_top, left_top + sides])
         return sv.Detections(xyxy, confidence=np.minimum(scores, 1), data=named), [
             {**piece["segmentation"], "size": list(image.shape[:2])} for piece in pieces

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import supervision as sv
 
 from grounded_sam2.detectors.base import Detector
 from grounded_sam2.session.edits import accept, find
@@ -86,4 +87,6 @@ def _last_given(session: Session, obj_id: int) -> int:
 def _new_on(session: Session, detector: Detector, frame_idx: int) -> list[int]:
     """Add what is found on a frame and is not known; returns the new ids."""
     found = find(session, detector, frame_idx)
-    return accept(session, frame_idx, found[np.asarray(found.data["known_as"]) == 0])
+    new = found[np.asarray(found.data["known_as"]) == 0]
+    assert isinstance(new, sv.Detections)
+    return accept(session, frame_idx, new)

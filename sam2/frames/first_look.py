@@ -54,7 +54,8 @@ def first_look(path: str | os.PathLike[str], max_seconds: float, max_bytes: int)
 def _look(path: str) -> None:
     from sam2.frames import open_path  # after the limits are set
 
-    with open_path(path) as frames:
+    frames = open_path(path)
+    with frames:
         _ = frames[0], frames[len(frames) - 1]
 
 
