@@ -117,7 +117,7 @@ build-image:
 
 run: build-image
 	mkdir -p outputs
-	docker run --rm $(GPU_FLAGS) --user "$$(id -u):$$(id -g)" \
+	docker run --rm $(GPU_FLAGS) $(if $(filter grounded_sam2_app.py,$(SCRIPT)),--publish 127.0.0.1:7860:7860) --user "$$(id -u):$$(id -g)" \
 		--volume "$(CURDIR)/outputs:/app/outputs" \
 		--volume "$(CURDIR)/checkpoints:/app/checkpoints:ro" \
 		--volume "$(CURDIR)/gdino_checkpoints:/app/gdino_checkpoints:ro" \

@@ -325,7 +325,7 @@ def _plain(value: Any) -> Any:
 
 def _field_of(key: str, value: Any, source: str) -> dict[str, Any]:
     """The fields that a key sets: one, none, or those of a part that an official setting names."""
-    if (part := _UPSTREAM_PARTS.get(f"{key}={value}")) is not None:
+    if isinstance(value, str) and (part := _UPSTREAM_PARTS.get(f"{key}={value}")) is not None:
         return part
     name = _field_name(key)
     if name is not None:

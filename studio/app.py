@@ -20,8 +20,8 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
-from starlette.routing import Mount
 from starlette.responses import Response
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from studio.guard import Guard, is_loopback

@@ -193,20 +193,20 @@ def test_a_damaged_image_in_a_folder_ends_the_run_with_what_came_before_it(
 # ---- signals ----
 
 
-class StoppedByItself(VideoWriter):
-    """Gets a signal after the third frame."""
-
-    def write(self, image: np.ndarray) -> None:
-        super().write(image)
-        if self.num_frames == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+def stopping_itself(
+    writer: VideoWriter, image: np.ndarray, write: Callable[[VideoWriter, np.ndarray], None] = VideoWriter.write
+) -> None:
+    """In place of `VideoWriter.write`: there is a signal after the third frame."""
+    write(writer, image)
+    if writer.num_frames == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("name", [TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *SCRIPTS])
 def test_a_signal_ends_a_script_after_the_frame_it_is_at(
     ends: Ends, tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(outputs, "VideoWriter", StoppedByItself)
+    monkeypatch.setattr(outputs.VideoWriter, "write", stopping_itself)
     said = ends(143, name, nothing, VIDEO_PATH=str(video))
     assert said.endswith("stopped by SIGTERM after 3 frames")
     assert len(open_frames(tmp_path / "out" / "clip.partial.mp4")) == 3
@@ -219,7 +219,7 @@ def test_a_live_stream_has_no_other_end(
     ends: Ends, tmp_path: Path, clip: list[Scene], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stream = open_frames(scene.image for scene in clip)
-    monkeypatch.setattr(outputs, "VideoWriter", StoppedByItself)
+    monkeypatch.setattr(outputs.VideoWriter, "write", stopping_itself)
     ends(0, name, nothing, VIDEO_PATH="live", open_frames=lambda _: stream)
     assert len(open_frames(tmp_path / "out" / "live.mp4")) == 3
     assert len(list(read_frame_annotations(tmp_path / "out" / "live.jsonl"))) == 3
@@ -240,7 +240,7 @@ def test_a_stopped_custom_video_script_goes_on_with_resume(
     settings = {"VIDEO_PATH": str(video)}
     ends(0, CUSTOM_SCRIPTS[0], on_the_first_frame, OUTPUT_DIR=tmp_path / "whole", **settings)
     with monkeypatch.context() as patched:
-        patched.setattr(outputs, "VideoWriter", StoppedByItself)
+        patched.setattr(outputs.VideoWriter, "write", stopping_itself)
         ends(143, CUSTOM_SCRIPTS[0], on_the_first_frame, **settings)
     assert (tmp_path / "out" / "clip.resume").exists()
     ends(0, CUSTOM_SCRIPTS[0], never, RESUME=True, **settings)

@@ -37,7 +37,7 @@ WITHOUT_TORCH = [
 # what editing sessions may import of the library; scripts build on them, and nothing within it does
 SESSION_BUILDS_ON = {
     "session", "detectors.base", "doubts", "effects", "export", "files", "images", "masks", "owned", "render", "track",
-    "video",
+    "video", "weights",
 }  # fmt: skip
 # what is imported from a shorter or former path → where it is
 SHORT_PATHS = {

@@ -57,6 +57,8 @@ def test_command_is_understood(command: str, load_script: Callable[[str], Module
 NOT_RUN = {
     "make build-image": "needs Docker",
     "make run": "needs Docker",
+    "make app": "serves until it is ended; test_studio_script.py runs the script",
+    "python grounded_sam2_app.py": "serves until it is ended; test_studio_script.py runs it",
     "make test": "would run this test again",
     "make lint": "would run before this test",
     "python -m grounded_sam2.download": "needs the network; test_download.py runs it against a server of its own",
@@ -76,6 +78,7 @@ SMALL: dict[str, object] = {
     "GDINO_MODEL_ID": "gdino_checkpoints/nano",
     "GDINO_CHECKPOINT": "gdino_checkpoints/nano",
 }
+OF_A_RUN = tuple(f"python -m grounded_sam2.{name} " for name in ("export_formats", "effects", "score"))
 CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
 
 Start = Callable[[str, Path], None]
@@ -129,9 +132,8 @@ def test_command_runs(command: str, start: Start, tmp_path: Path) -> None:
         (recipe,) = re.findall(r"^demo:.*\n((?:\t.+\n)+)", makefile, flags=re.MULTILINE)
         commands = re.findall(r"^\t(\$\(PY\) .+)", recipe, flags=re.MULTILINE)
         assert len(commands) == 2
-    elif "export_formats" in command or "grounded_sam2.effects" in command:  # of what a tracking script wrote
-        tracked = next(word for word in command.split() if word.endswith(".jsonl"))
-        commands = [f"python {CONTINUOUS_SCRIPT}", command.replace(tracked, str(tmp_path / "parade.jsonl"))]
+    elif command.startswith(OF_A_RUN):  # of what a tracking script wrote
+        commands = [f"python {CONTINUOUS_SCRIPT}", re.sub(r"\S+\.jsonl", str(tmp_path / "parade.jsonl"), command)]
     for each in commands:
         start(each, tmp_path)
     assert list(tmp_path.iterdir())
