@@ -20,6 +20,15 @@ OWL, NOTHING = (234, 190), (326, 307)  # places on its first frame
 FIRST, SECOND = (100, 100, 200, 180), (300, 120, 420, 200)  # boxes of two objects that are put there
 
 
+NOTE_TOASTS = """if (!window.toasts) {
+    window.toasts = [];
+    new MutationObserver((records) => {
+        for (const node of records.flatMap((record) => [...record.addedNodes]))
+            if (node.dataset?.test === "toast") toasts.push(node.dataset.text);
+    }).observe(document, { childList: true, subtree: true });
+}"""
+
+
 def box_counts(left: int, top: int, right: int, bottom: int) -> str:
     """The mask of a box, as COCO's compressed run lengths."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
@@ -40,8 +49,10 @@ class Page:
         self.errors: list[str] = []
         page.on("pageerror", self._fail)
         page.on("request", self._note)
+        page.add_init_script(NOTE_TOASTS)
         page.goto(url)
         self.ready()
+        page.evaluate("toasts.splice(0)")  # of the test before
 
     def close(self) -> None:
         self.page.remove_listener("pageerror", self._fail)
@@ -127,8 +138,9 @@ class Page:
         return list(self.page.evaluate(script, [left, top]))
 
     def toast(self) -> str:
-        """The sentence that is shown."""
-        return str(self.page.locator("[data-test=toast] > span").last.inner_text())
+        """The sentence that was shown last, be it there still or not; each is told once."""
+        self.page.wait_for_function("toasts.length > 0")
+        return str(self.page.evaluate("toasts.splice(0).at(-1)"))
 
 
 @pytest.fixture(scope="module")
