@@ -181,9 +181,9 @@ def _build(
         config = apply_overrides(config_for(ckpt_path), overrides)
     else:
         raise ValueError("give a config_file, a ckpt_path, or both")
+    if config.image_size < COARSEST_STRIDE or config.image_size % COARSEST_STRIDE:
+        raise ValueError(f"expected an image_size that is a multiple of {COARSEST_STRIDE}, got {config.image_size}")
     try:
-        if config.image_size < COARSEST_STRIDE or config.image_size % COARSEST_STRIDE:
-            raise ValueError(f"expected an image_size that is a multiple of {COARSEST_STRIDE}, got {config.image_size}")
         with torch.device("cpu"):  # whatever the default device and dtype are
             model = model_class(config).float()
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:

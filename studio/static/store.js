@@ -50,7 +50,10 @@ export class Store extends Looking {
     this.stopListening();
     this.frames.close();
     this.masks.close();
-    for (const timer of this.timers.values()) clearTimeout(timer);
+    for (const timer of this.timers.values()) {
+      clearTimeout(timer.id);
+      timer.isStale = false;
+    }
     this.listeners.clear();
   }
 
@@ -175,20 +178,25 @@ export class Store extends Looking {
 
   /** Fetch the timeline or the doubts again, at most once in `delay` milliseconds. */
   refresh(name, delay) {
-    if (this.timers.has(name)) return;
-    this.timers.set(
-      name,
-      setTimeout(async () => {
-        try {
-          this[name] = await this.api[name](this.token);
-          this.fire(name);
-        } catch (error) {
-          if (error.status !== 0) this.fail(error);
-        } finally {
-          this.timers.delete(name);
-        }
-      }, delay),
-    );
+    const waiting = this.timers.get(name);
+    if (waiting) {
+      waiting.isStale ||= waiting.isAsked; // what is under way may not know yet what is new
+      return;
+    }
+    const timer = { isAsked: false, isStale: false };
+    this.timers.set(name, timer);
+    timer.id = setTimeout(async () => {
+      timer.isAsked = true;
+      try {
+        this[name] = await this.api[name](this.token);
+        this.fire(name);
+      } catch (error) {
+        if (error.status !== 0) this.fail(error);
+      } finally {
+        this.timers.delete(name);
+        if (timer.isStale) this.refresh(name, delay);
+      }
+    }, delay);
   }
 
   // ---- parts ----
