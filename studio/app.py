@@ -109,7 +109,7 @@ def serve(app: FastAPI, host: str, port: int, *, open_browser: bool = True) -> N
     Raises:
         OSError: the port is taken, or the host is not this machine's.
     """
-    listening = _listening(host, port)
+    listener = listening(host, port)
     share_heaps()
     address = f"http://{'127.0.0.1' if host in EVERYWHERE else f'[{host}]' if ':' in host else host}:{port}"
     print(f"Studio is at {address} (Ctrl-C ends it)", flush=True)
@@ -118,7 +118,7 @@ def serve(app: FastAPI, host: str, port: int, *, open_browser: bool = True) -> N
     if open_browser and _has_display():
         threading.Timer(0.5, webbrowser.open, [address]).start()
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _has_display() -> bool:
@@ -127,11 +127,14 @@ def _has_display() -> bool:
     return not is_unix or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     """A socket that listens, made before anything is said about an address."""
     try:
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = found[0]
+        # asyncio sends at once what is written to a socket of TCP, and knows one by its protocol: else the body of each
+        # answer waits 40 ms for the other side to say that it has the head
+        listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
     except OSError as error:

@@ -27,6 +27,7 @@ from studio_parts import NUM_FRAMES, QUICK, Page, counts_of, make_models, new_pa
 from grounded_sam2.masks import decode_rle
 from grounded_sam2.session import open_session
 from studio import build_app
+from studio.app import listening
 from studio.commands import COMMANDS
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -574,3 +575,9 @@ def test_a_killed_server_loses_nothing_that_was_done(tmp_path: Path) -> None:
         assert num_done(page) >= 4 and page.get("state")["unfinished"] is not None
         assert page.job("resume")["total"] == 11
         np.testing.assert_array_equal(mask_of(page.masks()[11][1]), forward(MASK, 11))
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio only switches off Nagle's algorithm on a socket that says it is TCP's."""
+    with listening("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
