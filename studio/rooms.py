@@ -143,13 +143,15 @@ class Rooms:
                 logger.warning("a session is still in use as the server ends")
 
     def _check_room_for_one(self, user: str | None) -> None:
-        folders = [path for path in self.folder.iterdir() if (path / OWNER_NAME).is_file()]
-        if len(folders) >= self.limits.sessions:
+        owners = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no session, or one that just goes
+                owners.append(json.loads((path / OWNER_NAME).read_text("utf-8"))["user"])
+        if len(owners) >= self.limits.sessions:
             raise LimitError(f"This server keeps at most {self.limits.sessions} sessions: one has to be removed first.")
-        own = [path for path in folders if json.loads((path / OWNER_NAME).read_text("utf-8"))["user"] == user]
-        if len(own) >= self.limits.sessions_per_user:
+        if (num_own := owners.count(user)) >= self.limits.sessions_per_user:
             most = self.limits.sessions_per_user
-            raise LimitError(f"You have {len(own)} sessions, at most {most} are kept: remove one that is not needed.")
+            raise LimitError(f"You have {num_own} sessions, at most {most} are kept: remove one that is not needed.")
         self.check_disk()
 
     def check_disk(self) -> None:

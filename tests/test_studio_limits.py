@@ -545,3 +545,17 @@ def test_gradio_gives_no_file_of_a_session_away(client: TestClient) -> None:
     for path in (folder / "owner.json", folder / "session" / "session.json", Path(__file__), Path("/etc/passwd")):
         assert path.exists()
         assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_a_session_that_is_removed_while_another_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is listed, and before its owner is read, it is gone."""
+    with serving(tmp_path) as client:
+        listed, is_file = Path.iterdir, Path.is_file
+
+        def iterdir(folder: Path) -> Iterator[Path]:
+            yield from listed(folder)
+            yield folder / "gone-since-it-was-listed"
+
+        monkeypatch.setattr(Path, "iterdir", iterdir)
+        monkeypatch.setattr(Path, "is_file", lambda path: path.name == "owner.json" or is_file(path))
+        new_page(client)
