@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from grounded_sam2.detectors.local import LocalDetector
-from grounded_sam2.score.boundary import region_iou
+from grounded_sam2.masks import mask_iou
 from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
 from sam2.memory_policies import POLICIES
@@ -157,7 +157,7 @@ def follow_noun(tracker: ContinuousTracker, clip: Clip) -> tuple[float, int]:
         if len(objects) == 0:
             continue
         for obj_id, mask in zip(objects.tracker_id, objects.mask, strict=True):
-            ious[int(obj_id)] = ious.get(int(obj_id), 0.0) + region_iou(mask, true)
+            ious[int(obj_id)] = ious.get(int(obj_id), 0.0) + mask_iou(mask, true)
     return max(ious.values(), default=0.0) / len(clip), len(ious)
 
 

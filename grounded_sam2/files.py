@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -26,6 +27,8 @@ __all__ = [
     "temporary_beside",
     "writing_to",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class Inputs:
@@ -113,22 +116,33 @@ def check_partial(target: Path) -> None:
         raise ValueError(f"cannot write {partial}: it is a pipe, expected a file")
 
 
-def lock(file: BinaryIO) -> None:
+def lock(file: BinaryIO, advice: str) -> None:
     """Lock an open file for this process, without waiting, until it is closed or the process ends, however it ends.
 
+    Where the file system knows no locks, a warning says so and gives the advice.
+
+    Args:
+        file: is closed when another one has the lock.
+        advice: what people should take care of themselves where nothing is locked.
+
     Raises:
-        BlockingIOError: another process or open file has the lock; on Windows a PermissionError.
-        OSError: the file system knows no locks.
+        BlockingIOError: another process or open file has the lock.
     """
-    if sys.platform == "win32":
-        import msvcrt
+    try:
+        if sys.platform == "win32":
+            import msvcrt
 
-        file.seek(2**31 - 2)  # far behind the content, which can be read meanwhile
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
+            file.seek(2**31 - 2)  # far behind the content, which can be read meanwhile
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter on Windows
+        file.close()
+        raise BlockingIOError(f"{file.name} is locked") from None
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): %s", file.name, error.strerror, advice)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,6 @@ from typing import BinaryIO
 from grounded_sam2.files import lock
 
 __all__ = ["locked"]
-
-logger = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 
@@ -51,12 +48,9 @@ def _try_to_lock(path: Path) -> BinaryIO | None:
     """The open file with its lock; None while another one has it."""
     file: BinaryIO = path.open("ab")
     try:
-        lock(file)
-    except (BlockingIOError, PermissionError):  # the latter on Windows
-        file.close()
+        lock(file, "do not do the same twice at once")
+    except BlockingIOError:
         return None
-    except OSError as error:
-        logger.warning("%s cannot be locked (%s): do not do the same twice at once", path, error.strerror)
     # whoever had it before may have removed the file in the meantime: then this lock is one on nothing
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):

@@ -23,6 +23,7 @@ __all__ = [
     "decode_rle",
     "decode_window",
     "encode_rle",
+    "mask_iou",
     "mask_overlaps",
     "one_polygon",
     "points_in_mask",
@@ -142,6 +143,12 @@ def _runs_of(counts: bytes) -> npt.NDArray[np.int64]:
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return runs
+
+
+def mask_iou(one: Masks, other: Masks) -> float:
+    """Intersection over union of two (H, W) bool masks, J of DAVIS; 1 when both are empty."""
+    union = int(np.logical_or(one, other).sum())
+    return float(np.logical_and(one, other).sum() / union) if union else 1.0
 
 
 def mask_overlaps(

@@ -157,15 +157,12 @@ def _locked(path: Path, folder: Path) -> BinaryIO:
     while True:
         file: BinaryIO = path.open("a+b", buffering=0)
         try:
-            lock(file)
-        except (BlockingIOError, PermissionError):  # the latter on Windows
-            file.close()
+            lock(file, "start no second run into that folder")
+        except BlockingIOError:
             raise BlockingIOError(
                 f"another run writes to {folder} (it has locked {path}): wait until it ends, or choose another "
                 "--output-dir"
             ) from None
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): start no second run into that folder", path, error.strerror)
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             file.seek(0)
             return file

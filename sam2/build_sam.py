@@ -107,8 +107,7 @@ def build_sam2_video_predictor(
     """
     _warn_of(ignored)
     check_policy(memory_policy)  # before any model is built
-    overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
-    overrides += _size_override(image_size)
+    overrides = _video_overrides(apply_postprocessing, hydra_overrides_extra, image_size)
     is_compiled = vos_optimized or any(override.endswith("_target_=" + _VOS) for override in overrides)
     model_class = SAM2VideoPredictorVOS if is_compiled else SAM2VideoPredictor
     predictor = _build(model_class, config_file, ckpt_path, device, mode, overrides, dtype)
@@ -129,8 +128,7 @@ def build_sam2_camera_predictor(
 ) -> SAM2CameraPredictor:
     """Build the predictor that forks for cameras have, see `SAM2CameraPredictor`; arguments as in `build_sam2`."""
     _warn_of(ignored)
-    overrides = [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *hydra_overrides_extra]
-    overrides += _size_override(image_size)
+    overrides = _video_overrides(apply_postprocessing, hydra_overrides_extra, image_size)
     return _build(SAM2CameraPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
 
 
@@ -147,6 +145,10 @@ def build_sam2_video_predictor_hf(model_id: str, **kwargs: object) -> SAM2VideoP
 def _warn_of(ignored: dict[str, object]) -> None:
     if ignored:
         warnings.warn(f"these arguments of a SAM 2 builder change nothing: {', '.join(ignored)}", stacklevel=3)
+
+
+def _video_overrides(apply_postprocessing: bool, extra: Sequence[str], image_size: int | None) -> list[str]:
+    return [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *extra, *_size_override(image_size)]
 
 
 def _size_override(image_size: int | None) -> list[str]:

@@ -32,10 +32,10 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
 def test_a_file_system_that_knows_no_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(file: BinaryIO) -> None:
+    def refuse(file: BinaryIO, flags: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(locks, "lock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     with locks.locked(tmp_path / "x.lock", lambda: pytest.fail("nobody holds it")):
         pass
     assert "cannot be locked" in caplog.text

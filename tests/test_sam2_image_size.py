@@ -11,7 +11,7 @@ import torch
 import yaml
 from tiny_sam2 import TINY, make_image, make_tiny_model
 
-from grounded_sam2.score.boundary import region_iou
+from grounded_sam2.masks import mask_iou
 from sam2.build_sam import build_sam2, build_sam2_camera_predictor, build_sam2_video_predictor
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -77,7 +77,7 @@ def test_the_bundled_model_follows_drawn_objects_at_other_sizes(size: int) -> No
                 predictor.add_new_points_or_box(state, 0, obj_id, box=box)
         obj_ids, logits = predictor.step(state)
         true = dict(zip(scene.ids.tolist(), scene.masks, strict=True))
-        scores += [region_iou((mask[0] > 0).numpy(), true[i]) for i, mask in zip(obj_ids, logits, strict=True)]
+        scores += [mask_iou((mask[0] > 0).numpy(), true[i]) for i, mask in zip(obj_ids, logits, strict=True)]
     assert len(scores) == 9 and np.mean(scores) > 0.8, scores
 
 
@@ -86,5 +86,5 @@ def test_images_at_another_size() -> None:
     predictor = SAM2ImagePredictor(build_sam2(None, NANO, device="cpu", image_size=512))
     predictor.set_image(scene.image)
     masks, _, _ = predictor.predict(box=scene.boxes_xyxy, multimask_output=False)
-    scores = [region_iou(mask[0] > 0, true) for mask, true in zip(masks, scene.masks, strict=True)]
+    scores = [mask_iou(mask[0] > 0, true) for mask, true in zip(masks, scene.masks, strict=True)]
     assert masks.shape == (3, 1, 360, 640) and np.mean(scores) > 0.8, scores

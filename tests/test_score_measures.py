@@ -9,9 +9,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from score_data import make_pair
 
-from grounded_sam2.masks import decode_window, encode_rle
+from grounded_sam2.masks import decode_window, encode_rle, mask_iou
 from grounded_sam2.score import Video, compare, video_of
-from grounded_sam2.score.boundary import boundary_f, encoded_boundary_f, region_iou
+from grounded_sam2.score.boundary import boundary_f, encoded_boundary_f
 from grounded_sam2.score.overlap import Overlap, box_overlap, mask_overlap
 from grounded_sam2.score.precision import average_precision, matched
 
@@ -129,8 +129,8 @@ def test_comparisons_add_up() -> None:
 
 def test_regions_and_boundaries() -> None:
     one, nothing, everything = box_mask(5, 5, 15, 15), box_mask(0, 0, 0, 0), np.ones((24, 40), bool)
-    assert region_iou(one, one) == region_iou(nothing, nothing) == 1 and region_iou(one, nothing) == 0
-    assert region_iou(one, box_mask(10, 5, 20, 15)) == pytest.approx(1 / 3)
+    assert mask_iou(one, one) == mask_iou(nothing, nothing) == 1 and mask_iou(one, nothing) == 0
+    assert mask_iou(one, box_mask(10, 5, 20, 15)) == pytest.approx(1 / 3)
     assert boundary_f(one, one) == boundary_f(nothing, nothing) == 1 and boundary_f(one, nothing) == 0
     # 24x40 pixels allow one pixel: ceil(0.008 · 46.6); outlines are one pixel to the left and above
     assert boundary_f(one, box_mask(6, 5, 16, 15)) == 1

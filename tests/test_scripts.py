@@ -17,8 +17,8 @@ from PIL import Image
 from grounded_sam2.export import read_frame_annotations, read_header, read_id_map, read_json
 from grounded_sam2.flags import override_from_flags, setting_comments
 from grounded_sam2.images import read_image, write_image
+from grounded_sam2.masks import mask_iou
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.score.boundary import region_iou
 from grounded_sam2.track.events import read_events
 from grounded_sam2.video import VideoWriter, open_frames
 from training.make_assets import make_bundled_scene
@@ -122,7 +122,7 @@ def test_image_script_finds_and_masks_every_phrase_of_its_prompt(load_script: Lo
     for phrase, mask, xyxy in zip(detections.data["class_name"], detections.mask, detections.xyxy, strict=True):
         true = scene.phrases.index(phrase)
         assert sv.box_iou_batch(scene.boxes_xyxy[[true]], xyxy[None]).item() > 0.5, phrase
-        assert region_iou(mask, scene.masks[true]) > 0.5, phrase
+        assert mask_iou(mask, scene.masks[true]) > 0.5, phrase
         x1, y1, x2, y2 = xyxy.round().astype(int)
         assert mask[max(y1 - 3, 0) : y2 + 3, max(x1 - 3, 0) : x2 + 3].sum() > 0.9 * mask.sum() > 0, phrase
 

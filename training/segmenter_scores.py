@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from grounded_sam2.score.boundary import boundary_f, region_iou
+from grounded_sam2.masks import mask_iou
+from grounded_sam2.score.boundary import boundary_f
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.photos import Clip, Photo, mask_box
@@ -58,7 +59,7 @@ def masks_iou(predictor: SAM2ImagePredictor, image: np.ndarray, masks: list[np.n
             depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
             point = np.array([np.unravel_index(depth.argmax(), depth.shape)[::-1]], np.float32)
             answers, scores, _ = predictor.predict(point, np.array([1]), multimask_output=True)
-        ious.append(region_iou(answers[int(np.argmax(scores))] > 0, mask))
+        ious.append(mask_iou(answers[int(np.argmax(scores))] > 0, mask))
     return np.array(ious)
 
 
@@ -85,7 +86,7 @@ def track_clip(predictor: SAM2VideoPredictor, clip: Clip, prompt: str) -> list[n
 def region_and_boundary(masks: list[np.ndarray], clip: Clip) -> tuple[float, float]:
     """J and F of masks that follow a clip's object, means over all frames but the first."""
     pairs = [(masks[index], clip.mask(index)) for index in range(1, len(clip))]
-    return float(np.mean([region_iou(*pair) for pair in pairs])), float(np.mean([boundary_f(*pair) for pair in pairs]))
+    return float(np.mean([mask_iou(*pair) for pair in pairs])), float(np.mean([boundary_f(*pair) for pair in pairs]))
 
 
 @dataclass
@@ -144,7 +145,7 @@ def tracking_scores(
         tracked = track(predictor, scenes, prompted)
         for column, i in enumerate(prompted):
             pairs = [(tracked[t, column], scenes[t].masks[i]) for t in range(1, num_frames)]
-            ious = np.array([region_iou(*pair) for pair in pairs])
+            ious = np.array([mask_iou(*pair) for pair in pairs])
             visible = np.array([true.any() for _, true in pairs])
             regions.append(ious.mean())
             boundaries.append(np.mean([boundary_f(*pair) for pair in pairs]))
@@ -156,7 +157,7 @@ def tracking_scores(
             final = scenes[-1].masks
             if final[0].any() and final[1].any():
                 for own, other in ((0, 1), (1, 0)):
-                    swaps.append(region_iou(tracked[-1, own], final[other]) > region_iou(tracked[-1, own], final[own]))
+                    swaps.append(mask_iou(tracked[-1, own], final[other]) > mask_iou(tracked[-1, own], final[own]))
     means = [
         float(np.mean(values)) if values else float("nan")
         for values in (regions, boundaries, visible_regions, absences, swaps)

@@ -14,7 +14,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from grounded_sam2.effects.pixels import RGBAImage
 from grounded_sam2.video.timing import FrameTimes
-from grounded_sam2.video.video_writer import CheckedFile, ffmpeg_errors
+from grounded_sam2.video.video_writer import CheckedFile, ending, ffmpeg_errors, tag_bt709
 
 __all__ = ["AlphaVideoWriter"]
 
@@ -67,10 +67,7 @@ class AlphaVideoWriter:
             stream.width, stream.height = size
             stream.pix_fmt = codec.pixel_format
             stream.time_base = stream.codec_context.time_base = times.time_base
-            stream.codec_context.color_primaries = 1  # 1 names BT.709 in all three, by ITU-T H.273
-            stream.codec_context.color_trc = 1
-            stream.codec_context.colorspace = 1
-            stream.codec_context.color_range = ColorRange.MPEG
+            tag_bt709(stream)
             stream.codec_context.thread_count = 0
             if codec.container == "webm":
                 stream.metadata["alpha_mode"] = "1"  # tells players that there is transparency
@@ -95,14 +92,9 @@ class AlphaVideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with ffmpeg_errors(self.path), self._file:
-            try:
-                if kind is None:
-                    self._container.mux(self._stream.encode())
-            finally:
-                self._container.close()
-            if kind is None and self._file.failure is not None:
-                raise self._file.failure
+        with ending(self.path, self._file, self._container, is_wanted=kind is None):
+            if kind is None:
+                self._container.mux(self._stream.encode())
 
 
 def _with_colors_beyond(image: RGBAImage) -> npt.NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from grounded_sam2.video.timing import FrameTimes
-from grounded_sam2.video.video_writer import CheckedFile, ffmpeg_errors
+from grounded_sam2.video.video_writer import CheckedFile, ending, ffmpeg_errors
 
 __all__ = ["AnimationLimits", "GifWriter", "WebpWriter", "kept_frames"]
 
@@ -158,15 +158,10 @@ class GifWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with ffmpeg_errors(self.path), self._file:
-            try:
-                if kind is None:
-                    self._write_waiting()
-                    self._container.mux(self._stream.encode())
-            finally:
-                self._container.close()
-            if kind is None and self._file.failure is not None:
-                raise self._file.failure
+        with ending(self.path, self._file, self._container, is_wanted=kind is None):
+            if kind is None:
+                self._write_waiting()
+                self._container.mux(self._stream.encode())
 
 
 def _palette_of(images: Sequence[npt.NDArray[np.uint8]]) -> PILImage.Image:

@@ -12,16 +12,10 @@ from pycocotools import mask as coco_mask
 from grounded_sam2.masks import Corners, Masks, corners_of, decode_window
 from grounded_sam2.score.video import Rle
 
-__all__ = ["boundary_f", "encoded_boundary_f", "region_iou"]
+__all__ = ["boundary_f", "encoded_boundary_f"]
 
 TOLERANCE = 0.008  # of the diagonal of a frame: how far an outline may be off, rounded up to whole pixels
 _CORNER = np.ones((2, 2), np.uint8)
-
-
-def region_iou(one: Masks, other: Masks) -> float:
-    """J: intersection over union of two (H, W) bool masks; 1 when both are empty."""
-    union = int(np.logical_or(one, other).sum())
-    return float(np.logical_and(one, other).sum() / union) if union else 1.0
 
 
 def boundary_f(one: Masks, other: Masks) -> float:

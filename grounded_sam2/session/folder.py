@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,8 +10,6 @@ from typing import Any, BinaryIO
 from grounded_sam2.files import lock, replacing
 
 __all__ = ["FORMAT_VERSION", "locked", "read_record", "write_record"]
-
-logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 RECORD_NAME = "session.json"
@@ -45,10 +42,7 @@ def locked(folder: Path) -> BinaryIO:
     """The lock of a session, held until the file is closed or the process ends, however it ends."""
     file: BinaryIO = (folder / LOCK_NAME).open("ab")
     try:
-        lock(file)
-    except (BlockingIOError, PermissionError):  # the latter on Windows
-        file.close()
+        lock(file, "open the session only once")
+    except BlockingIOError:
         raise BlockingIOError(f"the session in {folder} is open elsewhere: close it there first") from None
-    except OSError as error:
-        logger.warning("the session in %s cannot be locked (%s): open it only once", folder, error.strerror)
     return file

@@ -36,7 +36,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from grounded_sam2.masks import Masks
+from grounded_sam2.masks import mask_iou
 from grounded_sam2.session.cells import BACKWARD, FORWARD, GIVEN, TRACKED, NewCell, copied_cell, new_cell
 from grounded_sam2.session.objects import Command
 from grounded_sam2.session.plan import Direction, Stretch, plan
@@ -168,16 +168,10 @@ def _seen_cell(session: Session, stretch: Stretch, frame_idx: int, seen: Seen, r
     """What a stretch writes about a frame; where the sides meet, the other side's mask with how far they agree."""
     mask = np.asarray(seen.masks[row], bool)
     if frame_idx == stretch.seam and (other := session.cells.at(stretch.obj_id, frame_idx)) is not None:
-        return copied_cell(other, side=stretch.side, agreement=_iou(mask, session.cells.mask(other)))
+        return copied_cell(other, side=stretch.side, agreement=mask_iou(mask, session.cells.mask(other)))
     mask_score = None if seen.mask_scores is None else float(seen.mask_scores[row])
     scores = (mask_score, float(seen.object_scores[row]))
     return new_cell(stretch.obj_id, frame_idx, TRACKED, mask, scores, stretch.side)
-
-
-def _iou(mask: Masks, other: Masks) -> float:
-    """Intersection over union; 1 where both are empty."""
-    either = int((mask | other).sum())
-    return int((mask & other).sum()) / either if either else 1.0
 
 
 # ---- one direction ----

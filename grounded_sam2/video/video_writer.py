@@ -25,7 +25,7 @@ from grounded_sam2.video.timing import FrameTimes, exact_fps, frame_times
 from sam2.frames import VideoFile
 from sam2.frames.decoding import ffmpeg_location
 
-__all__ = ["CheckedFile", "VideoWriter", "ffmpeg_errors"]
+__all__ = ["CheckedFile", "VideoWriter", "ending", "ffmpeg_errors", "tag_bt709"]
 
 logger = logging.getLogger(__name__)
 
@@ -174,10 +174,7 @@ class VideoWriter:
         stream.time_base = stream.codec_context.time_base = self._times.time_base
         # A key frame every two seconds, so that a player can jump.
         stream.codec_context.gop_size = max(1, round(2 * self.fps))
-        stream.codec_context.color_primaries = 1  # 1 names BT.709 in all three, by ITU-T H.273
-        stream.codec_context.color_trc = 1
-        stream.codec_context.colorspace = 1
-        stream.codec_context.color_range = ColorRange.MPEG
+        tag_bt709(stream)
         stream.options = {"crf": str(self._crf), "preset": "veryfast"}
         return stream
 
@@ -213,15 +210,12 @@ class VideoWriter:
         if self._container is None or self._stream is None:
             return
         assert self._file is not None
-        with ffmpeg_errors(self.partial_path), self._file:
+        with ending(self.partial_path, self._file, self._container):
             try:
                 self._container.mux(self._stream.encode())
             finally:
                 if self._sound is not None:
                     self._sound.close()
-                self._container.close()
-            if self._file.failure is not None:
-                raise self._file.failure
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -235,6 +229,32 @@ class VideoWriter:
         self.leave()
         if self.num_frames > 0 and issubclass(kind, KeyboardInterrupt):
             logger.warning("the first %d frames are in %s", self.num_frames, self.partial_path)
+
+
+@contextmanager
+def ending(
+    path: Path, file: CheckedFile, container: av.container.OutputContainer, *, is_wanted: bool = True
+) -> Iterator[None]:
+    """Close a file and its container, after what is still to be written to it.
+
+    Raises:
+        OSError: what was written did not all get there, of a file that is wanted.
+    """
+    with ffmpeg_errors(path), file:
+        try:
+            yield
+        finally:
+            container.close()
+        if is_wanted and file.failure is not None:
+            raise file.failure
+
+
+def tag_bt709(stream: av.VideoStream) -> None:
+    """Say in a stream that its colours are those of BT.709, of limited range."""
+    stream.codec_context.color_primaries = 1  # 1 names BT.709 in all three, by ITU-T H.273
+    stream.codec_context.color_trc = 1
+    stream.codec_context.colorspace = 1
+    stream.codec_context.color_range = ColorRange.MPEG
 
 
 def _index_first(source: Path, target: Path, kind: str) -> None:
