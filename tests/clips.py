@@ -1,4 +1,4 @@
-"""Videos of frames that say their own index."""
+"""Videos of frames that say their own index, and the beginning of the bundled one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from grounded_sam2.video import VideoWriter, open_frames
+
+BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "parade.mp4"
 SIZE = (96, 64)  # width, height
 
 
@@ -52,6 +55,14 @@ def make_video(
             frame.time_base = 1 / Fraction(rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def bundled_clip(path: Path, num_frames: int) -> Path:
+    """The first frames of the bundled video, 640x360 at 24 frames per second, as a video of its own."""
+    with open_frames(BUNDLED) as frames, VideoWriter(path, frames.fps) as writer:
+        for frame_idx in range(num_frames):
+            writer.write(frames[frame_idx])
     return path
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+STORE = "const store = (await import('/studio/static/main.js')).openStore();"
 WAIT_SECONDS = 30.0  # for what takes well under a second on a machine that is not busy
 
 
@@ -76,6 +77,30 @@ class Server:
         self._thread.join(WAIT_SECONDS)
 
 
+class Tab:
+    """The studio in a tab of a browser."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+
+    def get(self, expression: str) -> Any:
+        """What an expression with `store` is."""
+        return self.page.evaluate(f"async () => {{ {STORE} return ({expression}); }}")
+
+    def until(self, expression: str) -> None:
+        wait_until(lambda: self.get(f"Boolean({expression})"))
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a pixel of the video is in the window, by where one has zoomed to."""
+        box = self.page.locator("#stage-canvas").bounding_box()
+        width, height, zoom = self.get("[store.state.width, store.state.height, store.zoom]")
+        if zoom is None:
+            scale = min((box["width"] - 24) / width, (box["height"] - 24) / height)
+            zoom = {"scale": scale, "x": width / 2, "y": height / 2}
+        left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        return left + (x - zoom["x"]) * zoom["scale"], top + (y - zoom["y"]) * zoom["scale"]
+
+
 def bundled_models() -> Any:
     """The nano models that the repository has."""
     from grounded_sam2.detectors.huggingface import HuggingFaceDetector
@@ -116,13 +141,3 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
-
-
-def write_clip(path: Path, num_frames: int) -> Path:
-    """The first frames of the bundled sample, 640x360 at 24 frames per second, as a video of its own."""
-    from grounded_sam2.video import VideoWriter, open_frames
-
-    with open_frames(REPOSITORY / "assets/parade.mp4") as frames, VideoWriter(path, frames.fps, frames.size) as writer:
-        for frame_idx in range(num_frames):
-            writer.write(frames[frame_idx])
-    return path

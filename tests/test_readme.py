@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from clips import bundled_clip
 
 from grounded_sam2.flags import override_from_flags, setting_comments
-from grounded_sam2.video import VideoWriter, open_frames
 from grounded_sam2.weights.download import find_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -86,12 +86,7 @@ Start = Callable[[str, Path], None]
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("readme") / "parade.mp4"
-    frames = open_frames(REPOSITORY / "assets/parade.mp4")
-    with VideoWriter(path, frames.fps) as writer:
-        for frame_idx in range(NUM_FRAMES):
-            writer.write(frames[frame_idx])
-    return path
+    return bundled_clip(tmp_path_factory.mktemp("readme") / "parade.mp4", NUM_FRAMES)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 import supervision as sv
+from clips import bundled_clip
 from PIL import Image
 
 from grounded_sam2.export import read_frame_annotations, read_header, read_id_map, read_json
@@ -20,7 +21,7 @@ from grounded_sam2.images import read_image, write_image
 from grounded_sam2.masks import mask_iou
 from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.track.events import read_events
-from grounded_sam2.video import VideoWriter, open_frames
+from grounded_sam2.video import open_frames
 from training.make_assets import make_bundled_scene
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -71,12 +72,7 @@ def _at_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first frames of the bundled clip."""
-    path = tmp_path_factory.mktemp("clip") / "short.mp4"
-    frames = open_frames(REPOSITORY / "assets" / "parade.mp4")
-    with VideoWriter(path, frames.fps) as writer:
-        for frame_idx in range(NUM_FRAMES):
-            writer.write(frames[frame_idx])
-    return path
+    return bundled_clip(tmp_path_factory.mktemp("clip") / "short.mp4", NUM_FRAMES)
 
 
 def written_video(path: Path) -> tuple[str, str, int, float]:

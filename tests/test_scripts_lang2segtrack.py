@@ -14,13 +14,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from clips import bundled_clip
 from PIL import Image
 from test_scripts_window import Lines, screen, what_is_missing, window_of
 
 from grounded_sam2.export import read_frame_annotations, read_header, read_id_map
 from grounded_sam2.owned import RECORD_NAME
 from grounded_sam2.script import StoppedError, run
-from grounded_sam2.video import VideoWriter, live, open_frames
+from grounded_sam2.video import live, open_frames
 from grounded_sam2.video.capture import CapturedFrame
 from grounded_sam2.video.window import Click, Drag, Event, Key
 
@@ -36,12 +37,7 @@ Load = Callable[[str], ModuleType]
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first frames of the bundled clip."""
-    path = tmp_path_factory.mktemp("clip") / "short.mp4"
-    frames = open_frames(REPOSITORY / "assets" / "parade.mp4")
-    with VideoWriter(path, frames.fps) as writer:
-        for frame_idx in range(NUM_FRAMES):
-            writer.write(frames[frame_idx])
-    return path
+    return bundled_clip(tmp_path_factory.mktemp("clip") / "short.mp4", NUM_FRAMES)
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import pytest
+from clips import bundled_clip
 
 from grounded_sam2.export import read_frame_annotations
 from grounded_sam2.images import RGBImage
 from grounded_sam2.owned import RECORD_NAME
 from grounded_sam2.script import run
 from grounded_sam2.session import open_session
-from grounded_sam2.video import VideoWriter, open_frames
+from grounded_sam2.video import open_frames
 from grounded_sam2.video.window import Click, Drag, Event, Key, Pointer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,12 +38,7 @@ Load = Callable[[str], ModuleType]
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first frames of the bundled clip."""
-    path = tmp_path_factory.mktemp("clip") / "short.mp4"
-    frames = open_frames(REPOSITORY / "assets" / "parade.mp4")
-    with VideoWriter(path, frames.fps) as writer:
-        for frame_idx in range(NUM_FRAMES):
-            writer.write(frames[frame_idx])
-    return path
+    return bundled_clip(tmp_path_factory.mktemp("clip") / "short.mp4", NUM_FRAMES)
 
 
 @pytest.fixture

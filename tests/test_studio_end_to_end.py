@@ -18,7 +18,8 @@ from pycocotools.coco import COCO
 
 pytest.importorskip("gradio", reason="the page needs the extra `app`: pip install .[app]")
 
-from studio_browser import WAIT_SECONDS, Server, bundled_models, chromium, write_clip
+from clips import bundled_clip
+from studio_browser import WAIT_SECONDS, Server, bundled_models
 from test_studio_panels import Page
 
 from grounded_sam2.score import compare, open_videos
@@ -26,12 +27,6 @@ from grounded_sam2.session import RESULTS
 
 SIZE, NUM_FRAMES, MIDDLE = (640, 360), 16, 8
 STROKE = ((300, 300), (340, 320))  # pixels of the video, on the ground beside the owl
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +39,7 @@ def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture(scope="module")
 def page(browser: Any, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A page with the first frames of the bundled video, uploaded; its owl and motorcycle found and tracked."""
-    clip = write_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", NUM_FRAMES)
+    clip = bundled_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", NUM_FRAMES)
     context = browser.new_context(viewport={"width": 1280, "height": 720}, accept_downloads=True)
     context.set_default_timeout(WAIT_SECONDS * 1000)
     tab = context.new_page()
@@ -78,16 +73,6 @@ def go_to(page: Page, frame_idx: int) -> None:
     page.until(f"store.frame === {frame_idx} && store.masks.get({frame_idx}) && store.frames.get({frame_idx})")
 
 
-def place(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the video is in the window."""
-    box = page.page.locator("#stage-canvas").bounding_box()
-    scale = min((box["width"] - 24) / SIZE[0], (box["height"] - 24) / SIZE[1])
-    return (
-        box["x"] + box["width"] / 2 + (x - SIZE[0] / 2) * scale,
-        box["y"] + box["height"] / 2 + (y - SIZE[1] / 2) * scale,
-    )
-
-
 def test_a_correction_sticks_and_leaves_others_alone_and_a_merge_is_undone(page: Page, server: Server) -> None:
     tracked = cells(page, server)
     assert len(tracked) == 2 * NUM_FRAMES
@@ -97,9 +82,9 @@ def test_a_correction_sticks_and_leaves_others_alone_and_a_merge_is_undone(page:
     go_to(page, MIDDLE)
     page.page.locator("#stage-canvas").focus()
     page.page.keyboard.press("b")
-    page.page.mouse.move(*place(page, *STROKE[0]))
+    page.page.mouse.move(*page.place(*STROKE[0]))
     page.page.mouse.down()
-    page.page.mouse.move(*place(page, *STROKE[1]), steps=4)
+    page.page.mouse.move(*page.place(*STROKE[1]), steps=4)
     page.page.mouse.up()
     page.until(f"store.object(1).given.join() === '0,{MIDDLE}'")
     painted = cells(page, server)

@@ -17,7 +17,7 @@ pytest.importorskip("gradio", reason="the page needs the extra `app`: pip instal
 from fake_follower import picture
 from PIL import Image
 from session_parts import NUM_FRAMES, SIZE, DriftingFollower
-from studio_browser import WAIT_SECONDS, Server, chromium, wait_until
+from studio_browser import WAIT_SECONDS, Server, Tab
 
 from grounded_sam2.masks import boxes_around
 from studio import Models, routes
@@ -28,7 +28,6 @@ LAST = NUM_FRAMES - 1
 ALL_TRACKED = (
     "Object.values(store.timeline?.objects ?? { no: { states: [''] } }).every((o) => o.states.every((s) => s[0]))"
 )
-STORE = "const store = (await import('/studio/static/main.js')).openStore();"
 
 
 class ByColour:
@@ -55,11 +54,8 @@ class ByColour:
         ]
 
 
-class Page:
+class Page(Tab):
     """The studio in a tab; elements by their `data-test`."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
 
     def the(self, name: str) -> Any:
         return self.page.locator(f"[data-test='{name}']")
@@ -83,13 +79,6 @@ class Page:
         if details.get_attribute("open") is None:
             details.locator("summary").click()
 
-    def get(self, expression: str) -> Any:
-        """What an expression with `store` is."""
-        return self.page.evaluate(f"async () => {{ {STORE} return ({expression}); }}")
-
-    def until(self, expression: str) -> None:
-        wait_until(lambda: self.get(f"Boolean({expression})"))
-
     def type_words(self, words: str) -> None:
         self.the("find-words").press_sequentially(words)
 
@@ -109,12 +98,6 @@ class Page:
         self.click("track-run")
         self.until(ALL_TRACKED)
         self.see("track-run")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import bundled_clip
 from pycocotools import mask as coco
-from studio_browser import WAIT_SECONDS, Server, bundled_models, chromium, wait_until, write_clip
+from studio_browser import WAIT_SECONDS, Server, Tab, bundled_models, wait_until
 
 pytest.importorskip("gradio", reason="the page needs the extra `app`: pip install .[app]")
 
-STORE = "const store = (await import('/studio/static/main.js')).openStore();"
 WIDTH, HEIGHT, NUM_FRAMES = 640, 360, 30
 OWL, NOTHING = (234, 190), (326, 307)  # places on its first frame
 FIRST, SECOND = (100, 100, 200, 180), (300, 120, 420, 200)  # boxes of two objects that are put there
@@ -40,11 +40,11 @@ def middle(box: tuple[int, int, int, int]) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-class Page:
+class Page(Tab):
     """The studio in a tab. `commands` are those it gave: [command, args]."""
 
     def __init__(self, page: Any, url: str) -> None:
-        self.page = page
+        super().__init__(page)
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.errors: list[str] = []
         page.on("pageerror", self._fail)
@@ -52,7 +52,10 @@ class Page:
         page.add_init_script(NOTE_TOASTS)
         page.goto(url)
         self.ready()
-        page.evaluate("toasts.splice(0)")  # of the test before
+        # those of the test before, which would be told again, and lie over the picture
+        page.evaluate(
+            "toasts.splice(0); document.querySelectorAll('[data-test=toast]').forEach((each) => each.remove())"
+        )
 
     def close(self) -> None:
         self.page.remove_listener("pageerror", self._fail)
@@ -72,13 +75,6 @@ class Page:
         self.until("store.frames.get(store.frame) && store.masks.get(store.frame)")
         self.drawn()
 
-    def get(self, expression: str) -> Any:
-        """What an expression with `store` is."""
-        return self.page.evaluate(f"async () => {{ {STORE} return ({expression}); }}")
-
-    def until(self, expression: str) -> None:
-        wait_until(lambda: self.get(f"Boolean({expression})"))
-
     def until_it(self, is_so: Callable[[], bool]) -> None:
         """As `wait_until`, for what the browser tells: it is listened to meanwhile."""
         wait_until(lambda: self.drawn() or is_so())
@@ -92,16 +88,6 @@ class Page:
         self.drawn()  # clicks have become commands
         self.until("store.busy === 0 && store.masks.isFresh(store.frame)")
         self.drawn()
-
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the video is in the window, by where one has zoomed to."""
-        box = self.page.locator("#stage-canvas").bounding_box()
-        zoom = self.get("store.zoom")
-        if zoom is None:
-            scale = min((box["width"] - 24) / WIDTH, (box["height"] - 24) / HEIGHT)
-            zoom = {"scale": scale, "x": WIDTH / 2, "y": HEIGHT / 2}
-        left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        return left + (x - zoom["x"]) * zoom["scale"], top + (y - zoom["y"]) * zoom["scale"]
 
     def click(self, place: tuple[float, float], **options: Any) -> None:
         self.page.mouse.click(*self.place(*place), **options)
@@ -144,12 +130,6 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("studio"), bundled_models())
     yield server
@@ -158,7 +138,7 @@ def server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", NUM_FRAMES)
+    return bundled_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", NUM_FRAMES)
 
 
 @pytest.fixture
@@ -732,7 +712,7 @@ def test_a_job_is_followed_until_one_looks_elsewhere(open_page: Callable[..., Pa
     note = "window.seen.push([store.frame, store.masks.get(store.frame)?.length])"
     page.get(f"(window.seen = [], store.on('frame', () => {note}))")
     page.get("store.startJob('propagate', {first: 0, last: 12, direction: 'forward'})")
-    page.until("store.frame >= 4")
+    page.until("window.seen.some(([frame]) => frame >= 4)")  # at its end the job goes back to where it was asked for
     page.page.keyboard.press("Home")
     page.until("store.jobs.every((job) => job.state === 'done')")
     assert page.get("store.frame") == 0
