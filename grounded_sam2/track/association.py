@@ -24,6 +24,7 @@ __all__ = [
     "similarities",
 ]
 
+_TOUCHING_IOU = 0.02  # of two masks of which one may hold pixels of the other's object
 _IMPOSSIBLE = 1e6  # the cost of a pair that must not be matched
 
 
@@ -36,7 +37,7 @@ class Association:
         masks: N masks (H, W) bool.
         class_ids: (N,) int64 phrase indices.
         confidences: (N,) float32.
-        descriptors: (N, C) object pointers of the detections' masks, or None.
+        descriptors: (N, C) what the detections look like, or None.
         seen: the M objects.
         ious: (N, M) mask IoU of detections and seen objects.
         inside: (N, M) share of the smaller mask that lies on the larger one.
@@ -78,6 +79,16 @@ class Association:
         open_rows = map(int, np.flatnonzero(~is_part & (self.obj_ids == 0)))
         return [index for index in open_rows if not self.is_double(index, rules)]
 
+    def clear_views(self, rules: IdentityRules) -> npt.NDArray[np.bool_]:
+        """(N,) whether a detection shows the whole of its object, surely: SAM 2 sees it there too, nothing else that
+        was detected touches it, and the frame does not cut it off."""
+        is_agreed = self.obj_ids[:, None] == np.array([track.obj_id for track in self.seen], dtype=np.int64)[None]
+        is_agreed &= self.ious >= rules.merge_iou
+        is_alone = (self.mutual_ious - np.diag(np.diag(self.mutual_ious)) < _TOUCHING_IOU).all(axis=1)
+        is_sure = self.confidences >= rules.sure_confidence
+        is_whole = np.array([_is_whole(mask) for mask in self.masks], dtype=bool)
+        return np.any(is_agreed, axis=1) & is_alone & is_sure & is_whole
+
     def is_double(self, index: int, rules: IdentityRules) -> bool:
         """Whether a detection lies on another one of its phrase that shows an object."""
         doubles = (self.mutual_ious[index] >= rules.merge_iou) & (self.class_ids[index] == self.class_ids)
@@ -92,7 +103,7 @@ def begin_association(
     Args:
         frame_idx: 0-based.
         detections: N ≥ 0, with `mask` (N, H, W) bool, `class_id` and `confidence`.
-        descriptors: (N, C) object pointers of the detections' masks, or None.
+        descriptors: (N, C) what the detections look like, or None.
         seen: objects with a mask on the frame.
 
     Raises:
@@ -125,7 +136,7 @@ def match_by_overlap(association: Association, rules: IdentityRules) -> list[tup
         np.isnan(likeness), association.ious, (1 - weight) * association.ious + weight * (1 + likeness) / 2
     )
     in_sight = np.array([track.in_sight for track in association.seen], dtype=bool)
-    fits &= in_sight | np.isnan(likeness) | (likeness >= rules.similarity_threshold)
+    fits &= in_sight | np.isnan(likeness) | (likeness >= rules.least_likeness[0])
     return assign(np.where(fits, scores + 2 * same_class + in_sight, -1.0))
 
 
@@ -169,6 +180,7 @@ def match_by_looks(
     Without descriptors only a phrase that one detection and one unseen object share decides.
     """
     descriptors = association.descriptors
+    threshold, margin = rules.least_likeness
     same_class = association.same_class(unseen)[list(free)]
     likeness = similarities(None if descriptors is None else descriptors[list(free)], len(free), unseen)
     scores = np.full(likeness.shape, -1.0)
@@ -179,8 +191,8 @@ def match_by_looks(
             continue
         rivals = np.delete(likeness[row], column)[np.delete(same_class[row], column)]
         second = np.nanmax(rivals, initial=-1.0) if len(rivals) else -1.0
-        is_clear = likeness[row, column] >= second + rules.similarity_margin
-        if likeness[row, column] >= rules.similarity_threshold and is_clear:
+        is_clear = likeness[row, column] >= second + margin
+        if likeness[row, column] >= threshold and is_clear:
             scores[row, column] = 1 + likeness[row, column]
     return [(free[row], column) for row, column in assign(scores)]
 
@@ -188,12 +200,13 @@ def match_by_looks(
 def similarities(
     descriptors: Descriptors | None, num_detections: int, tracks: Sequence[Track]
 ) -> npt.NDArray[np.float64]:
-    """(N, M) cosines of N detections' descriptors and M objects' appearances; NaN where either is unknown."""
+    """(N, M) cosines of N detections and what each of M objects looked most alike; NaN where either is unknown."""
     cosines = np.full((num_detections, len(tracks)), np.nan)
-    known = [column for column, track in enumerate(tracks) if track.descriptor is not None]
-    if descriptors is not None and known and num_detections:
-        appearances = np.stack([np.asarray(tracks[column].descriptor) for column in known])
-        cosines[:, known] = unit(descriptors) @ appearances.T
+    if descriptors is not None and num_detections:
+        found = unit(descriptors)
+        for column, track in enumerate(tracks):
+            if track.looks is not None:
+                cosines[:, column] = (found @ track.looks.T).max(axis=1)
     return cosines
 
 
@@ -201,6 +214,12 @@ def assign(scores: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
     """One-to-one pairs (row, column) with the highest total score; a negative score forbids a pair."""
     rows, columns = linear_sum_assignment(np.where(scores >= 0, -scores, _IMPOSSIBLE))
     return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if scores[row, column] >= 0]
+
+
+def _is_whole(mask: Masks) -> bool:
+    """Whether a mask (H, W) leaves the border of the frame free."""
+    left, top, right, bottom = corners_of(mask)
+    return left > 0 and top > 0 and right < mask.shape[1] and bottom < mask.shape[0]
 
 
 def check_lengths(expected: int, **arrays: npt.NDArray[np.generic] | None) -> None:

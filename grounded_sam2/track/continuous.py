@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
@@ -17,6 +18,7 @@ from grounded_sam2.track.discovery import Discovery, TextDiscovery
 from grounded_sam2.track.events import IdentityEvent
 from grounded_sam2.track.follower import Follower, Scores, Seen, as_follower
 from grounded_sam2.track.keeper import IdentityKeeper
+from grounded_sam2.track.looks import COLOURS, Descriptor
 from grounded_sam2.track.object_track import Track, TrackState
 from grounded_sam2.track.rules import IdentityRules
 from grounded_sam2.track.tracking import make_tracked_detections, no_objects
@@ -40,6 +42,7 @@ class ContinuousTracker:
 
     Attributes:
         discovery: what looks for objects.
+        descriptor: what tells objects by their looks, or None.
         keeper: the objects and what happened to them, see `grounded_sam2.track.keeper`.
         detect_every: frames from one look to the next; may be changed between steps.
         scene_cut: as given.
@@ -58,6 +61,7 @@ class ContinuousTracker:
         text_threshold: Threshold | None = None,
         scene_cut: float | None = 0.2,
         rules: IdentityRules | None = None,
+        descriptor: Descriptor | None = COLOURS,
     ) -> None:
         """
         Args:
@@ -72,6 +76,7 @@ class ContinuousTracker:
             scene_cut: mean change of grey, in [0, 1], between two frames that makes a cut; None: no cuts are looked
                 for.
             rules: when two sightings are one object; None: the defaults.
+            descriptor: tells by their looks the objects that come back; None: only place and phrase tell.
 
         Raises:
             ValueError: a prompt that cannot be read or names nothing wanted, `detect_every` below 1, or thresholds for
@@ -82,12 +87,14 @@ class ContinuousTracker:
         self.discovery = _as_discovery(detector, text_prompt, box_threshold, text_threshold)
         self.detect_every = detect_every
         self.scene_cut = scene_cut
-        self.keeper = IdentityKeeper(rules or IdentityRules())
+        self.descriptor = descriptor
+        self.keeper = IdentityKeeper(_with_thresholds(rules or IdentityRules(), descriptor))
         self.frame_idx = -1
         self._prompt_is_new = True
         self._detection_idx = -1  # the frame that was last looked at for objects
         self._follower = as_follower(predictor)
         self._stream = self._follower.open_stream()
+        self._image: Image | None = None  # the newest frame; none after `restore`
         self._thumbnail: npt.NDArray[np.float32] | None = None
         self._scores: dict[int, Scores] = {}  # of the objects on the newest frame
         self._given = list(given)
@@ -146,8 +153,9 @@ class ContinuousTracker:
             raise ValueError(f"nothing is seen of {prompt} on frame {self.frame_idx}")
         if known is not None:
             return known
-        descriptor = None if seen.descriptors is None else seen.descriptors[0]
-        self.keeper.add(self.frame_idx, self._class_of(prompt.name), mask, descriptor)
+        looks = None if self._image is None or self.descriptor is None else self.descriptor.describe(self._image, seen)
+        look = None if looks is None else looks[0]
+        self.keeper.add(self.frame_idx, self._class_of(prompt.name), mask, look)
         self._scores.update(seen.scores())
         return obj_id
 
@@ -210,6 +218,7 @@ class ContinuousTracker:
         """
         is_cut = self._take_thumbnail(image)
         self.frame_idx = self._stream.append(image)
+        self._image = image
         seen = self._stream.step()
         self._scores = seen.scores()
         doubtful = self._take_in(seen, is_cut)
@@ -234,7 +243,7 @@ class ContinuousTracker:
 
     def _take_in(self, seen: Seen, is_cut: bool) -> list[int]:
         """Tell the keeper what is seen on the newest frame; returns the objects whose mask is not to be remembered."""
-        sight = self.keeper.see(self.frame_idx, seen.obj_ids, seen.masks, seen.object_scores, seen.descriptors, is_cut)
+        sight = self.keeper.see(self.frame_idx, seen.obj_ids, seen.masks, seen.object_scores, is_cut)
         for obj_id in sight.removed:
             self._stream.remove(obj_id)
         return [obj_id for obj_id in seen.obj_ids if obj_id not in sight.remembered]
@@ -248,10 +257,10 @@ class ContinuousTracker:
         detections = self.discovery.find(image, self.frame_idx)
         proposed = self._stream.propose(self.frame_idx, detections.xyxy)
         kept = np.flatnonzero(proposed.masks.any(axis=(1, 2)))
-        detections = cast(sv.Detections, detections[kept])
-        detections.mask = proposed.masks[kept]
-        descriptors = None if proposed.descriptors is None else proposed.descriptors[kept]
-        found = self.keeper.match(self.frame_idx, detections, descriptors)
+        detections, proposed = cast(sv.Detections, detections[kept]), proposed.only(kept)
+        detections.mask = proposed.masks
+        looks = None if self.descriptor is None else self.descriptor.describe(image, proposed)
+        found = self.keeper.match(self.frame_idx, detections, looks)
         for obj_id in found.removed:
             self._stream.remove(obj_id)
         scores: dict[int, Scores] = {}
@@ -281,6 +290,18 @@ class ContinuousTracker:
             class_id=[track.class_id for track in shown],
             class_name=[self.phrases[track.class_id] for track in shown],
         )
+
+
+def _with_thresholds(rules: IdentityRules, descriptor: Descriptor | None) -> IdentityRules:
+    """Rules with the descriptor's thresholds where they have none of their own."""
+    if descriptor is None:
+        return rules
+    threshold, margin = rules.similarity_threshold, rules.similarity_margin
+    return replace(
+        rules,
+        similarity_threshold=descriptor.threshold if threshold is None else threshold,
+        similarity_margin=descriptor.margin if margin is None else margin,
+    )
 
 
 def _as_discovery(

@@ -6,7 +6,7 @@ leave a frame out of an object's memory.
 
     keeper = IdentityKeeper()
     for frame_idx, frame in enumerate(frames):
-        sight = keeper.see(frame_idx, obj_ids, masks, object_scores, descriptors)     # obj_ids that SAM 2 follows
+        sight = keeper.see(frame_idx, obj_ids, masks, object_scores)     # obj_ids that SAM 2 follows
         ...                                                # show sight.shown, remove sight.removed from the session
         if frame_idx % detect_every == 0:
             found = keeper.match(frame_idx, detections, detection_descriptors)
@@ -121,7 +121,6 @@ class IdentityKeeper:
         obj_ids: Sequence[int],
         masks: Masks,
         object_scores: npt.NDArray[np.floating],
-        descriptors: Descriptors | None = None,
         is_cut: bool = False,
     ) -> Sight:
         """Take in what SAM 2 sees on a frame.
@@ -131,14 +130,13 @@ class IdentityKeeper:
             obj_ids: N ids of followed objects.
             masks: (N, H, W) bool in the same order; empty where an object is not seen.
             object_scores: (N,) SAM 2's presence logits.
-            descriptors: (N, C) object pointers of this frame, or None.
             is_cut: whether another scene begins with this frame; what SAM 2 sees of the objects of the scene before is
                 then in doubt until a detection agrees.
 
         Raises:
             ValueError: an id that is not followed, or arrays whose lengths differ.
         """
-        check_lengths(len(obj_ids), masks=masks, object_scores=object_scores, descriptors=descriptors)
+        check_lengths(len(obj_ids), masks=masks, object_scores=object_scores)
         for obj_id in obj_ids:
             if obj_id not in self.tracks or self.tracks[obj_id].state not in FOLLOWED:
                 raise ValueError(f"object {obj_id} is not followed; followed: {[t.obj_id for t in self.followed()]}")
@@ -162,7 +160,6 @@ class IdentityKeeper:
                 track.mask, track.place, track.last_seen_frame_idx = masks[row], None, frame_idx
                 if track.learn_area(area, self.rules):
                     remembered.append(obj_id)
-                    track.learn_appearance(None if descriptors is None else descriptors[row], rate=0.1)
             elif self._miss(track, frame_idx, "another scene" if is_cut else f"object score {object_scores[row]:.1f}"):
                 removed.append(obj_id)
             elif is_visible:
@@ -179,7 +176,7 @@ class IdentityKeeper:
         Args:
             frame_idx: 0-based.
             detections: N ≥ 0, with `mask` (N, H, W) bool, `class_id` and `confidence`.
-            descriptors: (N, C) object pointers of the detections' masks, or None.
+            descriptors: (N, C) what the detections look like, or None.
 
         Raises:
             ValueError: detections without masks, classes or confidences, or with another number of descriptors.
@@ -192,9 +189,7 @@ class IdentityKeeper:
         self._bear_new(association, is_part)
 
         obj_ids = association.obj_ids
-        for index in map(int, np.flatnonzero(obj_ids)):
-            track = self.tracks[int(obj_ids[index])]
-            track.learn_appearance(None if descriptors is None else descriptors[index], rate=0.3)
+        self._learn_looks(association)
         self._tell_apart(obj_ids, association.mutual_ious < self.rules.iou_threshold)
         ended = self._confirm(frame_idx, {int(obj_id) for obj_id in obj_ids if obj_id})
         ended += self._merge(frame_idx) + self._let_go(frame_idx)
@@ -221,7 +216,8 @@ class IdentityKeeper:
         track = self._bear(frame_idx, class_id, 1.0, "shown by a person")
         track.is_given = True
         track.show(mask, frame_idx)
-        track.learn_appearance(descriptor, rate=1.0)
+        if descriptor is not None:
+            track.learn_look(descriptor, is_clear=True, rules=self.rules)
         self._enter(track, TrackState.ACTIVE, frame_idx, "confirmed", "shown by a person")
         ious = mask_overlaps([mask], [other.mask for other in beside if other.mask is not None])[0][0]
         for other, iou in zip(beside, ious, strict=True):
@@ -307,6 +303,17 @@ class IdentityKeeper:
             track = self._bear(association.frame_idx, int(association.class_ids[index]), confidence, reason)
             track.show(association.masks[index], association.frame_idx)
             association.settle(index, track, needs_prompt=True)
+
+    def _learn_looks(self, association: Association) -> None:
+        """Remember what objects look like where SAM 2 and the detector agree on them and nothing is in the way."""
+        if association.descriptors is None:
+            return
+        is_clear = association.clear_views(self.rules)
+        for index in map(int, np.flatnonzero(association.obj_ids)):
+            track = self.tracks[int(association.obj_ids[index])]
+            track.learn_look(
+                association.descriptors[index], bool(is_clear[index]) and track.jumped_frames == 0, self.rules
+            )
 
     # ---- objects' lives ----
 

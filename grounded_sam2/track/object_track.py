@@ -41,7 +41,8 @@ class Track:
         first_frame_idx: frame of its first detection.
         last_seen_frame_idx: last frame with a mask.
         rounds: whether each of the last rounds of detection found it.
-        descriptor: (C,) unit float32 appearance, averaged over its life; None if never given.
+        looks: (K, C) unit float32, what it has looked like, as different sightings as there were; None if never given.
+        is_rough: whether these are of a poor view only, which the first good one replaces.
         usual_area: pixels, averaged over the last frames.
         jumped_frames: consecutive frames on which its area was far from that.
         astray_rounds: rounds of detection in a row in which its mask was on what belongs to another object.
@@ -62,7 +63,8 @@ class Track:
     first_frame_idx: int
     last_seen_frame_idx: int
     rounds: deque[bool]
-    descriptor: Descriptors | None = None
+    looks: Descriptors | None = None
+    is_rough: bool = True
     usual_area: float = 0.0
     jumped_frames: int = 0
     astray_rounds: int = 0
@@ -90,14 +92,14 @@ class Track:
             "state": self.state.value,
             "rounds": list(self.rounds),
             "apart": sorted(self.apart),
-            "descriptor": None if self.descriptor is None else self.descriptor.tolist(),
+            "looks": None if self.looks is None else self.looks.tolist(),
             "mask": None if self.mask is None else encode_rle(self.mask[None])[0],
         }
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any], rules: IdentityRules) -> "Track":
         """The inverse of `to_dict`, under the same rules."""
-        descriptor, mask = saved["descriptor"], saved["mask"]
+        looks, mask = saved["looks"], saved["mask"]
         return cls(
             **{
                 **saved,
@@ -105,7 +107,7 @@ class Track:
                 "rounds": deque(saved["rounds"], maxlen=rules.confirm_window),
                 "place": None if saved["place"] is None else tuple(saved["place"]),
                 "apart": set(saved["apart"]),
-                "descriptor": None if descriptor is None else np.array(descriptor, dtype=np.float32),
+                "looks": None if looks is None else np.array(looks, dtype=np.float32),
                 "mask": None if mask is None else decode_rle([mask])[0],
             }
         )
@@ -116,11 +118,17 @@ class Track:
             self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
         self.confidence = confidence
 
-    def learn_appearance(self, descriptor: Descriptors | None, rate: float) -> None:
-        """Move the average appearance towards a new one."""
-        if descriptor is not None:
-            former = np.zeros_like(descriptor) if self.descriptor is None else self.descriptor
-            self.descriptor = unit((1 - rate) * former + rate * unit(descriptor))
+    def learn_look(self, look: Descriptors, is_clear: bool, rules: IdentityRules) -> None:
+        """Remember what it looks like (C,); one of a poor view only as long as there is no better one."""
+        if self.is_rough:
+            self.looks, self.is_rough = unit(look)[None], not is_clear
+        elif is_clear and self.looks is not None:
+            looks = np.vstack([self.looks, unit(look)])
+            if len(looks) > rules.max_looks:  # of the two that are most alike the older one goes
+                alike = looks @ looks.T
+                alike[np.tril_indices(len(looks))] = -np.inf
+                looks = np.delete(looks, alike.argmax() // len(looks), axis=0)
+            self.looks = looks
 
     def learn_area(self, area: int, rules: IdentityRules) -> bool:
         """Take in a mask's area in pixels; False when it jumped, so that the mask is not to be remembered."""

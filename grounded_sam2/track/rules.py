@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-__all__ = ["IdentityRules"]
+__all__ = ["COLOURS_MARGIN", "COLOURS_THRESHOLD", "IdentityRules"]
+
+# Cosines of `grounded_sam2.track.looks.Colours`.
+COLOURS_THRESHOLD = 0.6
+COLOURS_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class IdentityRules:
         forget_after: frames without a sighting after which a lost object cannot come back; None: it always can.
         max_lost: lost objects that are remembered, the most recently seen ones.
         similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
-            again.
-        similarity_margin: how much closer than the second-best unseen object of its phrase it must be.
+            again; None: what the descriptor says.
+        similarity_margin: how much closer than the second-best unseen object of its phrase it must be; None: likewise.
+        max_looks: how many sightings of an object are remembered to know it again by, those that differ most.
         merge_iou: two objects of one phrase whose masks have this IoU in `merge_rounds` rounds of detection are one,
             unless they were once found beside each other. Two detections of a phrase with this IoU are one at once.
         astray_iou: an object has gone astray when its mask has this IoU with a detection that belongs to another
@@ -57,8 +62,9 @@ class IdentityRules:
     stay_for: int = 10
     forget_after: int | None = None
     max_lost: int = 256
-    similarity_threshold: float = 0.6
-    similarity_margin: float = 0.05
+    similarity_threshold: float | None = None
+    similarity_margin: float | None = None
+    max_looks: int = 8
     merge_iou: float = 0.6
     astray_iou: float = 0.5
     merge_rounds: int = 2
@@ -72,7 +78,7 @@ class IdentityRules:
         for name in (*fractions, "reprompt_iou", "merge_iou", "astray_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
-        for name in ("confirm_hits", "confirm_window", "lost_after", "merge_rounds"):
+        for name in ("confirm_hits", "confirm_window", "lost_after", "merge_rounds", "max_looks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.confirm_hits > self.confirm_window:
@@ -83,3 +89,9 @@ class IdentityRules:
             raise ValueError(f"expected max_area_ratio above 1, got {self.max_area_ratio}")
         if self.max_objects is not None and self.max_objects < 0:
             raise ValueError(f"expected max_objects of at least 0 or None, got {self.max_objects}")
+
+    @property
+    def least_likeness(self) -> tuple[float, float]:
+        """The threshold and the margin of similarity; where none is given, those that fit colours."""
+        threshold, margin = self.similarity_threshold, self.similarity_margin
+        return COLOURS_THRESHOLD if threshold is None else threshold, COLOURS_MARGIN if margin is None else margin

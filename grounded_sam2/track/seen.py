@@ -1,5 +1,7 @@
 """What a video model sees on one frame, as NumPy arrays."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -52,3 +54,12 @@ class Proposed:
     masks: Masks
     mask_scores: npt.NDArray[np.floating] | None = None
     descriptors: Descriptors | None = None
+
+    def only(self, rows: npt.NDArray[np.integer]) -> Proposed:
+        """Those at some positions."""
+        scores, descriptors = self.mask_scores, self.descriptors
+        return Proposed(
+            self.masks[rows],
+            None if scores is None else scores[rows],
+            None if descriptors is None else descriptors[rows],
+        )
