@@ -25,6 +25,8 @@ from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.frame_budget import FrameBudget
+from grounded_sam2.track.gallery import Gallery
+from grounded_sam2.track.looks import make_descriptor
 from grounded_sam2.track.rules import IdentityRules
 from grounded_sam2.video import LiveStream, Window
 from sam2.build_sam import build_sam2_video_predictor
@@ -61,8 +63,11 @@ SCENE_CUT: float | None = 0.2  # mean change of grey, 0 to 1, at which the detec
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
 MAX_OBJECTS: int | None = None  # followed at a time; none: all
+LOOKS: str | None = "colours"  # by what those that come back are known: colours, pointers, a DINOv3 folder; none: off
+LOOKS_THRESHOLD: float | None = None  # how alike, up to 1, two looks of one object are at least; none: as LOOKS says
 
 # output
+GALLERY: Path | None = None  # file of objects that keep their ids in all videos whose runs name it; none: off
 SHOW = False  # also show a window, in which q or Esc ends the run
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_camera_with_continuous_id")  # where everything goes
 
@@ -70,13 +75,20 @@ OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_camera_with_continuous_id")  #
 def main() -> None:
     # Step 1: read the prompt and open the source, which is read in the background from now on
     prompt = read_prompt(TEXT_PROMPT)
-    rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
+    rules = IdentityRules(
+        sure_confidence=SURE_CONFIDENCE,
+        lost_after=LOST_AFTER,
+        max_objects=MAX_OBJECTS,
+        similarity_threshold=LOOKS_THRESHOLD,
+    )
     budget = FrameBudget(TARGET_FPS, detect_every=DETECT_EVERY, max_detect_every=max(DETECT_EVERY, MAX_DETECT_EVERY))
     with stop_on_signals() as stop, LiveStream(CAMERA, latency=LATENCY, stop=stop) as frames:
         images = stop.frames(frames, MAX_FRAMES)
         settings = settings_of(globals())
+        descriptor = make_descriptor(LOOKS, SAM2_CHECKPOINT, choose_device(DEVICE))
         note_nano_models(CAMERA, GDINO_MODEL_ID, SAM2_CHECKPOINT)
         with (
+            Gallery(GALLERY, descriptor) as gallery,
             Window(frames.name) if SHOW else nullcontext() as window,
             TrackingOutputs(
                 OutputFiles(OUTPUT_DIR, CAMERA, stem="camera"), frames, prompt.phrases, settings
@@ -99,6 +111,8 @@ def main() -> None:
                 rules=rules,
                 box_threshold=BOX_THRESHOLD,
                 text_threshold=TEXT_THRESHOLD,
+                descriptor=descriptor,
+                gallery=gallery,
             )
 
             # Step 3: follow; draw and write each frame as it comes, until the stream ends or is stopped
@@ -110,8 +124,10 @@ def main() -> None:
                 tracker.detect_every = budget.detect_every
                 if (window and not window.show(annotated)) or (MAX_SECONDS and frames.seconds >= MAX_SECONDS):
                     break
+            gallery.keep(tracker.keeper, tracker.phrases)
 
-        print(f"{tracker.keeper.next_obj_id - 1} objects in {tracker.frame_idx + 1} frames: {budget.report()}")
+        num_objects = tracker.keeper.next_obj_id - gallery.next_obj_id
+        print(f"{num_objects} objects in {tracker.frame_idx + 1} frames: {budget.report()}")
         print(frames.report())
         print(f"wrote {outputs}")
 

@@ -23,6 +23,8 @@ from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.gallery import Gallery
+from grounded_sam2.track.looks import make_descriptor
 from grounded_sam2.track.resume import SavedRun
 from grounded_sam2.track.rules import IdentityRules
 from grounded_sam2.video import open_frames
@@ -56,8 +58,11 @@ SCENE_CUT: float | None = 0.2  # mean change of grey, 0 to 1, at which the detec
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
 MAX_OBJECTS: int | None = None  # followed at a time; none: all
+LOOKS: str | None = "colours"  # by what those that come back are known: colours, pointers, a DINOv3 folder; none: off
+LOOKS_THRESHOLD: float | None = None  # how alike, up to 1, two looks of one object are at least; none: as LOOKS says
 
 # output
+GALLERY: Path | None = None  # file of objects that keep their ids in all videos whose runs name it; none: off
 RESUME = False  # go on where a run with the same settings was interrupted
 SAVE_EVERY = 30.0  # seconds from one saved state, which --resume goes on from, to the next
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id")  # where everything goes
@@ -66,16 +71,24 @@ OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id")  # w
 def main() -> None:
     # Step 1: read the prompt and open the source
     prompt = read_prompt(TEXT_PROMPT)
-    rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
+    rules = IdentityRules(
+        sure_confidence=SURE_CONFIDENCE,
+        lost_after=LOST_AFTER,
+        max_objects=MAX_OBJECTS,
+        similarity_threshold=LOOKS_THRESHOLD,
+    )
     frames = open_frames(VIDEO_PATH)
     files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
+    descriptor = make_descriptor(LOOKS, SAM2_CHECKPOINT, choose_device(DEVICE))
+    gallery = Gallery(GALLERY, descriptor)
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
         stop_on_signals() as stop,
         frames,
-        SavedRun(files.path(".resume"), settings, frames, RESUME, SAVE_EVERY) as saved,
+        SavedRun(files.path(".resume"), gallery.mark(settings), frames, RESUME, SAVE_EVERY) as saved,
+        gallery,
         TrackingOutputs(files, frames, prompt.phrases, settings) as outputs,
     ):
         images = stop.frames(frames, MAX_FRAMES)
@@ -97,14 +110,17 @@ def main() -> None:
             rules=rules,
             box_threshold=BOX_THRESHOLD,
             text_threshold=TEXT_THRESHOLD,
+            descriptor=descriptor,
+            gallery=gallery,
         )
 
         # Step 3: follow; draw and write each frame as it comes
         images = tqdm(images, unit="frame")
         for frame_idx, image, objects in saved.follow(tracker, images, outputs.annotations, outputs.event_log):
             outputs.write_picture(frame_idx, annotate(image, objects), objects)
+        gallery.keep(tracker.keeper, tracker.phrases)
 
-    print(f"{tracker.keeper.next_obj_id - 1} objects in {tracker.frame_idx + 1} frames")
+    print(f"{tracker.keeper.next_obj_id - gallery.next_obj_id} objects in {tracker.frame_idx + 1} frames")
     print(f"wrote {outputs}")
 
 

@@ -20,6 +20,8 @@ from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.gallery import Gallery
+from grounded_sam2.track.looks import make_descriptor
 from grounded_sam2.track.resume import SavedRun
 from grounded_sam2.track.reverse import ReverseTracker, merged
 from grounded_sam2.track.rules import IdentityRules
@@ -54,8 +56,11 @@ SCENE_CUT: float | None = 0.2  # mean change of grey, 0 to 1, at which the detec
 SURE_CONFIDENCE = 0.5  # detector confidence with which a new object is shown at once, not after a second detection
 LOST_AFTER = 60  # frames without a sighting after which only the detector can bring an object back
 MAX_OBJECTS: int | None = None  # followed at a time; none: all
+LOOKS: str | None = "colours"  # by what those that come back are known: colours, pointers, a DINOv3 folder; none: off
+LOOKS_THRESHOLD: float | None = None  # how alike, up to 1, two looks of one object are at least; none: as LOOKS says
 
 # output
+GALLERY: Path | None = None  # file of objects that keep their ids in all videos whose runs name it; none: off
 RESUME = False  # go on where a run with the same settings was interrupted
 SAVE_EVERY = 30.0  # seconds from one saved state, which --resume goes on from, to the next
 OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id_plus")  # where everything goes
@@ -64,16 +69,24 @@ OUTPUT_DIR = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id_plus")
 def main() -> None:
     # Step 1: read the prompt and open the source
     prompt = read_prompt(TEXT_PROMPT)
-    rules = IdentityRules(sure_confidence=SURE_CONFIDENCE, lost_after=LOST_AFTER, max_objects=MAX_OBJECTS)
+    rules = IdentityRules(
+        sure_confidence=SURE_CONFIDENCE,
+        lost_after=LOST_AFTER,
+        max_objects=MAX_OBJECTS,
+        similarity_threshold=LOOKS_THRESHOLD,
+    )
     frames = open_indexed_frames(VIDEO_PATH)
     files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
+    descriptor = make_descriptor(LOOKS, SAM2_CHECKPOINT, choose_device(DEVICE))
+    gallery = Gallery(GALLERY, descriptor)
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 
     with (
         stop_on_signals() as stop,
         frames,
-        SavedRun(files.path(".resume"), settings, frames, RESUME, SAVE_EVERY) as saved,
+        SavedRun(files.path(".resume"), gallery.mark(settings), frames, RESUME, SAVE_EVERY) as saved,
+        gallery,
         TrackingOutputs(files, frames, prompt.phrases, settings) as outputs,
         FrameAnnotationWriter(files.path("_forward.jsonl"), outputs.header) as forward_lines,
         FrameAnnotationWriter(files.path("_backward.jsonl"), outputs.header) as backward_lines,
@@ -97,6 +110,8 @@ def main() -> None:
             rules=rules,
             box_threshold=BOX_THRESHOLD,
             text_threshold=TEXT_THRESHOLD,
+            descriptor=descriptor,
+            gallery=gallery,
         )
 
         # Step 3: follow forwards; what is found goes to disk frame by frame
@@ -114,6 +129,7 @@ def main() -> None:
                 earlier = backward[frame_idx].detections if frame_idx in backward else None
                 objects = merged(forward[frame_idx].detections, earlier, back.renamed)
                 outputs.write(frame_idx, annotate(image, objects), objects)
+        gallery.keep(tracker.keeper, tracker.phrases, back.renamed)
 
     print(f"{len(backward)} frames completed backwards, ids joined: {back.renamed or 'none'}")
     print(f"wrote {outputs}")

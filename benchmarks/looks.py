@@ -4,12 +4,12 @@
     python benchmarks/looks.py --real ../shared/real          # and cut-outs of photographs, and real clips spliced
     python benchmarks/looks.py --real ../shared/real --split choose        # on what thresholds are chosen on
 
-A "visits" clip: four objects of one phrase, each with its own looks, cross the frame one after another and at once,
-in another size, direction and light on each visit. A "spliced" clip: stretches of real clips, four objects, each twice, as far
-apart in its clip as can be, all called "thing". All methods get the same boxes and the same SAM 2.
+A "visits" clip: four objects of one phrase, each with its own looks, cross the frame one after another and at once, in
+another size, direction and light on each visit. A "spliced" clip: stretches of real clips, four objects, each twice, as
+far apart in its clip as can be, all called "thing". All methods get the same boxes and the same SAM 2.
 
-"Kept" counts the visits of known objects whose id is the one that the object had before, "taken" the visits whose id was
-another object's before. Other measures are those of `identity.py`.
+"Kept" counts the visits of known objects whose id is the one that the object had before, "taken" the visits whose id
+was another object's before. Other measures are those of `identity.py`.
 """
 
 from __future__ import annotations
@@ -122,7 +122,11 @@ def make_spliced(seed: int, clips: list[Clip], stretch: int = 15) -> list[Scene]
 
 
 def track(
-    predictor: SAM2VideoPredictor, descriptor: Descriptor | None, scenes: list[Scene], missed: float, seed: int,
+    predictor: SAM2VideoPredictor,
+    descriptor: Descriptor | None,
+    scenes: list[Scene],
+    missed: float,
+    seed: int,
     options: argparse.Namespace,
 ) -> Iterator[Tracked]:
     detector = TrueBoxes(scenes, missed, seed)
@@ -156,7 +160,7 @@ def visit_ids(scenes: list[Scene], tracked: Iterable[Tracked], least_gap: int = 
 
 
 def kept_and_taken(visits: list[tuple[int, int]]) -> tuple[int, int, int, int]:
-    """Visits that keep an id, of how many of objects that had one; visits that take another's id, of how many in all."""
+    """Visits that keep an id, of how many of objects that had one; visits that take another's, of how many in all."""
     owners: dict[int, int] = {}
     known: set[int] = set()
     kept = returns = taken = 0
@@ -186,7 +190,9 @@ def main() -> None:
     torch.set_num_threads(1)
     predictor = build_sam2_video_predictor(None, str(REPOSITORY / options.segmenter), device="cpu")
     methods: dict[str, Descriptor | None] = {"none": None, "pointers": Pointers(), "colours": Colours()}
-    print(f"{'missed':>7} {'kind':9} {'looks':9} {'HOTA':>6} {'IDF1':>6} {'IDSW':>5} {'frag':>5} {'J&F':>6}  kept    taken")
+    print(
+        f"{'missed':>7} {'kind':9} {'looks':9} {'HOTA':>6} {'IDF1':>6} {'IDSW':>5} {'frag':>5} {'J&F':>6}  kept taken"
+    )
     for missed in options.missed:
         for kind in options.kinds:
             found: dict[str, list] = {name: [] for name in options.looks}
@@ -196,7 +202,9 @@ def main() -> None:
                     found[name].append((score(scenes, tracked), kept_and_taken(visit_ids(scenes, tracked))))
             for name, clips in found.items():
                 hota, idf1, jf = (np.mean([getattr(each, key) for each, _ in clips]) for key in ("hota", "idf1", "jf"))
-                switches, fragments = (sum(getattr(each, key) for each, _ in clips) for key in ("switches", "fragments"))
+                switches, fragments = (
+                    sum(getattr(each, key) for each, _ in clips) for key in ("switches", "fragments")
+                )
                 kept, returns, taken, visits = np.sum([counts for _, counts in clips], axis=0) if clips else [0] * 4
                 print(
                     f"{missed:7.0%} {kind:9} {name:9} {hota:6.3f} {idf1:6.3f} {switches:5d} {fragments:5d} {jf:6.3f}  "

@@ -51,8 +51,8 @@ _FORMER_NAMES = {"DETECT_EVERY": "STEP", "MAX_DETECT_EVERY": "MAX_STEP"}
 # Settings with which the same run gives the same results: where things are and how the run is done. Sources are here
 # because what they hold is looked at, and because an address may hold a password.
 _INCIDENTAL = frozenset(
-    {"API_TOKEN", "BATCH_SIZE", "CACHE_DIR", "CAMERA", "DDS_ENDPOINT", "DEVICE", "IMAGES", "IMAGE_PATH", "MAX_REQUESTS"}
-    | {"OUTPUT_DIR", "OVERWRITE", "RESUME", "SAVE_ANNOTATED", "SAVE_EVERY", "SHOW", "VIDEO_PATH"}
+    {"API_TOKEN", "BATCH_SIZE", "CACHE_DIR", "CAMERA", "DDS_ENDPOINT", "DEVICE", "GALLERY", "IMAGES", "IMAGE_PATH"}
+    | {"MAX_REQUESTS", "OUTPUT_DIR", "OVERWRITE", "RESUME", "SAVE_ANNOTATED", "SAVE_EVERY", "SHOW", "VIDEO_PATH"}
 )
 _HEADING = re.compile(r"# ([a-z][a-z ]*)")
 

@@ -25,7 +25,8 @@ RULES = IdentityRules()
 
 def followed(obj_id: int, place: Place, class_id: int = 0, look: int | None = None) -> Track:
     track = Track(obj_id, TrackState.ACTIVE, {class_id: 1.0}, 0.9, 0, 0, deque(maxlen=3), mask=disc(place))
-    track.learn_appearance(None if look is None else np.eye(4)[look], rate=1.0)
+    if look is not None:
+        track.learn_look(np.eye(4)[look], is_clear=True, rules=RULES)
     return track
 
 

@@ -17,6 +17,7 @@ from grounded_sam2.prompts import parse_prompt
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.discovery import TextDiscovery
 from grounded_sam2.track.follower import Seen, as_follower
+from grounded_sam2.track.looks import Pointers
 from grounded_sam2.track.rules import IdentityRules
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -279,7 +280,13 @@ def test_a_lost_object_is_found_again_by_its_looks() -> None:
     ids = {}
     for describes in (True, False):
         tracker = ContinuousTracker(
-            ColourDetector(), FakeFollower(describes=describes), "red", detect_every=1, rules=rules, scene_cut=None
+            ColourDetector(),
+            FakeFollower(describes=describes),
+            "red",
+            detect_every=1,
+            rules=rules,
+            scene_cut=None,
+            descriptor=Pointers(),
         )
         for boxes in (before, before, {}, {}, {}, away):
             objects = tracker.step(picture(boxes))

@@ -25,13 +25,12 @@ def detections(*found: tuple[Place, int, float]) -> sv.Detections:
     )
 
 
-def see(keeper: IdentityKeeper, frame_idx: int, places: dict[int, Place | None], looks: dict[int, int] | None = None):
+def see(keeper: IdentityKeeper, frame_idx: int, places: dict[int, Place | None]):
     """One frame on which SAM 2 sees the followed objects at `places`, `None` for unseen ones."""
     obj_ids = [track.obj_id for track in keeper.followed()]
     masks = np.array([disc(places.get(obj_id)) for obj_id in obj_ids]).reshape(-1, SIZE, SIZE)
     scores = np.where(masks.any((1, 2)), 5.0, -5.0)
-    descriptors = None if looks is None else np.array([LOOKS[looks[obj_id]] for obj_id in obj_ids]).reshape(-1, 8)
-    return keeper.see(frame_idx, obj_ids, masks, scores, descriptors)
+    return keeper.see(frame_idx, obj_ids, masks, scores)
 
 
 def kinds(keeper: IdentityKeeper, obj_id: int) -> list[str]:
@@ -108,20 +107,20 @@ def test_what_sam_sees_after_long_counts_once_the_detector_agrees() -> None:
     keeper = IdentityKeeper(IdentityRules(doubt_after=3))
     keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
     for frame_idx in range(1, 4):
-        see(keeper, frame_idx, {1: None}, {1: 0})
-    sights = [see(keeper, frame_idx, {1: RIGHT}, {1: 0}) for frame_idx in (4, 5)]
+        see(keeper, frame_idx, {1: None})
+    sights = [see(keeper, frame_idx, {1: RIGHT}) for frame_idx in (4, 5)]
     assert all(sight.shown == sight.remembered == sight.removed == [] for sight in sights)
     answer = keeper.match(5, detections((RIGHT, 0, 0.9)), LOOKS[[0]])
     assert answer.obj_ids.tolist() == [1] and answer.prompt == [0] and answer.removed == []
-    assert see(keeper, 6, {1: RIGHT}, {1: 0}).shown == [1]
+    assert see(keeper, 6, {1: RIGHT}).shown == [1]
     assert keeper.events[-1].reason == "after 5 frames by SAM 2 and the detector"
 
 
 def test_an_object_in_doubt_is_where_the_detector_finds_it() -> None:
     keeper = IdentityKeeper(IdentityRules(doubt_after=0))
     keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
-    see(keeper, 1, {1: None}, {1: 0})
-    see(keeper, 2, {1: RIGHT}, {1: 0})
+    see(keeper, 1, {1: None})
+    see(keeper, 2, {1: RIGHT})
     answer = keeper.match(2, detections((LOW, 0, 0.9)), LOOKS[[0]])
     assert answer.obj_ids.tolist() == [1] and answer.prompt == [0] and answer.removed == []
 
@@ -130,8 +129,8 @@ def test_an_object_in_doubt_takes_nothing_from_one_in_sight() -> None:
     """Object 1 hides, and SAM 2 takes object 2, which has its phrase and place, for it."""
     keeper = IdentityKeeper(IdentityRules(doubt_after=0, merge_rounds=1))
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)), LOOKS[[0, 0]])
-    see(keeper, 1, {1: None, 2: RIGHT}, {1: 0, 2: 0})
-    see(keeper, 2, {1: RIGHT, 2: (46.0, 15.0, 8.0)}, {1: 0, 2: 0})
+    see(keeper, 1, {1: None, 2: RIGHT})
+    see(keeper, 2, {1: RIGHT, 2: (46.0, 15.0, 8.0)})
     answer = keeper.match(2, detections((RIGHT, 0, 0.9)), LOOKS[[0]])
     assert answer.obj_ids.tolist() == [2] and answer.removed == []
     assert keeper.tracks[1].state is TrackState.OCCLUDED
@@ -142,11 +141,11 @@ def test_what_sam_alone_brought_back_is_where_the_detector_finds_it(hid: bool, a
     """One who hid is taken to be where SAM 2 sees it only until the detector finds its like elsewhere."""
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
-    see(keeper, 1, {1: None if hid else LEFT}, {1: 0})
-    assert see(keeper, 2, {1: LEFT}, {1: 0}).shown == [1]
+    see(keeper, 1, {1: None if hid else LEFT})
+    assert see(keeper, 2, {1: LEFT}).shown == [1]
     if agreed:
         keeper.match(2, detections((LEFT, 0, 0.9)), LOOKS[[0]])
-    see(keeper, 3, {1: LEFT}, {1: 0})
+    see(keeper, 3, {1: LEFT})
     answer = keeper.match(3, detections((RIGHT, 0, 0.9)), LOOKS[[0]])
     assert answer.obj_ids.tolist() == [obj_id] and answer.prompt == [0]
     assert answer.removed == ([1] if obj_id == 1 else [])
@@ -155,17 +154,17 @@ def test_what_sam_alone_brought_back_is_where_the_detector_finds_it(hid: bool, a
 def test_a_hidden_object_does_not_come_back_where_another_one_is() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
-    see(keeper, 1, {1: None, 2: RIGHT}, {1: 0, 2: 1})
+    see(keeper, 1, {1: None, 2: RIGHT})
     for place in (RIGHT, (47.0, 15.0, 8.0)):
-        assert see(keeper, 2, {1: place, 2: RIGHT}, {1: 0, 2: 1}).shown == [2]
-    assert see(keeper, 3, {1: (58.0, 15.0, 8.0), 2: RIGHT}, {1: 0, 2: 1}).shown == [1, 2]
+        assert see(keeper, 2, {1: place, 2: RIGHT}).shown == [2]
+    assert see(keeper, 3, {1: (58.0, 15.0, 8.0), 2: RIGHT}).shown == [1, 2]
 
 
 @pytest.mark.parametrize(("look", "obj_id"), [(0, 1), (1, 2)])
 def test_behind_a_cut_nothing_is_taken_on_trust(look: int, obj_id: int) -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
-    sight = keeper.see(1, [1], disc(LEFT)[None], np.array([5.0]), LOOKS[[0]], is_cut=True)
+    sight = keeper.see(1, [1], disc(LEFT)[None], np.array([5.0]), is_cut=True)
     assert sight.shown == sight.remembered == []
     assert keeper.match(1, detections((LEFT, 0, 0.9)), LOOKS[[look]]).obj_ids.tolist() == [obj_id]
     assert kinds(keeper, 1) == ["born", "confirmed", "occluded"] + ["found again"] * (obj_id == 1)
@@ -193,8 +192,8 @@ def lose_two_look_alikes(rules: IdentityRules, looks: dict[int, int]) -> Identit
     """Objects 1 and 2 of one phrase, gone for so long that SAM 2 lets go."""
     keeper = IdentityKeeper(rules)
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)), LOOKS[[looks[1], looks[2]]])
-    see(keeper, 1, {1: LEFT, 2: RIGHT}, looks)
-    sight = see(keeper, 1000, {1: None, 2: None}, looks)
+    see(keeper, 1, {1: LEFT, 2: RIGHT})
+    sight = see(keeper, 1000, {1: None, 2: None})
     assert sight.removed == [1, 2] and keeper.followed() == []
     return keeper
 
@@ -221,9 +220,9 @@ def test_an_object_hidden_for_a_moment_is_where_it_was(hidden: int, place: Place
     """Its other side looks like something else; only phrase and place, and for a while, speak for it."""
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
-    see(keeper, 1, {1: LEFT}, {1: 0})
+    see(keeper, 1, {1: LEFT})
     for frame_idx in range(2, 2 + hidden):
-        see(keeper, frame_idx, {1: None}, {1: 0})
+        see(keeper, frame_idx, {1: None})
     answer = keeper.match(1 + hidden, detections((place, class_id, 0.9)), LOOKS[[1]])
     assert answer.obj_ids.tolist() == [obj_id] and answer.prompt == [0]
 
@@ -231,7 +230,7 @@ def test_an_object_hidden_for_a_moment_is_where_it_was(hidden: int, place: Place
 def test_places_tell_hidden_look_alikes_apart() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 0, 0.9)), LOOKS[[0, 0]])
-    see(keeper, 1, {1: None, 2: None}, {1: 0, 2: 0})
+    see(keeper, 1, {1: None, 2: None})
     answer = keeper.match(1, detections(((47.0, 15.0, 8.0), 0, 0.9), ((17.0, 15.0, 8.0), 0, 0.9)), LOOKS[[0, 0]])
     assert answer.obj_ids.tolist() == [2, 1]
 
@@ -336,7 +335,7 @@ def test_an_object_gone_astray_is_let_go_and_found_again() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
     for frame_idx, removed in ((1, []), (2, [1])):
-        see(keeper, frame_idx, {1: RIGHT, 2: RIGHT}, {1: 0, 2: 1})
+        see(keeper, frame_idx, {1: RIGHT, 2: RIGHT})
         assert keeper.match(frame_idx, detections((RIGHT, 1, 0.9)), LOOKS[[1]]).removed == removed
     assert keeper.tracks[1].state is TrackState.LOST
     answer = keeper.match(3, detections((RIGHT, 1, 0.9), (LOW, 0, 0.9)), LOOKS[[1, 0]])
@@ -346,7 +345,7 @@ def test_an_object_gone_astray_is_let_go_and_found_again() -> None:
 def test_an_object_astray_that_is_detected_elsewhere_starts_anew_there() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
-    see(keeper, 1, {1: RIGHT, 2: RIGHT}, {1: 0, 2: 1})
+    see(keeper, 1, {1: RIGHT, 2: RIGHT})
     answer = keeper.match(1, detections((RIGHT, 1, 0.9), (LOW, 0, 0.9)), LOOKS[[1, 0]])
     assert answer.obj_ids.tolist() == [2, 1]
     assert answer.removed == [1] and answer.prompt == [1]
@@ -357,7 +356,7 @@ def test_who_is_where_a_hidden_object_returns_is_astray() -> None:
     """SAM 2 slides from object 1 nearly onto the place where hidden object 2 comes back; the detector sees both."""
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
-    see(keeper, 1, {1: (48.0, 15.0, 8.0), 2: None}, {1: 0, 2: 1})
+    see(keeper, 1, {1: (48.0, 15.0, 8.0), 2: None})
     answer = keeper.match(1, detections((RIGHT, 1, 0.9), (LOW, 0, 0.9)), LOOKS[[1, 0]])
     assert answer.obj_ids.tolist() == [2, 1] and answer.removed == [1] and answer.prompt == [0, 1]
     assert keeper.next_obj_id == 3

@@ -40,7 +40,7 @@ def test_long_hidden(doubt_after: int | None, is_hidden: bool) -> None:
 
 def test_plain_values_and_back() -> None:
     rules, track = IdentityRules(), new_track(apart={3, 2}, place=(1, 2, 3, 4))
-    track.learn_appearance(np.array([3.0, 4.0]), rate=0.3)
+    track.learn_look(np.array([3.0, 4.0]), is_clear=True, rules=rules)
     track.rounds.append(True)
     track.show(disc(LEFT), 4)
     again = Track.from_dict(track.to_dict(), rules)

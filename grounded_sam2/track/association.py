@@ -187,7 +187,7 @@ def match_by_looks(
     for row, column in zip(*np.nonzero(same_class), strict=True):
         if np.isnan(likeness[row, column]):
             is_only = same_class[row].sum() == 1 and same_class[:, column].sum() == 1
-            scores[row, column] = 0.0 if is_only else -1.0
+            scores[row, column] = 0.0 if is_only and not unseen[column].is_known else -1.0
             continue
         rivals = np.delete(likeness[row], column)[np.delete(same_class[row], column)]
         second = np.nanmax(rivals, initial=-1.0) if len(rivals) else -1.0

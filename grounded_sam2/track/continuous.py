@@ -17,6 +17,7 @@ from grounded_sam2.prompts import TextPrompt
 from grounded_sam2.track.discovery import Discovery, TextDiscovery
 from grounded_sam2.track.events import IdentityEvent
 from grounded_sam2.track.follower import Follower, Scores, Seen, as_follower
+from grounded_sam2.track.gallery import Gallery
 from grounded_sam2.track.keeper import IdentityKeeper
 from grounded_sam2.track.looks import COLOURS, Descriptor
 from grounded_sam2.track.object_track import Track, TrackState
@@ -62,6 +63,7 @@ class ContinuousTracker:
         scene_cut: float | None = 0.2,
         rules: IdentityRules | None = None,
         descriptor: Descriptor | None = COLOURS,
+        gallery: Gallery | None = None,
     ) -> None:
         """
         Args:
@@ -77,6 +79,8 @@ class ContinuousTracker:
                 for.
             rules: when two sightings are one object; None: the defaults.
             descriptor: tells by their looks the objects that come back; None: only place and phrase tell.
+            gallery: objects of earlier videos, which have their ids again when they are seen; described by the same
+                descriptor.
 
         Raises:
             ValueError: a prompt that cannot be read or names nothing wanted, `detect_every` below 1, or thresholds for
@@ -100,6 +104,8 @@ class ContinuousTracker:
         self._given = list(given)
         for prompt in self._given:
             self._class_of(prompt.name)
+        if gallery is not None:
+            gallery.recall(self.keeper, self._class_of)
 
     @property
     def phrases(self) -> list[str]:

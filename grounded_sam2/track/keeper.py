@@ -184,8 +184,9 @@ class IdentityKeeper:
         seen = [track for track in self.followed() if track.mask is not None]
         association = begin_association(frame_idx, detections, descriptors, seen)
         self._find_seen(association)
+        removed = self._find_former(association)
         is_part = association.parts(self.rules)
-        removed = self._find_unseen(association, is_part)
+        removed += self._find_unseen(association, is_part)
         self._bear_new(association, is_part)
 
         obj_ids = association.obj_ids
@@ -196,6 +197,25 @@ class IdentityKeeper:
         gone = np.isin(obj_ids, ended)
         obj_ids[gone] = 0
         return Found(obj_ids, sorted(index for index in association.prompt if not gone[index]), removed + ended)
+
+    def recall(self, obj_id: int, class_id: int, looks: Descriptors) -> None:
+        """Know an object from an earlier video, before the first frame: it is lost, and found again by its looks alone.
+
+        Args:
+            obj_id: that it had, and has again when it is found.
+            class_id: its name, which no detection changes.
+            looks: (K, C) unit float32; see `Track.looks`.
+
+        Raises:
+            ValueError: an id that is there already.
+        """
+        if obj_id in self.tracks:
+            raise ValueError(f"there is an object {obj_id} already")
+        rounds: deque[bool] = deque(maxlen=self.rules.confirm_window)
+        track = Track(obj_id, TrackState.LOST, {class_id: 1.0}, 1.0, -1, -1, rounds)
+        track.looks, track.is_rough, track.is_known = looks, False, True
+        self.tracks[obj_id] = track
+        self.next_obj_id = max(self.next_obj_id, obj_id + 1)
 
     # ---- what a person shows ----
 
@@ -259,6 +279,35 @@ class IdentityKeeper:
                 self._return(track, mask, association.frame_idx, "SAM 2 and the detector")
             elif has_drifted:
                 track.mask = mask
+
+    def _find_former(self, association: Association) -> list[int]:
+        """Take new objects for older ones that they turn out to be once they are seen whole for the first time.
+
+        Who comes back is at first seen in part only, at the border of the frame or from behind something, and may not
+        be known by that.
+
+        Returns:
+            The new objects, which are ended.
+        """
+        if association.descriptors is None:
+            return []
+        rows = [
+            index
+            for index in map(int, np.flatnonzero(association.clear_views(self.rules) & (association.obj_ids > 0)))
+            if self.tracks[int(association.obj_ids[index])].is_rough
+        ]
+        gone = [track for track in self.tracks.values() if not track.in_sight and not track.is_rough]
+        ended = []
+        for index, column in match_by_looks(association, rows, gone, self.rules):
+            new, former = self.tracks[int(association.obj_ids[index])], gone[column]
+            if former.last_seen_frame_idx < new.first_frame_idx and former.obj_id not in new.apart and not new.is_given:
+                self._log(association.frame_idx, new.obj_id, "merged", f"into object {former.obj_id}, by its looks")
+                del self.tracks[new.obj_id]
+                ended.append(new.obj_id)
+                association.settle(index, former, needs_prompt=True)
+                former.vote(int(association.class_ids[index]), float(association.confidences[index]))
+                self._return(former, association.masks[index], association.frame_idx, "its looks")
+        return ended
 
     def _find_unseen(self, association: Association, is_part: npt.NDArray[np.bool_]) -> list[int]:
         """Give detections to objects that are not surely in sight, by place or looks.
@@ -340,6 +389,8 @@ class IdentityKeeper:
         """Bring an object that was out of sight, in doubt or astray to where it has been found."""
         if track.in_sight:
             reason = f"by {finder}, elsewhere than SAM 2 followed it"
+        elif track.last_seen_frame_idx < 0:
+            reason = f"from an earlier video by {finder}"
         else:
             reason = f"after {frame_idx - track.last_seen_frame_idx} frames by {finder}"
         track.show(mask, frame_idx)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 
 from grounded_sam2.images import RGBImage
 from grounded_sam2.masks import corners_of
+from grounded_sam2.owned import source_ids
 from grounded_sam2.track.object_track import Descriptors
 from grounded_sam2.track.rules import COLOURS_MARGIN, COLOURS_THRESHOLD
 from grounded_sam2.track.seen import Proposed, Seen
 
-__all__ = ["COLOURS", "Colours", "Descriptor", "Pointers"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["COLOURS", "Colours", "Descriptor", "Pointers", "make_descriptor"]
 
 _BINS = (12, 6, 4)  # of hue, saturation and brightness
 
@@ -94,3 +100,30 @@ class Pointers:
 
 
 COLOURS = Colours()
+
+
+def make_descriptor(
+    looks: str | None, checkpoint: str | os.PathLike[str], device: torch.device | str = "cpu"
+) -> Descriptor | None:
+    """The descriptor that a script's LOOKS names.
+
+    Args:
+        looks: "colours"; "pointers"; or a folder of DINOv2, DINOv3 or SigLIP, see `PatchFeatures`; None: none.
+        checkpoint: of the follower whose pointers they are.
+        device: where a model of images runs.
+
+    Raises:
+        ValueError: nothing of that name, or a folder of something else.
+        FileNotFoundError: a folder that is not complete.
+    """
+    if looks is None:
+        return None
+    if looks == "colours":
+        return COLOURS
+    if looks == "pointers":
+        return Pointers(weights=source_ids(checkpoint)[-1])
+    if not Path(looks).is_dir():
+        raise ValueError(f"expected looks by colours, pointers, none, or a folder of DINOv3 or SigLIP, got {looks!r}")
+    from grounded_sam2.track.patch_looks import PatchFeatures  # the others need neither torch nor transformers
+
+    return PatchFeatures(looks, device)

@@ -16,6 +16,9 @@ __all__ = ["FOLLOWED", "Descriptors", "Track", "TrackState", "unit"]
 Descriptors: TypeAlias = npt.NDArray[np.floating]
 
 
+_SAME_LOOK = 0.98  # cosine of two sightings of which the older one says nothing more
+
+
 class TrackState(str, Enum):
     """Where an object is in its life."""
 
@@ -49,6 +52,8 @@ class Track:
         in_doubt: whether what SAM 2 sees of it only counts once a detection agrees.
         is_given: whether a person has shown and named it: no detection renames it or changes its outline while it is
             in sight, it is looked for however long it is hidden, and what SAM 2 sees of it counts.
+        is_known: whether its id is from an earlier video, in which it was named for good; until it is seen in this
+            one, its frames are -1 and only its looks can bring it back.
         is_guess: whether SAM 2 alone brought it back into sight, and no detection has agreed yet.
         place: left, top, right, bottom in pixels of its mask when it was last in sight, the last two exclusive; None
             while it is in sight, and when that was in another scene or astray.
@@ -70,6 +75,7 @@ class Track:
     astray_rounds: int = 0
     in_doubt: bool = False
     is_given: bool = False
+    is_known: bool = False
     is_guess: bool = False
     place: Corners | None = None
     apart: set[int] = field(default_factory=set)
@@ -114,7 +120,7 @@ class Track:
 
     def vote(self, class_id: int, confidence: float) -> None:
         """Count one detection of the object."""
-        if not self.is_given:
+        if not self.is_given and not self.is_known:
             self.class_votes[class_id] = self.class_votes.get(class_id, 0.0) + confidence
         self.confidence = confidence
 
@@ -124,9 +130,9 @@ class Track:
             self.looks, self.is_rough = unit(look)[None], not is_clear
         elif is_clear and self.looks is not None:
             looks = np.vstack([self.looks, unit(look)])
-            if len(looks) > rules.max_looks:  # of the two that are most alike the older one goes
-                alike = looks @ looks.T
-                alike[np.tril_indices(len(looks))] = -np.inf
+            alike = looks @ looks.T
+            alike[np.tril_indices(len(looks))] = -np.inf
+            if len(looks) > rules.max_looks or alike.max() >= _SAME_LOOK:  # of the two most alike the older one goes
                 looks = np.delete(looks, alike.argmax() // len(looks), axis=0)
             self.looks = looks
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 __all__ = ["COLOURS_MARGIN", "COLOURS_THRESHOLD", "IdentityRules"]
 
 # Cosines of `grounded_sam2.track.looks.Colours`.
-COLOURS_THRESHOLD = 0.6
+COLOURS_THRESHOLD = 0.7
 COLOURS_MARGIN = 0.05
 
 
