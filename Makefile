@@ -92,6 +92,13 @@ $(REFERENCES)/trackers/.installed: | install
 	$(PY) -m pip install --no-deps --target $(@D) --upgrade "trackers>=2.6,<3" pydeprecate
 	@touch $@
 
+# to be compared with in benchmarks, by `make peers`: nothing of it is used or shipped
+peers: references $(REFERENCES)/ultralytics/.installed
+
+$(REFERENCES)/ultralytics/.installed: | install
+	$(PY) -m pip install --no-deps --target $(@D) --upgrade "ultralytics>=8.4,<9" ultralytics-thop polars
+	@touch $@
+
 # of scikit-image it only takes the shape of a disk
 $(REFERENCES)/trackeval/.installed: | install
 	$(PY) -m pip install --no-deps --target $(@D) --upgrade trackeval==1.3.0 "scikit-image>=0.25,<1" "lazy-loader>=0.4"

@@ -5,24 +5,27 @@
     python benchmarks/identity.py --num-clips 10 --num-frames 720 --kinds reentry     # 30 s
     python benchmarks/identity.py --memory-policy samurai --three-masks
     python benchmarks/identity.py --real ../shared/real      # cut-outs of photographs instead of drawings
+    python benchmarks/identity.py --peers --every 1          # BoT-SORT and McByte on the same boxes (`make references`)
 
-Both methods get the same detections on the same frames and the same SAM 2. The plain rule: every time the detector has
+All methods get the same detections on the same frames and the same SAM 2. The plain rule: every time the detector has
 looked, SAM 2 starts anew on what it found; a mask whose IoU with a mask of the frame before is above 0.8 takes over
 that id, greedily, every other one gets a new id.
 
 HOTA, IDF1, identity switches, fragments and J&F are those of `grounded_sam2.score`, over masks and all frames. Who
 follows little, errs little: "followed" is the share of all objects on all frames that a track covers, "/1000" the
 switches and fragments together for a thousand of those. "Returns kept" counts objects that left or hid and came back:
-whether most of their frames have the id that most had before.
+whether most of their frames have the id that most had before. "ms" is the processor time of a frame.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ import numpy as np
 import supervision as sv
 import torch
 
+from benchmarks.identity_peers import Tracked, track_boxes
 from grounded_sam2.detectors.base import Detector, make_detections
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from grounded_sam2.masks import boxes_around, mask_overlaps
@@ -54,8 +58,6 @@ SIZE = (192, 256)  # (height, width) in pixels
 LARGEST_ZOOM = 3.0  # of a "zoom" clip, half-way through it
 TAKEN_OVER_IOU = 0.8  # of the plain rule
 SAME_IOU = 0.5  # of a track and an object that it is counted as following
-
-Tracked = tuple[np.ndarray, np.ndarray]  # ids (N,), masks (N, H, W) bool, of one frame
 
 
 def make_scenes(kind: str, seed: int, num_frames: int, props: Props | None = None) -> list[Scene]:
@@ -162,6 +164,25 @@ def track_plainly(
         yield ids, masks
 
 
+def track_as(
+    name: str,
+    predictor: SAM2VideoPredictor,
+    detector: Detector,
+    scenes: list[Scene],
+    phrases: list[str],
+    every: int,
+) -> Iterator[Tracked]:
+    """As a tracker of others does it, see `identity_peers`."""
+
+    def looks() -> Iterator[sv.Detections]:
+        for frame_idx, scene in enumerate(scenes):
+            if isinstance(detector, TrueBoxes):
+                detector.frame_idx = frame_idx
+            yield detector.detect(scene.image, phrases)[0] if frame_idx % every == 0 else sv.Detections.empty()
+
+    return track_boxes(name, predictor, [scene.image for scene in scenes], looks())
+
+
 @dataclass
 class IdentityScores:
     """Figures of one clip; sums over clips add up, means are taken over clips."""
@@ -175,10 +196,14 @@ class IdentityScores:
     jf: float
     returns_kept: int
     returns: int
+    milliseconds: float  # of processor time, per frame
 
 
-def score(scenes: list[Scene], tracked: list[Tracked]) -> IdentityScores:
-    """Compare what was tracked with the truth; objects count on the frames where they can be seen."""
+def score(scenes: list[Scene], frames: Iterator[Tracked]) -> IdentityScores:
+    """Compare what is tracked with the truth; objects count on the frames where they can be seen."""
+    start = time.process_time()
+    tracked = list(frames)
+    seconds = time.process_time() - start
     truth = video_of((scene.ids, scene.masks) for scene in scenes)
     scores: dict[str, Any] = compare(truth, video_of(tracked))[""].scores()
     kept, returns = returning_ids(scenes, tracked)
@@ -192,6 +217,7 @@ def score(scenes: list[Scene], tracked: list[Tracked]) -> IdentityScores:
         jf=scores["J&F"],
         returns_kept=kept,
         returns=returns,
+        milliseconds=1000 * seconds / len(scenes),
     )
 
 
@@ -232,6 +258,7 @@ def main() -> None:
     parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
     parser.add_argument("--real", type=Path, help="folder (or pack) of photographs, whose test split is cut out")
     parser.add_argument("--memory-policy", default="default", choices=POLICIES, help="of SAM 2, for both methods")
+    parser.add_argument("--peers", action="store_true", help="BoT-SORT and McByte too")
     parser.add_argument(
         "--three-masks", action="store_true", help="have SAM 2 offer three masks on each frame, as published models do"
     )
@@ -248,11 +275,13 @@ def main() -> None:
     props = None
     if options.real is not None:
         props = RealScenes([photo for photo in load_photos(options.real) if photo.split == "test"], [])
-    methods = {"ours": track_ours, "plain": track_plainly}
+    methods: dict[str, Any] = {"ours": track_ours, "plain": track_plainly}
+    if options.peers:
+        methods |= {name: partial(track_as, name) for name in ("botsort", "mcbyte")}
     print(f"{options.num_clips} clips of {options.num_frames} frames per kind, a look every {options.every} frames")
     print(
-        f"{'missed':>7} {'kind':9} {'method':6} {'HOTA':>6} {'IDF1':>6} {'IDSW':>5} {'frag':>5} {'followed':>8} "
-        f"{'/1000':>6} {'J&F':>6} returns kept"
+        f"{'missed':>7} {'kind':9} {'method':7} {'HOTA':>6} {'IDF1':>6} {'IDSW':>5} {'frag':>5} {'followed':>8} "
+        f"{'/1000':>6} {'J&F':>6} {'ms':>5} returns kept"
     )
     for missed in [0.0] if real else options.missed:
         every_kind: dict[str, list[IdentityScores]] = {name: [] for name in methods}
@@ -263,9 +292,7 @@ def main() -> None:
                 phrases = list(dict.fromkeys(phrase for scene in scenes for phrase in scene.phrases))
                 for name, method in methods.items():
                     detector = real or TrueBoxes(scenes, missed, seed)
-                    of_kind[name].append(
-                        score(scenes, list(method(predictor, detector, scenes, phrases, options.every)))
-                    )
+                    of_kind[name].append(score(scenes, method(predictor, detector, scenes, phrases, options.every)))
             for name, scores in of_kind.items():
                 print_line(missed, kind, name, scores)
                 every_kind[name] += scores
@@ -275,15 +302,16 @@ def main() -> None:
 
 def print_line(missed: float, kind: str, method: str, scores: list[IdentityScores]) -> None:
     """Means of the measures and sums of the counts."""
-    hota, idf1, jf = (np.mean([getattr(each, name) for each in scores]) for name in ("hota", "idf1", "jf"))
+    means = ("hota", "idf1", "jf", "milliseconds")
+    hota, idf1, jf, milliseconds = (np.mean([getattr(each, name) for each in scores]) for name in means)
     names = ("switches", "fragments", "followed", "present", "returns_kept", "returns")
     switches, fragments, followed, present, kept, returns = (
         sum(getattr(each, name) for each in scores) for name in names
     )
     rate = 1000 * (switches + fragments) / max(followed, 1)
     print(
-        f"{missed:7.0%} {kind:9} {method:6} {hota:6.3f} {idf1:6.3f} {switches:5d} {fragments:5d} "
-        f"{followed / present:8.1%} {rate:6.1f} {jf:6.3f} {kept}/{returns}",
+        f"{missed:7.0%} {kind:9} {method:7} {hota:6.3f} {idf1:6.3f} {switches:5d} {fragments:5d} "
+        f"{followed / present:8.1%} {rate:6.1f} {jf:6.3f} {milliseconds:5.0f} {kept}/{returns}",
         flush=True,
     )
 

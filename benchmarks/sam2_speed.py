@@ -1,7 +1,7 @@
 """Seconds per frame and peak memory of video tracking, beside the packages that have the same model.
 
-These are `sam2==1.1.0` and, for EdgeTAM, `edgetam-dimos==1.0.1`, transformers' `EdgeTamVideoModel` and, for comparison,
-our own SAM 2.1 tiny.
+These are `sam2==1.1.0`, for SAM 2.1 also transformers' `Sam2VideoModel` and ultralytics' predictor, and for EdgeTAM
+`edgetam-dimos==1.0.1`, transformers' `EdgeTamVideoModel` and, for comparison, our own SAM 2.1 tiny.
 
     make references
     python benchmarks/sam2_speed.py                                               # SAM 2.1 tiny at 512 pixels
@@ -27,9 +27,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
+from PIL import Image
 from process_memory import peak_resident_mb
+from sam2_peers import track_with_transformers, track_with_ultralytics
 from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -44,6 +47,8 @@ TINY = "sam2.1_hiera_t"
 # who takes part: name → folder of packages, None for this repository, and the model
 CONTESTANTS: dict[str, tuple[str | None, str]] = {
     **{f"sam2 {config}": ("sam2", config) for config in OFFICIAL_CONFIGS},
+    **{f"transformers {config}": (None, config) for config in OFFICIAL_CONFIGS if config.startswith("sam2.1")},
+    **{f"ultralytics {config}": ("ultralytics", config) for config in OFFICIAL_CONFIGS if config.startswith("sam2.1")},
     **{f"ours {config}": (None, config) for config in (*OFFICIAL_CONFIGS, EDGETAM)},
     f"edgetam-dimos {EDGETAM}": ("edgetam", EDGETAM),
     f"transformers {EDGETAM}": ("edgetam", EDGETAM),
@@ -59,15 +64,19 @@ def grid_of_boxes(num_boxes: int) -> np.ndarray:
 
 def track(name: str, image_size: int, num_objects: int, work: Path) -> dict[str, Any]:
     """Track as a contestant does: seconds of every frame by both clocks, peak resident memory in MB."""
-    config = CONTESTANTS[name][1]
-    if name.startswith("transformers"):
+    config, boxes = CONTESTANTS[name][1], grid_of_boxes(num_objects)
+    if name.startswith("ultralytics"):
+        frames = track_with_ultralytics(config, work, image_size, boxes)
+    elif name.startswith("transformers") and config != EDGETAM:
+        frames = track_with_transformers(config, work, image_size, FRAME_SIZE, boxes)
+    elif name.startswith("transformers"):
         from reference.edgetam_hugging_face import masks_of_clip
 
-        frames = masks_of_clip(work, image_size, FRAME_SIZE, grid_of_boxes(num_objects))
+        frames = masks_of_clip(work, image_size, FRAME_SIZE, boxes)
     else:
         predictor = build(config, image_size, work / f"{config}.pt", video=True, postprocessing=True)
         state = predictor.init_state(str(work / "clip"))
-        for obj_id, box in enumerate(grid_of_boxes(num_objects), start=1):
+        for obj_id, box in enumerate(boxes, start=1):
             predictor.add_new_points_or_box(state, 0, obj_id, box=box)
         frames = predictor.propagate_in_video(state)
     ticks = [(time.perf_counter(), time.process_time())]
@@ -94,6 +103,16 @@ def run_apart(command: list[str], packages: str | None, threads: int, work: Path
     if run.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{run.stderr[-3000:]}")
     return run.stdout
+
+
+def write_video(work: Path) -> None:
+    """The frames of `work/clip` as `work/clip.mp4`, for who reads no folders."""
+    with av.open(work / "clip.mp4", "w") as container:
+        stream = container.add_stream("libx264", 30)
+        stream.width, stream.height = FRAME_SIZE
+        for file in sorted((work / "clip").iterdir()):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.open(file))))
+        container.mux(stream.encode())
 
 
 def names_of_transformers(image_size: int, work: Path) -> dict[str, list[str]]:
@@ -134,6 +153,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_clip(work / "clip", arguments.num_frames, FRAME_SIZE)
+        write_video(work)
         for config in {CONTESTANTS[name][1] for name in names}:
             random_checkpoint(config, work / f"{config}.pt", arguments.image_size)
         if arguments.config == EDGETAM:

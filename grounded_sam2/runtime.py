@@ -59,17 +59,27 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
 
     Args:
         device: where they will run.
-        name: "float32", "float16" or "bfloat16"; "auto" is bfloat16 on a CUDA device that computes in it, else float32.
+        name: "float32", "float16" or "bfloat16"; "auto" is bfloat16 on a CUDA device or a CPU (AVX-512 bf16, AMX) that
+            computes in it in hardware, else float32.
 
     Raises:
         ValueError: for another name.
     """
     if name == "auto":
-        in_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if in_bfloat16 else torch.float32
+        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
     if name not in _DTYPES:
         raise ValueError(f"expected a dtype of auto, {', '.join(_DTYPES)}, got {name!r}")
     return _DTYPES[name]
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has bfloat16 in hardware; where it has not, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # older PyTorch cannot say
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def note_nano_models(

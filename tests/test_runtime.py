@@ -21,10 +21,30 @@ def test_choose_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("auto", torch.float32), ("float16", torch.float16), ("bfloat16", torch.bfloat16)]
+    ("name", "dtype"), [("float32", torch.float32), ("float16", torch.float16), ("bfloat16", torch.bfloat16)]
 )
 def test_choose_dtype_on_a_cpu(name: str, dtype: torch.dtype) -> None:
     assert choose_dtype(torch.device("cpu"), name) == dtype
+
+
+@pytest.mark.parametrize(
+    ("able", "dtype"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"architecture": "aarch64"}, torch.float32),
+    ],
+)
+def test_auto_on_a_cpu(monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], dtype: torch.dtype) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able, raising=False)
+    assert choose_dtype(torch.device("cpu")) == dtype
+
+
+def test_auto_on_a_cpu_that_says_what_it_has() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").exists() else set()
+    expected = torch.bfloat16 if flags & {"avx512_bf16", "amx_bf16"} else torch.float32
+    assert choose_dtype(torch.device("cpu")) == expected
 
 
 def test_wrong_dtype_is_a_value_error() -> None:

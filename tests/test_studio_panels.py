@@ -383,6 +383,29 @@ def test_a_correction_of_what_was_tracked_is_tracked_again_between_its_barriers(
     page.until("store.changingJob === null && store.object(1).given.join() === '0,5'")
 
 
+def test_a_correction_is_seen_as_one_though_the_timeline_comes_late(page: Page) -> None:
+    page.take_sample()
+    page.find("dog.", 1)
+    page.get(
+        "((at, wait) => { store.api.timeline = (token) => wait.then(() => at(token)); })("
+        "store.api.timeline.bind(store.api), new Promise((go) => setTimeout(go, 1500)))"
+    )
+    page.get("store.startJob('propagate', { ids: [1] })")
+    page.until("store.changingJob === null && store.jobs.length > 0")
+    page.get("store.do('paint', { id: 1, frame: 5, stroke: [[50, 40]], radius: 4 })")
+    assert not page.get("(store.timeline.objects[1]?.states ?? []).some(([name]) => name === 'seen')")
+    assert page.see("track-again").inner_text() == f"Track 0 to {LAST} again"
+
+
+def test_a_correction_before_tracking_is_none_afterwards(page: Page) -> None:
+    page.take_sample()
+    page.find("dog.", 1)
+    page.get("store.do('paint', { id: 1, frame: 0, stroke: [[50, 40]], radius: 4 })")
+    page.get("store.startJob('propagate', { ids: [1] })")
+    page.until(ALL_TRACKED)
+    assert page.the("track-again").count() == 0
+
+
 def test_review_pins_what_looks_right_and_goes_on(page: Page) -> None:
     page.take_sample()
     page.find("dog. cat@0.2.", 2)

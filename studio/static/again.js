@@ -30,7 +30,6 @@ export function mountAgain(place, store) {
   function note({ command, args }) {
     const object = CORRECTIONS.has(command) ? store.object(args.id) : null;
     if (object) {
-      if (!isTracked(object.id, ...gapAround(object, args.frame))) return;
       corrected.set(object.id, new Set([...(corrected.get(object.id) ?? []), args.frame]));
     } else if (command === "undo" || command === "redo" || command === "remove") {
       corrected.clear();
@@ -38,12 +37,18 @@ export function mountAgain(place, store) {
     draw();
   }
 
-  /** What is to be tracked again: [id, frame, first, last], the barriers around each corrected frame. */
+  /** What is to be tracked again: [id, frame, first, last], the barriers around each corrected frame that was tracked. */
   function openGaps() {
     const objects = [...corrected.keys()].map((id) => store.object(id)).filter((object) => object && !object.is_locked);
-    return objects.flatMap((object) =>
-      [...corrected.get(object.id)].map((frame) => [object.id, frame, ...gapAround(object, frame)]),
-    );
+    return objects
+      .flatMap((object) => [...corrected.get(object.id)].map((frame) => [object.id, frame, ...gapAround(object, frame)]))
+      .filter(([id, , first, last]) => isTracked(id, first, last));
+  }
+
+  /** Keep what is still open: what a person gave before anything was tracked is no correction of what comes now. */
+  function keep(gaps) {
+    corrected.clear();
+    for (const [id, frame] of gaps) corrected.set(id, new Set([...(corrected.get(id) ?? []), frame]));
   }
 
   function trackAgain() {
@@ -62,6 +67,7 @@ export function mountAgain(place, store) {
 
   function draw() {
     const gaps = openGaps();
+    if (store.changingJob) keep(gaps);
     if (!gaps.length || store.changingJob) return refill(place);
     const ids = new Set(gaps.map(([id]) => id));
     const { first, last } = spanOf(gaps);
@@ -92,5 +98,6 @@ export function mountAgain(place, store) {
   }
 
   store.on("done", note);
+  store.on("timeline", draw); // says what was tracked, and may come after the correction
   return { forget: (ids) => ids.forEach((id) => corrected.delete(id)), draw };
 }

@@ -176,14 +176,17 @@ export class Store extends Looking {
     this.fire("connected", isConnected);
   }
 
-  /** Fetch the timeline or the doubts again, at most once in `delay` milliseconds. */
+  /** Fetch the timeline or the doubts again in `delay` milliseconds, or sooner where that was said before. */
   refresh(name, delay) {
+    const due = performance.now() + delay;
     const waiting = this.timers.get(name);
-    if (waiting) {
-      waiting.isStale ||= waiting.isAsked; // what is under way may not know yet what is new
+    if (waiting?.isAsked) {
+      waiting.isStale = true; // what is under way may not know yet what is new
       return;
     }
-    const timer = { isAsked: false, isStale: false };
+    if (waiting?.due <= due) return;
+    clearTimeout(waiting?.id);
+    const timer = { due, isAsked: false, isStale: false };
     this.timers.set(name, timer);
     timer.id = setTimeout(async () => {
       timer.isAsked = true;
