@@ -73,6 +73,18 @@ class IdentityHooks(VideoPrompts):
         outputs = {obj_id: obj.output_at(frame_idx) for obj_id, obj in inference_state.objects.items()}
         return {obj_id: output.obj_ptr[0] for obj_id, output in outputs.items() if output is not None}
 
+    def exchange_objects(self, inference_state: InferenceState, obj_id: int, other_id: int) -> None:
+        """Let two objects change over: prompts, masks and memories of each are the other's from now on.
+
+        Raises:
+            ValueError: no such object.
+        """
+        objects = inference_state.objects
+        for each in (obj_id, other_id):
+            if each not in objects:
+                raise ValueError(f"expected one of the objects {inference_state.obj_ids}, got {each}")
+        objects[obj_id], objects[other_id] = objects[other_id], objects[obj_id]
+
     def forget_frame(self, inference_state: InferenceState, frame_idx: int, obj_ids: Sequence[int]) -> None:
         """Take what was tracked on a frame, and is doubtful, out of these objects' memories; prompts stay."""
         for obj_id in obj_ids:

@@ -96,6 +96,10 @@ class FakeFollowed:
         self.calls[-1] = ("correct", frame_idx, obj_id)
         return seen
 
+    def exchange(self, obj_id: int, other_id: int) -> None:
+        self.calls.append(("exchange", obj_id, other_id))
+        self.colours[obj_id], self.colours[other_id] = self.colours[other_id], self.colours[obj_id]
+
     def forget(self, frame_idx: int, obj_ids: Sequence[int]) -> None:
         self.calls += [("forget", frame_idx, obj_id) for obj_id in obj_ids]
 

@@ -40,6 +40,9 @@ class Still(Follower):  # the model and a stream in one; a real one has a class 
     def correct(self, frame_idx, obj_id, mask):
         return self.add(frame_idx, obj_id, mask=mask)
 
+    def exchange(self, obj_id, other_id):
+        self.masks[obj_id], self.masks[other_id] = self.masks[other_id], self.masks[obj_id]
+
     def forget(self, frame_idx, obj_ids):
         """It remembers masks, not frames."""
 

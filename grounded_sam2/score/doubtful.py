@@ -18,7 +18,7 @@ __all__ = ["doubtful_frames", "event_doubts"]
 SAME = 0.5  # IoU with where another object has just been, from which on a new id is doubted
 RETURNING = 0.5  # doubt of the first frame on which an object is seen again
 # of what happens to objects, that which may be a mistake, and its doubt
-EVENT_DOUBTS: dict[EventKind, float] = {"merged": 0.8, "found again": 0.5, "lost": 0.4}
+EVENT_DOUBTS: dict[EventKind, float] = {"merged": 0.8, "exchanged": 0.7, "found again": 0.5, "lost": 0.4}
 
 Floats = npt.NDArray[np.float64]
 

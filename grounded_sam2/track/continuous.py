@@ -237,6 +237,9 @@ class ContinuousTracker:
             self._detection_idx = self.frame_idx
             self._scores.update(self._detect(image))
         self._stream.forget(self.frame_idx, [obj_id for obj_id in doubtful if obj_id in self._stream.obj_ids])
+        for one, other in self.keeper.sort_out(self.frame_idx):
+            self._stream.exchange(one, other)
+            self._scores[one], self._scores[other] = self._scores[other], self._scores[one]
         return self.objects
 
     def _take_thumbnail(self, image: Image) -> bool:

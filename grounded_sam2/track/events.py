@@ -15,7 +15,7 @@ from grounded_sam2.files import GrowingFile
 
 __all__ = ["EventKind", "EventLogWriter", "IdentityEvent", "read_events"]
 
-EventKind = Literal["born", "confirmed", "occluded", "lost", "found again", "merged", "ended"]
+EventKind = Literal["born", "confirmed", "occluded", "lost", "found again", "merged", "exchanged", "ended"]
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,13 @@ class Followed(Protocol):
             ValueError: no such object, or a mask of another shape.
         """
 
+    def exchange(self, obj_id: int, other_id: int) -> None:
+        """Let two objects change over: each is followed on, and has its memory, as the other one was.
+
+        Raises:
+            ValueError: no such object.
+        """
+
     def forget(self, frame_idx: int, obj_ids: Sequence[int]) -> None:
         """Leave what was tracked on a frame, and is doubtful, out of these objects' memories; prompts stay."""
 

@@ -11,6 +11,8 @@ leave a frame out of an object's memory.
         if frame_idx % detect_every == 0:
             found = keeper.match(frame_idx, detections, detection_descriptors)
             ...                                            # prompt found.prompt, remove found.removed
+        for pair in keeper.sort_out(frame_idx):
+            ...                                            # give SAM 2 their masks, which they have exchanged
     keeper.events                                          # what happened to whom, when and why
 """
 
@@ -33,6 +35,7 @@ from grounded_sam2.track.association import (
     match_by_overlap,
     match_by_place,
 )
+from grounded_sam2.track.crossings import Crossings
 from grounded_sam2.track.events import EventKind, IdentityEvent
 from grounded_sam2.track.object_track import FOLLOWED, Descriptors, Track, TrackState
 from grounded_sam2.track.rules import IdentityRules
@@ -81,12 +84,14 @@ class IdentityKeeper:
         tracks: objects by id, those that ended left out.
         events: everything that happened since `take_events` was last called.
         next_obj_id: the id that the next new object gets.
+        crossings: objects that are in each other's way.
     """
 
     rules: IdentityRules = field(default_factory=IdentityRules)
     tracks: dict[int, Track] = field(default_factory=dict)
     events: list[IdentityEvent] = field(default_factory=list)
     next_obj_id: int = 1
+    crossings: Crossings = field(default_factory=Crossings)
     _overlapping_rounds: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def take_events(self) -> list[IdentityEvent]:
@@ -100,6 +105,7 @@ class IdentityKeeper:
             "tracks": [track.to_dict() for track in self.tracks.values()],
             "events": [asdict(event) for event in self.events],
             "next_obj_id": self.next_obj_id,
+            "crossings": self.crossings.to_dict(),
             "overlapping_rounds": dict(self._overlapping_rounds),
         }
 
@@ -109,6 +115,7 @@ class IdentityKeeper:
         self.tracks = {track.obj_id: track for track in tracks}
         self.events = [IdentityEvent(**event) for event in saved["events"]]
         self.next_obj_id = saved["next_obj_id"]
+        self.crossings.restore(saved["crossings"])
         self._overlapping_rounds = dict(saved["overlapping_rounds"])
 
     def followed(self) -> list[Track]:
@@ -141,6 +148,7 @@ class IdentityKeeper:
             if obj_id not in self.tracks or self.tracks[obj_id].state not in FOLLOWED:
                 raise ValueError(f"object {obj_id} is not followed; followed: {[t.obj_id for t in self.followed()]}")
         if is_cut:
+            self.crossings = Crossings()
             for track in self.tracks.values():
                 track.place = None
         remembered, removed = [], []
@@ -197,6 +205,21 @@ class IdentityKeeper:
         gone = np.isin(obj_ids, ended)
         obj_ids[gone] = 0
         return Found(obj_ids, sorted(index for index in association.prompt if not gone[index]), removed + ended)
+
+    def sort_out(self, frame_idx: int) -> list[tuple[int, int]]:
+        """Put right the objects that came out of a crossing changed over; to be called at the end of every frame.
+
+        Returns:
+            Pairs of object ids, each of which now has the mask that the other one had on the frame.
+        """
+        pairs = self.crossings.see(frame_idx, self.followed(), self.rules)
+        for pair in pairs:
+            one, other = (self.tracks[obj_id] for obj_id in pair)
+            one.exchange_sight(other)
+            for track, with_whom in ((one, other), (other, one)):
+                reason = f"with object {with_whom.obj_id}: their ways crossed, and each goes on as it came"
+                self._log(frame_idx, track.obj_id, "exchanged", reason)
+        return pairs
 
     def recall(self, obj_id: int, class_id: int, looks: Descriptors) -> None:
         """Know an object from an earlier video, before the first frame: it is lost, and found again by its looks alone.

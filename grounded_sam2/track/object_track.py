@@ -16,6 +16,9 @@ __all__ = ["FOLLOWED", "Descriptors", "Track", "TrackState", "unit"]
 Descriptors: TypeAlias = npt.NDArray[np.floating]
 
 
+# of a track, what is about the thing that is followed at the moment, not about who it is
+_OF_SIGHT = ("state", "confidence", "last_seen_frame_idx", "rounds", "usual_area", "jumped_frames", "astray_rounds")
+_OF_SIGHT += ("in_doubt", "is_guess", "place", "mask")
 _SAME_LOOK = 0.98  # cosine of two sightings of which the older one says nothing more
 
 
@@ -151,6 +154,13 @@ class Track:
         self.mask, self.place, self.last_seen_frame_idx = mask, None, frame_idx
         self.usual_area, self.jumped_frames, self.astray_rounds = float(mask.sum()), 0, 0
         self.in_doubt = self.is_guess = False
+
+    def exchange_sight(self, other: "Track") -> None:
+        """Take over from another object where it is followed, and give it what this one had; who they are stays."""
+        for name in _OF_SIGHT:
+            mine, its = getattr(self, name), getattr(other, name)
+            setattr(self, name, its)
+            setattr(other, name, mine)
 
     def hide(self) -> None:
         """Be out of sight; the place where it was in sight is kept."""

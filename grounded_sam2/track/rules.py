@@ -41,6 +41,8 @@ class IdentityRules:
             object, of another phrase or once found beside it, in `merge_rounds` rounds; SAM 2 lets go of it, and it
             can be found again. Nor does a hidden object come back where SAM 2 sees another one with this IoU.
         merge_rounds: rounds of detection in a row.
+        crossing_frames: frames in which two objects of one phrase that get in each other's way have to part again for
+            their ways to tell which is which; 0: SAM 2 alone tells.
         min_object_score: SAM 2's presence logit above which a mask counts as seen.
         max_area_ratio: a mask that is this many times larger or smaller than the object's usual area is kept out of
             its memory, as long as that lasts no more than `jump_patience` frames.
@@ -68,6 +70,7 @@ class IdentityRules:
     merge_iou: float = 0.6
     astray_iou: float = 0.5
     merge_rounds: int = 2
+    crossing_frames: int = 60
     min_object_score: float = 0.0
     max_area_ratio: float = 3.0
     jump_patience: int = 5
@@ -81,6 +84,8 @@ class IdentityRules:
         for name in ("confirm_hits", "confirm_window", "lost_after", "merge_rounds", "max_looks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.crossing_frames < 0:
+            raise ValueError(f"expected crossing_frames of at least 0, got {self.crossing_frames}")
         if self.confirm_hits > self.confirm_window:
             raise ValueError(
                 f"expected confirm_hits of at most confirm_window, got {self.confirm_hits} of {self.confirm_window}"

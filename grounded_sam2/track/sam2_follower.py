@@ -143,6 +143,9 @@ class _Sam2Followed:
         self._predictor.correct_object(self._state, frame_idx, obj_id, mask)
         return self._seen(frame_idx, [obj_id], np.asarray(mask, dtype=bool)[None])
 
+    def exchange(self, obj_id: int, other_id: int) -> None:
+        self._predictor.exchange_objects(self._state, obj_id, other_id)
+
     def forget(self, frame_idx: int, obj_ids: Sequence[int]) -> None:
         self._predictor.forget_frame(self._state, frame_idx, obj_ids)
 

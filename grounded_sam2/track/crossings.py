@@ -1,0 +1,112 @@
+"""Which of two objects of one phrase is which after their ways crossed: each goes on as it came.
+
+While two look-alikes are in each other's way, SAM 2 may change them over, and neither masks nor looks tell. Their ways
+do: from where one is beside the other before they meet follows, at a steady pace, where it is beside the other when
+they have parted. A camera that moves moves both, and does not matter.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grounded_sam2.masks import corners_of
+from grounded_sam2.track.object_track import Track
+from grounded_sam2.track.rules import IdentityRules
+
+__all__ = ["Crossings"]
+
+_LONGEST_TRAIL = 8  # frames before a meeting from which a way is known
+_SHORTEST_TRAIL = 4
+_SURENESS = 0.5  # of the way that is expected, the most by which another one may differ from it
+
+Pair = tuple[int, int]  # object ids, the lower one first
+
+
+@dataclass
+class Crossings:
+    """Watches objects meet and part.
+
+    Attributes:
+        trails: the last frames, 0-based, on which an object was in nobody's way, and its centre there, x and y in
+            pixels, by object id.
+        meetings: the frame since which two objects are in each other's way, or were and one is out of sight.
+    """
+
+    trails: dict[int, deque[tuple[int, float, float]]] = field(default_factory=dict)
+    meetings: dict[Pair, int] = field(default_factory=dict)
+
+    def see(self, frame_idx: int, followed: Sequence[Track], rules: IdentityRules) -> list[Pair]:
+        """Take in the objects on a frame, in any state; returns pairs that have parted changed over."""
+        seen = [track for track in followed if track.in_sight and track.mask is not None and track.mask.any()]
+        boxes = {track.obj_id: np.array(corners_of(track.mask), dtype=np.float64) for track in seen}
+        touching = _touching(seen, boxes)
+        followed_ids = {track.obj_id for track in followed}
+        self.trails = {obj_id: trail for obj_id, trail in self.trails.items() if obj_id in followed_ids}
+        for pair in touching:
+            self.meetings.setdefault(pair, frame_idx)
+        changed = []
+        for pair, since in list(self.meetings.items()):
+            if pair in touching or (followed_ids.issuperset(pair) and not boxes.keys() >= set(pair)):
+                continue
+            del self.meetings[pair]
+            if followed_ids.issuperset(pair) and frame_idx - since <= rules.crossing_frames:
+                offset = _centre(boxes[pair[0]]) - _centre(boxes[pair[1]])
+                if self._is_changed_over(pair, frame_idx, offset):
+                    changed.append(pair)
+        is_met = {obj_id for pair in self.meetings for obj_id in pair}
+        for obj_id in boxes.keys() - is_met:
+            trail = self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
+            trail.append((frame_idx, *map(float, _centre(boxes[obj_id]))))
+        return changed
+
+    def _is_changed_over(self, pair: Pair, frame_idx: int, offset: npt.NDArray[np.float64]) -> bool:
+        """Whether the second of two objects is, beside the first, where the first should be beside the second.
+
+        Args:
+            pair: object ids.
+            frame_idx: on which they have parted.
+            offset: (2,) from the second's centre there to the first's.
+        """
+        one, other = ({frame: np.array((x, y)) for frame, x, y in self.trails.get(obj_id, ())} for obj_id in pair)
+        frames = sorted(one.keys() & other.keys())[-_LONGEST_TRAIL:]
+        if len(frames) < _SHORTEST_TRAIL:
+            return False
+        slope, start = np.polyfit(frames, np.stack([one[frame] - other[frame] for frame in frames]), 1)
+        expected = start + slope * frame_idx
+        return bool(np.linalg.norm(expected + offset) <= _SURENESS * np.linalg.norm(expected))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the inverse of `restore`."""
+        return {
+            "trails": {obj_id: [list(place) for place in trail] for obj_id, trail in self.trails.items()},
+            "meetings": [[*pair, since] for pair, since in self.meetings.items()],
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Inverse of `to_dict`."""
+        self.trails = {
+            obj_id: deque(map(tuple, trail), maxlen=2 * _LONGEST_TRAIL) for obj_id, trail in saved["trails"].items()
+        }
+        self.meetings = {(one, other): since for one, other, since in saved["meetings"]}
+
+
+def _touching(seen: Sequence[Track], boxes: dict[int, npt.NDArray[np.float64]]) -> set[Pair]:
+    """Pairs of one phrase, neither shown by a person, whose boxes, xyxy in pixels, overlap."""
+    pairs: set[Pair] = set()
+    for one, other in combinations(seen, 2):
+        if one.class_id != other.class_id or one.is_given or other.is_given:
+            continue
+        (left, top, right, bottom), (left_2, top_2, right_2, bottom_2) = boxes[one.obj_id], boxes[other.obj_id]
+        if min(right, right_2) > max(left, left_2) and min(bottom, bottom_2) > max(top, top_2):
+            pairs.add((min(one.obj_id, other.obj_id), max(one.obj_id, other.obj_id)))
+    return pairs
+
+
+def _centre(box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(x, y) of a box, xyxy."""
+    return (box[:2] + box[2:]) / 2

@@ -1,0 +1,195 @@
+"""Objects of one phrase that cross: each goes on as it came, whatever SAM 2 made of them meanwhile."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import supervision as sv
+from fake_follower import FakeFollower, picture
+
+from grounded_sam2.detectors.base import make_detections
+from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.keeper import IdentityKeeper
+from grounded_sam2.track.rules import IdentityRules
+
+SIZE = (40, 120)  # height, width in pixels
+Way = Callable[[int], float]  # from a frame to the left edge of a square of 10 pixels
+
+NUM_FRAMES = 40
+RIGHTWARDS: Way = lambda frame: 5 + 2.5 * frame  # noqa: E731
+LEFTWARDS: Way = lambda frame: 100 - 2.5 * frame  # noqa: E731
+MET = range(18, 21)  # frames on which the two squares overlap, counted on paper: |95 - 5 t| < 10
+
+
+def square(left: float, top: int = 10) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[top : top + 10, round(left) : round(left) + 10] = True
+    return mask
+
+
+def follow(
+    ways: list[Way],
+    seen_as: Callable[[int], list[int]],
+    rules: IdentityRules | None = None,
+    class_ids: tuple[int, int] = (0, 0),
+    tops: tuple[int, int] = (10, 14),
+    num_frames: int = NUM_FRAMES,
+    restart_at: int | None = None,
+) -> tuple[IdentityKeeper, list[dict[int, int]]]:
+    """Two objects on their ways, and what SAM 2 takes each id for: the number of the way, -1 where it sees nothing.
+
+    Returns:
+        The keeper, and for each frame the way on which each id is after it.
+    """
+    keeper = IdentityKeeper(rules or IdentityRules())
+    start = np.stack([square(way(0), top) for way, top in zip(ways, tops, strict=True)])
+    keeper.match(
+        0,
+        sv.Detections(
+            xyxy=sv.mask_to_xyxy(start).astype(np.float32),
+            mask=start,
+            class_id=np.array(class_ids),
+            confidence=np.array([0.9, 0.9], np.float32),
+        ),
+    )
+    following = {1: 0, 2: 1}  # what SAM 2 would follow under each id
+    told = []
+    for frame in range(num_frames):
+        if frame == restart_at:
+            saved = keeper.to_dict()
+            keeper = IdentityKeeper(keeper.rules)
+            keeper.restore(saved)
+        order = seen_as(frame)
+        masks = {
+            obj_id: np.zeros(SIZE, bool) if order[row] < 0 else square(ways[order[row]](frame), tops[order[row]])
+            for obj_id, row in following.items()
+        }
+        keeper.see(
+            frame, [1, 2], np.stack([masks[1], masks[2]]), np.array([5.0 if masks[i].any() else -5.0 for i in (1, 2)])
+        )
+        for one, other in keeper.sort_out(frame):
+            following[one], following[other] = following[other], following[one]
+            assert (keeper.tracks[one].mask == masks[other]).all() and (keeper.tracks[other].mask == masks[one]).all()
+        told.append({obj_id: order[row] for obj_id, row in following.items()})
+    return keeper, told
+
+
+def changed_over(frame: int) -> list[int]:
+    """From the middle of the crossing on each id is on the other object."""
+    return [0, 1] if frame < 19 else [1, 0]
+
+
+def test_who_comes_out_changed_over_is_put_right() -> None:
+    keeper, told = follow([RIGHTWARDS, LEFTWARDS], changed_over)
+    assert told[18] == {1: 0, 2: 1}
+    assert all(each == {1: 1, 2: 0} for each in told[19 : MET.stop])  # nobody can tell yet
+    assert all(each == {1: 0, 2: 1} for each in told[MET.stop :])
+    events = [(event.frame_idx, event.obj_id) for event in keeper.events if event.kind == "exchanged"]
+    assert events == [(MET.stop, 1), (MET.stop, 2)]
+    assert "object 2" in keeper.events[-2].reason
+
+
+def test_who_comes_out_right_is_left_alone() -> None:
+    keeper, told = follow([RIGHTWARDS, LEFTWARDS], lambda frame: [0, 1])
+    assert all(each == {1: 0, 2: 1} for each in told)
+    assert not [event for event in keeper.events if event.kind == "exchanged"]
+
+
+def test_who_is_hidden_meanwhile_too() -> None:
+    """One of them is not seen from the middle on, and comes back under the wrong id."""
+    _, told = follow([RIGHTWARDS, LEFTWARDS], lambda frame: [0, 1] if frame < 19 else [-1, 0] if frame < 24 else [1, 0])
+    assert told[-1] == {1: 0, 2: 1}
+
+
+def test_a_camera_that_moves_changes_nothing() -> None:
+    ways: list[Way] = [
+        lambda frame: RIGHTWARDS(frame) - 4 * np.sin(frame),
+        lambda frame: LEFTWARDS(frame) - 4 * np.sin(frame),
+    ]
+    _, told = follow(ways, changed_over)
+    assert told[-1] == {1: 0, 2: 1}
+
+
+@pytest.mark.parametrize(
+    ("rules", "class_ids"),
+    [(IdentityRules(crossing_frames=0), (0, 0)), (IdentityRules(crossing_frames=2), (0, 0)), (None, (0, 1))],
+    ids=["off", "longer than that together", "two phrases"],
+)
+def test_where_ways_do_not_decide(rules: IdentityRules | None, class_ids: tuple[int, int]) -> None:
+    _, told = follow([RIGHTWARDS, LEFTWARDS], changed_over, rules, class_ids)
+    assert told[-1] == {1: 1, 2: 0}
+
+
+def test_who_stands_still_together_and_goes_back_slowly_is_left_alone() -> None:
+    """By then one would expect them to be far past each other, and they are not: SAM 2 is believed."""
+
+    def back(way: Way) -> Way:
+        return lambda frame: way(min(frame, 18)) + (way(0) - way(1)) * max(0, frame - 40)
+
+    keeper, told = follow([back(RIGHTWARDS), back(LEFTWARDS)], lambda frame: [0, 1], num_frames=60)
+    assert all(each == {1: 0, 2: 1} for each in told)
+    assert not keeper.crossings.meetings  # they did part
+
+
+def test_objects_whose_ways_are_too_short_to_be_known() -> None:
+    _, told = follow(
+        [lambda frame: RIGHTWARDS(frame + 15), lambda frame: LEFTWARDS(frame + 15)],
+        lambda frame: [0, 1] if frame < 4 else [1, 0],
+        num_frames=20,
+    )
+    assert told[-1] == {1: 1, 2: 0}
+
+
+def test_it_goes_on_where_it_was_saved() -> None:
+    for frame in (10, MET.start + 1, MET.stop):
+        assert follow([RIGHTWARDS, LEFTWARDS], changed_over, restart_at=frame)[1][-1] == {1: 0, 2: 1}
+
+
+def test_what_a_person_has_shown_stays_where_it_is() -> None:
+    keeper = IdentityKeeper()
+    for left in (RIGHTWARDS(0), LEFTWARDS(0)):
+        keeper.add(0, 0, square(left))
+    for frame in range(NUM_FRAMES):
+        order = changed_over(frame)
+        masks = np.stack([square((RIGHTWARDS, LEFTWARDS)[row](frame)) for row in order])
+        keeper.see(frame, [1, 2], masks, np.array([5.0, 5.0]))
+        assert keeper.sort_out(frame) == []
+
+
+class Confused(FakeFollower):
+    """A follower that changes its two objects over on one frame."""
+
+    def open_stream(self, num_frames: int | None = None):  # type: ignore[no-untyped-def]
+        stream = super().open_stream(num_frames)
+        step = stream.step
+
+        def confused():  # type: ignore[no-untyped-def]
+            if len(stream.frames) == 20:
+                stream.colours[1], stream.colours[2] = stream.colours[2], stream.colours[1]
+            return step()
+
+        stream.step = confused
+        return stream
+
+
+class Squares:
+    """Finds both on the first frame."""
+
+    def detect(self, image, text_prompt, **options):  # type: ignore[no-untyped-def]
+        boxes = np.array([[5, 10, 15, 20], [100, 14, 110, 24]], np.float32)
+        return [make_detections(boxes, np.full(2, 0.9), np.zeros(2, np.int64), ["dog"], (120, 40))]
+
+
+def test_the_tracker_puts_the_follower_right() -> None:
+    tracker = ContinuousTracker(Squares(), Confused(), "dog", detect_every=1000, scene_cut=None, descriptor=None)
+    colours = []
+    for frame in range(NUM_FRAMES):
+        left, other = round(RIGHTWARDS(frame)), round(LEFTWARDS(frame))
+        image = picture({100: (left, 10, left + 10, 20), 200: (other, 14, other + 10, 24)}, (120, 40))
+        objects = tracker.step(image)
+        colours.append(
+            {int(i): int(image[mask][0, 0]) for i, mask in zip(objects.tracker_id, objects.mask, strict=True)}
+        )
+    assert colours[0] == colours[-1] == {1: 100, 2: 200}
+    assert colours[19] == colours[20] == {1: 200, 2: 100}
+    assert [event.kind for event in tracker.take_events()].count("exchanged") == 2
