@@ -18,7 +18,7 @@ Way = Callable[[int], float]  # from a frame to the left edge of a square of 10 
 NUM_FRAMES = 40
 RIGHTWARDS: Way = lambda frame: 5 + 2.5 * frame  # noqa: E731
 LEFTWARDS: Way = lambda frame: 100 - 2.5 * frame  # noqa: E731
-MET = range(18, 21)  # frames on which the two squares overlap, counted on paper: |95 - 5 t| < 10
+MET = range(17, 22)  # frames on which the squares, a tenth larger at each side, overlap: |95 - 5 t| < 12
 
 
 def square(left: float, top: int = 10) -> np.ndarray:

@@ -22,6 +22,7 @@ __all__ = ["Crossings"]
 
 _LONGEST_TRAIL = 8  # frames before a meeting from which a way is known
 _SHORTEST_TRAIL = 4
+_MARGIN = 0.1  # of a box, by which it is larger at each side: what lies before another object cuts it off at its edge
 _SURENESS = 0.5  # of the way that is expected, the most by which another one may differ from it
 
 Pair = tuple[int, int]  # object ids, the lower one first
@@ -96,12 +97,16 @@ class Crossings:
 
 
 def _touching(seen: Sequence[Track], boxes: dict[int, npt.NDArray[np.float64]]) -> set[Pair]:
-    """Pairs of one phrase, neither shown by a person, whose boxes, xyxy in pixels, overlap."""
+    """Pairs of one phrase, neither shown by a person, whose boxes, xyxy in pixels, overlap or nearly do."""
+    grown = {}
+    for obj_id, box in boxes.items():
+        margin = _MARGIN * np.tile(box[2:] - box[:2], 2)
+        grown[obj_id] = box + margin * (-1, -1, 1, 1)
     pairs: set[Pair] = set()
     for one, other in combinations(seen, 2):
         if one.class_id != other.class_id or one.is_given or other.is_given:
             continue
-        (left, top, right, bottom), (left_2, top_2, right_2, bottom_2) = boxes[one.obj_id], boxes[other.obj_id]
+        (left, top, right, bottom), (left_2, top_2, right_2, bottom_2) = grown[one.obj_id], grown[other.obj_id]
         if min(right, right_2) > max(left, left_2) and min(bottom, bottom_2) > max(top, top_2):
             pairs.add((min(one.obj_id, other.obj_id), max(one.obj_id, other.obj_id)))
     return pairs
