@@ -29,7 +29,7 @@ import torch
 from benchmarks.identity import SAME_IOU, Tracked, TrueBoxes, score
 from grounded_sam2.masks import mask_overlaps
 from grounded_sam2.track.continuous import ContinuousTracker
-from grounded_sam2.track.looks import Colours, Descriptor, Pointers
+from grounded_sam2.track.looks import Descriptor, make_descriptor
 from grounded_sam2.track.rules import IdentityRules
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--num-frames", type=int, default=300, help="of drawn and composed clips")
     parser.add_argument("--every", type=int, default=10, help="frames from one look of the detector to the next")
     parser.add_argument("--missed", type=float, nargs="+", default=[0.0, 0.25], help="chances of a missed box")
-    parser.add_argument("--looks", nargs="+", default=["none", "pointers", "colours"])
+    parser.add_argument("--looks", nargs="+", default=["none", "pointers", "colours"], help="see LOOKS of the scripts")
     parser.add_argument("--threshold", type=float, help="instead of the descriptor's")
     parser.add_argument("--margin", type=float, help="instead of the descriptor's")
     parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
@@ -189,7 +189,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     predictor = build_sam2_video_predictor(None, str(REPOSITORY / options.segmenter), device="cpu")
-    methods: dict[str, Descriptor | None] = {"none": None, "pointers": Pointers(), "colours": Colours()}
+    checkpoint = REPOSITORY / options.segmenter
+    methods = {name: make_descriptor(None if name == "none" else name, checkpoint) for name in options.looks}
     print(
         f"{'missed':>7} {'kind':9} {'looks':9} {'HOTA':>6} {'IDF1':>6} {'IDSW':>5} {'frag':>5} {'J&F':>6}  kept taken"
     )
