@@ -61,7 +61,7 @@ class Association:
     def settle(self, index: int, track: Track, needs_prompt: bool) -> None:
         """Note that a detection shows an object."""
         self.obj_ids[index] = track.obj_id
-        if needs_prompt:
+        if needs_prompt and index not in self.prompt:
             self.prompt.append(index)
 
     def same_class(self, tracks: Sequence[Track]) -> npt.NDArray[np.bool_]:
