@@ -4,6 +4,7 @@
     python benchmarks/identity.py --detector gdino_checkpoints/nano      # instead of true boxes dropped at random
     python benchmarks/identity.py --num-clips 10 --num-frames 720 --kinds reentry     # 30 s
     python benchmarks/identity.py --memory-policy samurai --three-masks
+    python benchmarks/identity.py --looks pointers           # what objects that come back are known by
     python benchmarks/identity.py --real ../shared/real      # cut-outs of photographs instead of drawings
     python benchmarks/identity.py --peers --every 1          # BoT-SORT and McByte on the same boxes (`make references`)
 
@@ -44,6 +45,7 @@ from grounded_sam2.masks import boxes_around, mask_overlaps
 from grounded_sam2.prompts import TextPrompt, parse_prompt
 from grounded_sam2.score import compare, video_of
 from grounded_sam2.track.continuous import ContinuousTracker
+from grounded_sam2.track.looks import COLOURS, Descriptor, make_descriptor
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.memory_policies import POLICIES
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -121,9 +123,14 @@ class TrueBoxes:
 
 
 def track_ours(
-    predictor: SAM2VideoPredictor, detector: Detector, scenes: list[Scene], phrases: list[str], every: int
+    predictor: SAM2VideoPredictor,
+    detector: Detector,
+    scenes: list[Scene],
+    phrases: list[str],
+    every: int,
+    descriptor: Descriptor | None = COLOURS,
 ) -> Iterator[Tracked]:
-    tracker = ContinuousTracker(detector, predictor, phrases, detect_every=every)
+    tracker = ContinuousTracker(detector, predictor, phrases, detect_every=every, descriptor=descriptor)
     for frame_idx, scene in enumerate(scenes):
         if isinstance(detector, TrueBoxes):
             detector.frame_idx = frame_idx
@@ -262,6 +269,7 @@ def main() -> None:
     parser.add_argument(
         "--three-masks", action="store_true", help="have SAM 2 offer three masks on each frame, as published models do"
     )
+    parser.add_argument("--looks", default="colours", help="see LOOKS of the scripts, for ours alone; none: off")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     predictor = build_sam2_video_predictor(
@@ -275,7 +283,9 @@ def main() -> None:
     props = None
     if options.real is not None:
         props = RealScenes([photo for photo in load_photos(options.real) if photo.split == "test"], [])
-    methods: dict[str, Any] = {"ours": track_ours, "plain": track_plainly}
+    looks = None if options.looks == "none" else options.looks
+    descriptor = make_descriptor(looks, REPOSITORY / options.segmenter, predictor.device)
+    methods: dict[str, Any] = {"ours": partial(track_ours, descriptor=descriptor), "plain": track_plainly}
     if options.peers:
         methods |= {name: partial(track_as, name) for name in ("botsort", "mcbyte")}
     print(f"{options.num_clips} clips of {options.num_frames} frames per kind, a look every {options.every} frames")

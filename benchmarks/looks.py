@@ -3,6 +3,7 @@
     python benchmarks/looks.py                                # drawn clips
     python benchmarks/looks.py --real ../shared/real          # and cut-outs of photographs, and real clips spliced
     python benchmarks/looks.py --real ../shared/real --split choose        # on what thresholds are chosen on
+    python benchmarks/looks.py --real ../shared/real --cosines             # how alike sightings are, nothing tracked
 
 A "visits" clip: four objects of one phrase, each with its own looks, cross the frame one after another and at once, in
 another size, direction and light on each visit. A "spliced" clip: stretches of real clips, four objects, each twice, as
@@ -29,8 +30,10 @@ import torch
 from benchmarks.identity import SAME_IOU, Tracked, TrueBoxes, score
 from grounded_sam2.masks import mask_overlaps
 from grounded_sam2.track.continuous import ContinuousTracker
-from grounded_sam2.track.looks import Colours, Descriptor, Pointers
+from grounded_sam2.track.looks import Descriptor, make_descriptor
+from grounded_sam2.track.object_track import unit
 from grounded_sam2.track.rules import IdentityRules
+from grounded_sam2.track.sam2_follower import Sam2Follower
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.photos import Clip, load_clips, load_photos
@@ -172,24 +175,71 @@ def kept_and_taken(visits: list[tuple[int, int]]) -> tuple[int, int, int, int]:
     return kept, returns, taken, len(visits)
 
 
+def print_cosines(
+    kind: str,
+    clips: Iterable[list[Scene]],
+    predictor: SAM2VideoPredictor,
+    methods: dict[str, Descriptor | None],
+    options: argparse.Namespace,
+) -> None:
+    """How alike two sightings are, at least two looks of the detector apart, of one object and of two of a clip."""
+    same: dict[str, list[float]] = {name: [] for name in methods}
+    other: dict[str, list[float]] = {name: [] for name in methods}
+    for scenes in clips:
+        stream = Sam2Follower(predictor).open_stream()
+        frames, owners = [], []
+        looks: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+        for scene in scenes[:: options.every]:
+            frame_idx = stream.append(scene.image)
+            rows = np.flatnonzero(scene.masks.sum((1, 2)) >= 150)
+            proposed = stream.propose(frame_idx, scene.boxes_xyxy[rows])
+            seen = np.flatnonzero(proposed.masks.any((1, 2)))
+            frames += [frame_idx] * len(seen)
+            owners += rows[seen].tolist()
+            for name, descriptor in methods.items():
+                if descriptor is not None and len(seen):
+                    looks[name] += list(unit(np.asarray(descriptor.describe(scene.image, proposed.only(seen)))))
+        pairs = np.triu(np.abs(np.subtract.outer(frames, frames)) >= 2)
+        is_same = np.equal.outer(owners, owners)
+        for name, found in looks.items():
+            if found:
+                cosines = np.stack(found) @ np.stack(found).T
+                same[name] += cosines[pairs & is_same].tolist()
+                other[name] += cosines[pairs & ~is_same].tolist()
+    for name in methods:
+        if same[name] and other[name]:
+            ranks = np.searchsorted(np.sort(other[name]), same[name]) / len(other[name])
+            print(
+                f"{kind:9} {name:9} one object {np.percentile(same[name], [5, 50, 95]).round(2)}, "
+                f"two {np.percentile(other[name], [5, 50, 95]).round(2)}, one more alike than two {ranks.mean():.3f}",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-clips", type=int, default=8, help="per kind")
     parser.add_argument("--num-frames", type=int, default=300, help="of drawn and composed clips")
     parser.add_argument("--every", type=int, default=10, help="frames from one look of the detector to the next")
     parser.add_argument("--missed", type=float, nargs="+", default=[0.0, 0.25], help="chances of a missed box")
-    parser.add_argument("--looks", nargs="+", default=["none", "pointers", "colours"])
+    parser.add_argument("--looks", nargs="+", default=["none", "pointers", "colours"], help="see LOOKS of the scripts")
     parser.add_argument("--threshold", type=float, help="instead of the descriptor's")
     parser.add_argument("--margin", type=float, help="instead of the descriptor's")
     parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
     parser.add_argument("--real", type=Path, help="folder (or pack) of photographs and clips")
     parser.add_argument("--split", default="test", choices=("choose", "test"))
     parser.add_argument("--kinds", nargs="+", default=["drawn", "visits", "spliced"])
+    parser.add_argument("--cosines", action="store_true", help="only compare sightings, 5th, 50th, 95th percentile")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     predictor = build_sam2_video_predictor(None, str(REPOSITORY / options.segmenter), device="cpu")
-    methods: dict[str, Descriptor | None] = {"none": None, "pointers": Pointers(), "colours": Colours()}
+    checkpoint = REPOSITORY / options.segmenter
+    methods = {name: make_descriptor(None if name == "none" else name, checkpoint) for name in options.looks}
+    if options.cosines:
+        for kind in options.kinds:
+            print_cosines(kind, make_clips(kind, options), predictor, methods, options)
+        return
     print(
         f"{'missed':>7} {'kind':9} {'looks':9} {'HOTA':>6} {'IDF1':>6} {'IDSW':>5} {'frag':>5} {'J&F':>6}  kept taken"
     )

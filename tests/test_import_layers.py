@@ -29,7 +29,8 @@ FORBIDDEN = {
 WITHOUT_TORCH = [
     "prompts", "images", "render", "flags", "files", "owned", "masks", "script", "video", "export", "export.formats",
     "export.images", "outputs", "effects", "batch", "track.rules", "track.object_track", "track.association",
-    "track.keeper", "track.events", "track.follower", "track.discovery", "track.tracking", "track.continuous",
+    "track.keeper", "track.looks", "track.gallery", "track.events", "track.follower", "track.discovery",
+    "track.tracking", "track.continuous",
     "track.reverse", "track.first_sight", "track.steering", "track.passes", "object_prompts", "export.object_masks",
     "detectors.base", "detectors.tiled", "detectors.dds", "weights.download", "session",
     "session.interaction", "session.reopen", "doubts", "score", "score.__main__",

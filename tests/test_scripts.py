@@ -237,6 +237,27 @@ def test_continuous_id_scripts(load_script: Load, tmp_path: Path, clip: Path, na
     assert shown and (shown == confirmed or (name == REVERSE_SCRIPT and shown < confirmed))  # ids may be joined
 
 
+@pytest.mark.parametrize("name", [CONTINUOUS_SCRIPT, REVERSE_SCRIPT])
+def test_ids_go_on_in_the_next_video(load_script: Load, tmp_path: Path, clip: Path, name: str) -> None:
+    """The same objects, the second time from the other end, have their ids again, and their names."""
+    backwards = tmp_path / "backwards"
+    backwards.mkdir()
+    for frame_idx, image in enumerate(list(open_frames(clip))[::-1]):
+        write_image(backwards / f"{frame_idx:03}.png", image)
+    script = load_script(name)
+    script.GALLERY, script.DETECT_EVERY, script.OUTPUT_DIR = tmp_path / "known.json", 2, tmp_path / "out"
+    found: list[dict[int, str]] = []
+    for video in (clip, backwards):
+        script.VIDEO_PATH = str(video)
+        script.main()
+        last = list(read_frame_annotations(tmp_path / "out" / f"{video.stem}.jsonl"))[-1].detections
+        found.append(dict(zip(last.tracker_id.tolist(), last.data["class_name"].tolist(), strict=True)))
+    assert len(found[0]) >= 2 and found[0] == found[1]
+    script.LOOKS = "pointers"
+    with pytest.raises(ValueError, match=r"holds looks by 'colours .*', this run describes them by 'pointers"):
+        script.main()
+
+
 def test_nothing_found_still_writes_everything(load_script: Load, tmp_path: Path, clip: Path) -> None:
     for name in SCRIPTS:
         script = load_script(name)
@@ -393,6 +414,7 @@ def test_scripts_of_a_kind_have_the_same_settings() -> None:
     assert len(CONTINUOUS) == 5 and len(IN_ORDER) == 8
     for name in CONTINUOUS:
         common = {"DETECT_EVERY", "SCENE_CUT", "SURE_CONFIDENCE", "LOST_AFTER", "MAX_OBJECTS", "MAX_FRAMES"}
+        common |= {"LOOKS", "LOOKS_THRESHOLD", "GALLERY"}
         assert settings_in(name) >= common | {"NMS_THRESHOLD", "SLICE_WH", "OVERLAP_RATIO", "DTYPE"}, name
     for name in [*IN_ORDER, *TWO_WAYS]:
         assert settings_in(name) >= {"MAX_FRAMES", "RESUME", "SAVE_EVERY"}, name

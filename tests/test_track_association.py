@@ -87,3 +87,25 @@ def test_similarities_of_what_is_unknown_are_nan() -> None:
     tracks = [followed(1, LEFT, look=0), followed(2, LEFT)]
     np.testing.assert_array_equal(similarities(np.eye(4)[[0, 1]], 2, tracks), [[1.0, np.nan], [0.0, np.nan]])
     assert np.isnan(similarities(None, 2, tracks)).all()
+
+
+@pytest.mark.parametrize(
+    ("cosine", "other", "is_known", "found"),
+    [
+        (0.72, 0.6, False, True),
+        (0.68, 0.0, False, False),
+        (0.72, 0.68, False, False),  # no clear choice
+        (0.72, 0.0, True, False),
+        (0.82, 0.75, True, False),
+        (0.82, 0.71, True, True),
+    ],
+)
+def test_how_alike_looks_have_to_be(cosine: float, other: float, is_known: bool, found: bool) -> None:
+    """0.7, and 0.05 more than any other; for objects of earlier videos 0.8, and 0.1 more."""
+    unseen = [followed(1, LEFT), followed(2, LEFT)]
+    for track, alike in zip(unseen, (cosine, other), strict=True):
+        track.hide()
+        track.looks = np.array([[alike, (1 - alike**2) ** 0.5, 0, 0], [0, 0, 1, 0]])
+        track.is_known, track.last_seen_frame_idx = is_known, -1 if is_known else 0
+    association = round_of(RIGHT, looks=[0])
+    assert match_by_looks(association, [0], unseen, RULES) == ([(0, 0)] if found else [])

@@ -187,7 +187,7 @@ def test_a_damaged_gallery_is_refused(change: dict[str, Any], tmp_path: Path) ->
 def test_looks_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "people.json"
     track(path, {7: LEFT})
-    with pytest.raises(ValueError, match=r"holds looks by 'pointers fake', this run describes them by 'colours'"):
+    with pytest.raises(ValueError, match=r"holds looks by 'pointers fake', this run describes them by 'colours "):
         Gallery(path, COLOURS)
     with pytest.raises(ValueError, match="known again by their looks, and these are off"):
         Gallery(path, None)

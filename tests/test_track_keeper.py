@@ -507,3 +507,66 @@ def test_what_a_person_showed_is_known_after_a_restart() -> None:
     del saved["tracks"][0]["is_given"]  # as earlier versions saved it
     restored.restore(saved)
     assert not restored.tracks[1].is_given
+
+
+# ---- known again by looks ----
+
+EDGE: Place = (0.0, 15.0, 8.0)  # half of it outside the frame
+
+
+def come_back(keeper: IdentityKeeper, look: int) -> list[int]:
+    """Object 1, of look 0, is seen well and goes; then something comes in over the edge, in part at first."""
+    for frame_idx in range(2):
+        if frame_idx:
+            see(keeper, frame_idx, {1: LEFT})
+        keeper.match(frame_idx, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    see(keeper, 1000, {1: None})
+    assert keeper.match(1000, detections((EDGE, 0, 0.9)), LOOKS[[3]]).obj_ids.tolist() == [2]
+    see(keeper, 1001, {2: LEFT})
+    answer = keeper.match(1001, detections((LEFT, 0, 0.9)), LOOKS[[look]])
+    assert answer.removed == ([2] if look == 0 else [])
+    return answer.obj_ids.tolist()
+
+
+def test_who_comes_in_over_the_edge_is_known_once_it_is_seen_whole() -> None:
+    keeper = IdentityKeeper()
+    assert come_back(keeper, look=0) == [1]
+    assert 2 not in keeper.tracks and kinds(keeper, 2)[-1] == "merged"
+    assert [event.reason for event in keeper.events if event.kind == "found again"] == [
+        "after 1000 frames by its looks"
+    ]
+    assert see(keeper, 1002, {1: LEFT}).shown == [1]
+
+
+def test_who_comes_in_over_the_edge_and_looks_otherwise_is_new() -> None:
+    keeper = IdentityKeeper()
+    assert come_back(keeper, look=1) == [2]
+    assert keeper.tracks.keys() == {1, 2}
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_look_that_may_show_another_object_is_not_remembered(touched: bool) -> None:
+    keeper = IdentityKeeper()
+    beside = (LEFT[0] + 5, LEFT[1], LEFT[2]) if touched else RIGHT
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
+    see(keeper, 1, {1: LEFT, 2: RIGHT})
+    keeper.match(1, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    see(keeper, 2, {1: LEFT, 2: beside})
+    keeper.match(2, detections((LEFT, 0, 0.9), (beside, 1, 0.9)), LOOKS[[2, 1]])
+    looks = keeper.tracks[1].looks
+    assert looks is not None and looks.argmax(axis=1).tolist() == ([0] if touched else [0, 2])
+
+
+def test_a_known_object_is_found_by_its_looks_alone() -> None:
+    keeper = IdentityKeeper()
+    keeper.recall(7, 0, unit(LOOKS[[0]]))
+    with pytest.raises(ValueError, match="there is an object 7 already"):
+        keeper.recall(7, 0, unit(LOOKS[[0]]))
+    assert keeper.match(0, detections((LEFT, 0, 0.9))).obj_ids.tolist() == [
+        8
+    ]  # the only one of its phrase, without looks
+    answer = keeper.match(1, detections((RIGHT, 0, 0.9), (LOW, 1, 0.9)), LOOKS[[0, 0]])
+    assert answer.obj_ids.tolist() == [7, 9] and answer.prompt == [0, 1]
+    again = IdentityKeeper()
+    again.restore(keeper.to_dict())
+    assert again.to_dict() == keeper.to_dict() and again.tracks[7].is_known

@@ -61,7 +61,7 @@ class Association:
     def settle(self, index: int, track: Track, needs_prompt: bool) -> None:
         """Note that a detection shows an object."""
         self.obj_ids[index] = track.obj_id
-        if needs_prompt:
+        if needs_prompt and index not in self.prompt:
             self.prompt.append(index)
 
     def same_class(self, tracks: Sequence[Track]) -> npt.NDArray[np.bool_]:
@@ -187,12 +187,13 @@ def match_by_looks(
     for row, column in zip(*np.nonzero(same_class), strict=True):
         if np.isnan(likeness[row, column]):
             is_only = same_class[row].sum() == 1 and same_class[:, column].sum() == 1
-            scores[row, column] = 0.0 if is_only and not unseen[column].is_known else -1.0
+            scores[row, column] = 0.0 if is_only and not unseen[column].is_from_before else -1.0
             continue
         rivals = np.delete(likeness[row], column)[np.delete(same_class[row], column)]
         second = np.nanmax(rivals, initial=-1.0) if len(rivals) else -1.0
-        is_clear = likeness[row, column] >= second + margin
-        if likeness[row, column] >= threshold and is_clear:
+        caution = rules.known_caution if unseen[column].is_from_before else 0.0
+        is_clear = likeness[row, column] >= second + margin + caution / 2
+        if likeness[row, column] >= threshold + caution and is_clear:
             scores[row, column] = 1 + likeness[row, column]
     return [(free[row], column) for row, column in assign(scores)]
 

@@ -7,7 +7,8 @@ A model of another kind is adapted by a class with these methods; what it does n
 
 - no quality of masks: `mask_scores` is None, and the objects that are written have no `mask_score`;
 - no score of an object's presence: any positive `object_scores` for a mask with pixels, any negative one without;
-- no descriptors of looks: `descriptors` is None; objects are then found again by place and phrase alone;
+- no descriptors of looks: `descriptors` is None; objects are found again by their colours, or what else
+  `grounded_sam2.track.looks` has;
 - no masks from boxes (a model that only carries masks from frame to frame): its adapter is given a model of images
   that makes them, and `add` with a box or points adds that model's mask;
 - no way to take one frame out of its memory: `forget` does nothing;

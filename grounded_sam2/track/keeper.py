@@ -412,7 +412,7 @@ class IdentityKeeper:
         """Bring an object that was out of sight, in doubt or astray to where it has been found."""
         if track.in_sight:
             reason = f"by {finder}, elsewhere than SAM 2 followed it"
-        elif track.last_seen_frame_idx < 0:
+        elif track.is_from_before:
             reason = f"from an earlier video by {finder}"
         else:
             reason = f"after {frame_idx - track.last_seen_frame_idx} frames by {finder}"

@@ -62,9 +62,12 @@ class Colours:
     It needs no weights, so that its threshold holds for every model, and it is blind to whatever is not colour.
     """
 
-    name: str = "colours"
     threshold: float = COLOURS_THRESHOLD
     margin: float = COLOURS_MARGIN
+
+    @property
+    def name(self) -> str:
+        return "colours " + "x".join(map(str, _BINS))
 
     def describe(self, image: RGBImage, seen: Seen | Proposed) -> Descriptors:
         """See `Descriptor.describe`; C = 288."""

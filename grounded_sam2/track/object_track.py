@@ -90,6 +90,11 @@ class Track:
         return max(self.class_votes, key=lambda class_id: self.class_votes[class_id])
 
     @property
+    def is_from_before(self) -> bool:
+        """Whether it was seen in an earlier video, and not yet in this one."""
+        return self.is_known and self.last_seen_frame_idx < 0
+
+    @property
     def in_sight(self) -> bool:
         """Whether SAM 2 sees it on the last frame, and that counts."""
         return self.mask is not None and not self.in_doubt

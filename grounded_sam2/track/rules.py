@@ -34,6 +34,8 @@ class IdentityRules:
         similarity_threshold: the least cosine of two descriptors, in [-1, 1], with which an unseen object is found
             again; None: what the descriptor says.
         similarity_margin: how much closer than the second-best unseen object of its phrase it must be; None: likewise.
+        known_caution: added to that threshold, and half of it to that margin, for an object that was not seen in this
+            video yet but in an earlier one: many more could be meant, in another light.
         max_looks: how many sightings of an object are remembered to know it again by, those that differ most.
         merge_iou: two objects of one phrase whose masks have this IoU in `merge_rounds` rounds of detection are one,
             unless they were once found beside each other. Two detections of a phrase with this IoU are one at once.
@@ -66,6 +68,7 @@ class IdentityRules:
     max_lost: int = 256
     similarity_threshold: float | None = None
     similarity_margin: float | None = None
+    known_caution: float = 0.1
     max_looks: int = 8
     merge_iou: float = 0.6
     astray_iou: float = 0.5
