@@ -108,6 +108,25 @@ def test_objects_of_clicks_boxes_and_masks(session: Session) -> None:
     assert session.mask(1, 4) is None and session.given_frames(1) == [3]
 
 
+def test_names_are_what_can_be_seen(session: Session) -> None:
+    add_object(session, 3, mask=MASK, class_name="\u202edog\n", name="\u200e")
+    [obj] = session.objects.values()
+    assert (obj.name, obj.class_name) == ("dog 1", "dog")
+    rename(session, 1, "Rex\u202e\r\nthe first", "\ud800")
+    [obj] = session.objects.values()
+    assert (obj.name, obj.class_name) == ("Rex the first", "dog")
+
+
+def test_more_clicks_than_the_model_is_asked_with(session: Session) -> None:
+    points = [[20, 20]] * 300
+    add_object(session, 3, points=points)
+    with pytest.raises(ValueError, match="at most 500 clicks on an object of a frame, got 600: paint it"):
+        refine(session, 1, 3, points)
+    with pytest.raises(ValueError, match="at most 500 clicks"):
+        preview(session, 3, points=points * 2)
+    paint(session, 1, 3, points * 2, 1)
+
+
 def test_refinement_goes_on_from_the_mask_and_its_clicks(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     add_object(session, 3, points=[[20, 20]])
     asked: list[list[list[float]]] = []
