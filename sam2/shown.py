@@ -37,7 +37,7 @@ def shown(text: object) -> str:
 
 
 def visible(text: str) -> str:
-    """A name that somebody gave, on one line and without what nobody sees: it may hide text, or turn what follows it."""
+    """A name that somebody gave, on one line and without what nobody sees: it may hide text or turn what follows."""
     return "".join(character for character in " ".join(text.split()) if not _is_hidden(character))
 
 

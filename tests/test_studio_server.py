@@ -311,7 +311,7 @@ def test_a_long_body_comes_in_small_pieces_and_holds_nobody_up() -> None:
         return {"type": "http.request", "body": b" " * 2**14, "more_body": pieces > 0}
 
     started = time.process_time()
-    with pytest.raises(ValueError, match="expected JSON$"):
+    with pytest.raises(ValueError, match=r"expected JSON$"):
         asyncio.run(routes._body(Request({"type": "http"}, receive)))
     assert time.process_time() - started < 2  # 0.1 s; where all is copied for each piece, 8 s
 
