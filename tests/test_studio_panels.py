@@ -529,12 +529,12 @@ def test_a_video_that_is_ready_when_one_has_gone_on_with_another(page: Page, ser
     page.see("problem", "One after another")
     page.the("known").click()
     page.see("timeline-chart")
-    page.page.unroute("**/studio/sessions")
     held[0].continue_()
+    page.page.unroute("**/studio/sessions")
     page.see("toast", "other.zip is ready")
     assert page.get("store.token") == first
     page.page.get_by_role("button", name="Open", exact=True).click()
-    page.until("store.state.name === 'other.zip'")
+    page.page.locator(".video-name", has_text="other.zip").wait_for()
 
 
 def test_an_address_that_names_nothing(page: Page) -> None:
