@@ -109,9 +109,8 @@ class Studio:
             return {"token": room.token, "state": room.state(session)}
 
     def start_job(self, room: Room, args: Json) -> Job:
-        """Start a job, see `studio.work`; LimitError for a file when there is no more disk for any."""
-        if args.get("kind") == "result":
-            self.rooms.check_disk()
+        """Start a job, see `studio.work`; LimitError when there is no more disk for what it makes."""
+        self.rooms.check_disk()
         return start_job(room, args)
 
     def check_upload(self, num_bytes: int | None) -> None:

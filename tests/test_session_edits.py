@@ -18,6 +18,7 @@ from grounded_sam2.session import (
     accept,
     add_object,
     clear,
+    edits,
     find,
     hide,
     lock,
@@ -125,6 +126,16 @@ def test_more_clicks_than_the_model_is_asked_with(session: Session) -> None:
     with pytest.raises(ValueError, match="at most 500 clicks"):
         preview(session, 3, points=points * 2)
     paint(session, 1, 3, points * 2, 1)
+
+
+def test_a_stroke_that_would_take_minutes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_object(session, 3, mask=MASK)
+    monkeypatch.setattr(edits, "MOST_BRUSHED", 100 * 20 * 20)
+    with pytest.raises(ValueError, match="a shorter stroke or a smaller brush, got 101 places of a radius of 10"):
+        paint(session, 1, 3, [[20, 20]] * 101, 10)
+    assert paint(session, 1, 3, [[20, 20]] * 100, 10)[20, 20]
+    monkeypatch.setattr(edits, "MOST_BRUSHED", 3 * 64 * 48)  # a brush larger than the frame paints no more than it
+    assert paint(session, 1, 3, [[20, 20]] * 3, 60).all()
 
 
 def test_refinement_goes_on_from_the_mask_and_its_clicks(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

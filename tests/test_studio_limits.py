@@ -250,8 +250,11 @@ def test_too_much_disk(tmp_path: Path) -> None:
         assert answer.status_code == 413 and "remove some first" in sentence(answer)
         answer = client.post("/gradio_api/upload", files={"files": ("a.zip", b"x")})
         assert answer.status_code == 413 and "remove some first" in sentence(answer)
-        answer = client.post(f"{made.address}/jobs", json={"kind": "result", "result": "mot"})
-        assert answer.status_code == 413 and "remove some first" in sentence(answer)
+        made.do("add", frame=0, counts=counts_of(box_mask(4, 4, 12, 12)))
+        for job in ({"kind": "result", "result": "mot"}, {"kind": "propagate"}):
+            answer = client.post(f"{made.address}/jobs", json=job)
+            assert answer.status_code == 413 and "remove some first" in sentence(answer)
+        made.do("remove", id=1)
 
 
 def test_too_large_an_upload(client: TestClient) -> None:
@@ -537,6 +540,14 @@ def test_names_of_files_are_names_only(client: TestClient, name: str, shown: str
 
 def test_a_harmless_zip_is_taken(client: TestClient) -> None:
     assert new_page(client, zipped(("clip/1.png", png()), ("clip/2.png", png()))).get("state")["num_frames"] == 2
+
+
+def test_what_programs_are_refused_does_not_fill_the_log(
+    client: TestClient, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = client.post("/gradio_api/run/state", json={"data": ["a" * 32]})
+    assert answer.json()["error"] == "There is no such session."
+    assert "Traceback" not in capfd.readouterr().err + caplog.text
 
 
 def test_gradio_gives_no_file_of_a_session_away(client: TestClient) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "set_mask", "set_search",
 ]  # fmt: skip
 
+MOST_BRUSHED = 5_000_000_000  # pixels of one stroke, each place of the brush counted: some seconds
 KNOWN_IOU = 0.5  # of a found mask and an object's, from which the two are taken for one
 
 
@@ -211,6 +212,10 @@ def paint(
     points, _ = checked_points(session, stroke, None)
     if not 0.5 <= radius <= max(session.size):
         raise ValueError(f"expected a radius from 0.5 to {max(session.size)} pixels, got {radius}")
+    if len(points) * np.minimum(2 * radius, session.size).prod() > MOST_BRUSHED:
+        raise ValueError(
+            f"expected a shorter stroke or a smaller brush, got {len(points)} places of a radius of {radius}"
+        )
     before = session.mask(obj_id, frame_idx)
     brushed = np.zeros(session.size[::-1], np.uint8)
     path = np.rint(points * 16).astype(np.int32)  # OpenCV takes sixteenths of a pixel
