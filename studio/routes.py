@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import anyio
 import cv2
 from anyio import CapacityLimiter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -147,6 +147,8 @@ async def _answered(studio: Studio, handler: Callable[[Studio, Request], Any], r
     """What a handler answers, or what went wrong as one sentence."""
     try:
         answer = await handler(studio, request)
+    except ClientDisconnect:  # went while it was still sending
+        return Response(status_code=400)
     except Exception as error:
         status, sentence = answer_to(error, studio.rooms.folder)
         return JSONResponse({"error": sentence}, status)

@@ -128,6 +128,7 @@ def test_who_may_log_in_is_read() -> None:
     [
         {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://elsewhere.example"},
         {"Origin": "null"}, {"Origin": "http://localhost:81"},
+        {"Origin": "http://[::1"},
     ],
 )  # fmt: skip
 def test_pages_of_other_servers_change_nothing(client: TestClient, headers: dict[str, str]) -> None:
@@ -153,7 +154,9 @@ def test_forms_change_nothing(client: TestClient, kind: str) -> None:
     assert answer.status_code == 415 and "application/json" in sentence(answer)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "10.0.0.1", "localhost.evil.example", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7860", "10.0.0.1", "localhost.evil.example", "[::1", ""]
+)
 def test_a_name_that_another_server_gave_this_one_is_refused(client: TestClient, host: str) -> None:
     answer = client.get("/studio/samples", headers={"Host": host})
     assert answer.status_code == 403 and "http://localhost" in sentence(answer)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -300,6 +301,18 @@ def test_a_number_of_any_length_in_an_address(page: Page) -> None:
     for path in ("masks?first=", "masks?first=0&last=", "doubts?limit="):
         answer = page.client.get(f"{page.address}/{path}{10**400}")
         assert answer.status_code == 400 and "expected a whole number" in answer.json()["error"]
+
+
+def test_who_goes_while_sending_is_no_fault_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def handler(studio: Any, request: Request) -> Any:
+        return await routes._body(request)
+
+    studio: Any = SimpleNamespace(rooms=SimpleNamespace(folder=None))
+    asyncio.run(routes._answered(studio, handler, Request({"type": "http"}, receive)))
+    assert caplog.text == ""
 
 
 def test_a_long_body_comes_in_small_pieces_and_holds_nobody_up() -> None:
