@@ -124,7 +124,7 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
         if state.newest_frame is None:
             raise RuntimeError("the stream has no frame yet; call append_frame(state, image) first")
         self._encode_pending(state)
-        return state.obj_ids, self._step(state, state.newest_frame_idx, reverse=False)
+        return state.obj_ids, self._step(state, state.newest_frame_idx, reverse=False, last_idx=state.newest_frame_idx)
 
     @torch.inference_mode()
     def save_stream(self, inference_state: InferenceState) -> dict[str, Any]:
@@ -294,7 +294,7 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
             order = range(start_frame_idx, min(start_frame_idx + count, state.num_frames - 1) + 1)
         for frame_idx in order:
             self._encode_pending(state)  # prompts given between two frames
-            yield frame_idx, state.obj_ids, self._step(state, frame_idx, reverse)
+            yield frame_idx, state.obj_ids, self._step(state, frame_idx, reverse, order[-1])
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):
