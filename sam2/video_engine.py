@@ -54,7 +54,7 @@ class VideoEngine(SAM2Base):
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether objects are tracked in several hypotheses: the policy wants it, and there are masks to choose from."""
+        """Whether objects are tracked in hypotheses: the policy wants it, and there are masks to choose from."""
         return self.memory_policy.looks_ahead and self.uses_multimask(is_init_cond_frame=False, num_points=0)
 
     def _step(self, state: InferenceState, frame_idx: int, reverse: bool, last_idx: int) -> Tensor:
@@ -113,8 +113,7 @@ class VideoEngine(SAM2Base):
         masks = torch.cat([output.low_res_masks for output in decoded])
         stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
         outputs = [
-            self._frame_output(state, output, stored_masks[i : i + 1], time.reverse)
-            for i, output in enumerate(decoded)
+            self._frame_output(state, output, stored_masks[i : i + 1], time.reverse) for i, output in enumerate(decoded)
         ]
         is_remembered = self.memory_policy.remember_all(objects, outputs, decoded, time)
         remembered = [i for i, kept in enumerate(is_remembered) if kept]

@@ -68,8 +68,14 @@ def look_ahead(engine: VideoEngine, state: InferenceState, time: FrameTime, last
 def _ahead_from(obj: ObjectState, time: FrameTime, num_left: int) -> Ahead:
     """The hypotheses of an object from a frame on: those that it has, or one that remembers what it does."""
     ahead = obj.ahead_of_memories
-    if ahead is None or (ahead.next_idx, ahead.reverse) != (time.frame_idx, time.reverse) or ahead.num_frames > num_left:
-        ahead = obj.ahead = Ahead(time.frame_idx, time.reverse, [Hypothesis(_copied(obj.non_cond))], basis=obj.memories())
+    if (
+        ahead is None
+        or (ahead.next_idx, ahead.reverse) != (time.frame_idx, time.reverse)
+        or ahead.num_frames > num_left
+    ):
+        ahead = obj.ahead = Ahead(
+            time.frame_idx, time.reverse, [Hypothesis(_copied(obj.non_cond))], basis=obj.memories()
+        )
     return ahead
 
 

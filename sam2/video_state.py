@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -125,10 +125,11 @@ class Ahead:
 
     def decide(self, is_last: bool) -> None:
         """Decide the frames on which all hypotheses agree, or on the last frame those of the best."""
-        agreed = os.path.commonprefix([hypothesis.choices for hypothesis in self.hypotheses])
         if is_last:
-            self.hypotheses, agreed = self.hypotheses[:1], self.hypotheses[0].choices
-        self.decided += tuple(agreed)
+            self.hypotheses = self.hypotheses[:1]
+        choices = zip(*(hypothesis.choices for hypothesis in self.hypotheses), strict=True)
+        agreed = tuple(taken[0] for taken in takewhile(lambda taken: len(set(taken)) == 1, choices))
+        self.decided += agreed
         for hypothesis in self.hypotheses:
             hypothesis.choices = hypothesis.choices[len(agreed) :]
 
@@ -202,13 +203,11 @@ class ObjectState:
 
     @property
     def ahead_of_memories(self) -> Ahead | None:
-        """`ahead`, if what the object remembers is still what it was found from: no prompt came, nothing was forgotten."""
+        """`ahead`, if the object still remembers what that was found from: no prompt came, nothing was forgotten."""
         if self.ahead is None:
             return None
         now, then = self.memories(), self.ahead.basis
-        is_same = len(now) == len(then) and all(
-            a[:2] == b[:2] and a[2] is b[2] for a, b in zip(now, then, strict=True)
-        )
+        is_same = len(now) == len(then) and all(a[:2] == b[:2] and a[2] is b[2] for a, b in zip(now, then, strict=True))
         return self.ahead if is_same and not self.pending else None
 
     def outputs(self) -> Iterator[FrameOutput]:
