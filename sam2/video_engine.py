@@ -84,13 +84,13 @@ class VideoEngine(SAM2Base):
 
     def _track(self, state: InferenceState, objects: list[ObjectState], time: FrameTime) -> None:
         decoded: dict[int, SamOutput] = {}  # by position in `objects`
-        for batch, candidates in self.decode(state, objects, time):
+        for batch, candidates in self.decode_candidates(state, objects, time):
             chosen = self.memory_policy.choose([objects[i] for i in batch], candidates, time)
             output = self.take(candidates, chosen)
             decoded.update({i: output.row(row) for row, i in enumerate(batch)})
-        self.remember(state, objects, [decoded[i] for i in range(len(objects))], time)
+        self.remember_decoded(state, objects, [decoded[i] for i in range(len(objects))], time)
 
-    def decode(
+    def decode_candidates(
         self, state: InferenceState, objects: list[ObjectState], time: FrameTime
     ) -> Iterator[tuple[list[int], MaskCandidates]]:
         """The mask candidates of objects on a frame, read from their memories.
@@ -106,7 +106,7 @@ class VideoEngine(SAM2Base):
             vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended)
             yield batch, self.mask_candidates(vision, features.high_res, multimask_output=multimask)
 
-    def remember(
+    def remember_decoded(
         self, state: InferenceState, objects: list[ObjectState], decoded: list[SamOutput], time: FrameTime
     ) -> None:
         """Put what was decoded of objects on a frame into what they remember."""
@@ -186,11 +186,12 @@ class VideoEngine(SAM2Base):
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)
-        scales = torch.tensor([[scale for _, _, scale in memories] for memories, _ in readable], device=device)
-        if (scales == 1).all():
+        scales = [[scale for _, _, scale in memories] for memories, _ in readable]
+        if all(scale == 1 for of_object in scales for scale in of_object):
             return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
-        num_tokens = (memory.shape[1] - num_pointer_tokens) // scales.shape[1]
-        of_tokens = F.pad(scales.repeat_interleave(num_tokens, dim=1), (0, num_pointer_tokens), value=1.0)
+        num_tokens = (memory.shape[1] - num_pointer_tokens) // len(scales[0])
+        of_memories = torch.tensor(scales, device=device).repeat_interleave(num_tokens, dim=1)
+        of_tokens = F.pad(of_memories, (0, num_pointer_tokens), value=1.0)
         return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens, of_tokens)
 
     # ---- writing memory ----

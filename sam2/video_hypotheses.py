@@ -7,9 +7,11 @@ Hypotheses run ahead of the frames that are given out. A frame is decided when a
 same mask on it, which may be a few frames later or never before the last frame of the pass; there the best hypothesis
 is right. Then the object itself is tracked onto the frame, as by any policy, but takes the mask that was decided. So
 each frame is looked at twice, and in turn no masks of whole videos are kept, only choices: numbers. What an object
-remembers is at any time what it would if the frames that were given out had been all. A pass may be left, a state
-saved, an object prompted, added or removed between two frames: the hypotheses of an object whose memories were changed
-begin anew from them, and those of the others go on.
+remembers is at any time what it would if the frames that were given out had been all.
+
+Between two frames a pass may be left, and go on from there, also after the state was saved and loaded, if it ends on
+the same frame. An object may be prompted, added or removed: the hypotheses of one whose memories were changed begin
+anew from them, and those of the others go on.
 """
 
 from __future__ import annotations
@@ -30,11 +32,9 @@ BLOCK = 30  # frames that are decided before they are given out; going to and fr
 
 
 def was_just_tracked(obj: ObjectState, time: FrameTime) -> bool:
-    """Whether an object was tracked onto a frame last, and its hypotheses are those after it."""
+    """Whether a frame is the one that was given out last of an object whose hypotheses are those after it."""
     ahead = obj.ahead_of_memories
-    if ahead is None or ahead.reverse != time.reverse:
-        return False
-    return time.elapsed_since(ahead.next_idx) == -1 and time.frame_idx in obj.non_cond
+    return ahead is not None and ahead.reverse == time.reverse and time.frame_before(-1) == ahead.next_idx
 
 
 def look_ahead(engine: VideoEngine, state: InferenceState, time: FrameTime, last_idx: int) -> None:
@@ -53,29 +53,29 @@ def look_ahead(engine: VideoEngine, state: InferenceState, time: FrameTime, last
         raise ValueError(f"{type(engine.memory_policy).__name__} needs non_overlap_masks_for_mem_enc=false")
     num_left = 1 - time.elapsed_since(last_idx)
     objects = [obj for obj in state.objects.values() if obj.cond and not was_just_tracked(obj, time)]
-    aheads = [_ahead_from(obj, time, num_left) for obj in objects]
+    aheads = [_ahead_from(obj, time, last_idx) for obj in objects]
     if all(ahead.decided for ahead in aheads):
         return
-    while min(len(ahead.decided) for ahead in aheads) < min(BLOCK, num_left):
-        num_tracked = min(ahead.num_frames for ahead in aheads)
-        now = replace(time, frame_idx=time.frame_before(-num_tracked))
-        pairs = [(obj, ahead) for obj, ahead in zip(objects, aheads, strict=True) if ahead.num_frames == num_tracked]
-        _track_hypotheses(engine, state, pairs, now)
-        for _, ahead in pairs:
-            ahead.decide(is_last=now.frame_idx == last_idx)
+    try:
+        while min(len(ahead.decided) for ahead in aheads) < min(BLOCK, num_left):
+            num_tracked = min(ahead.num_frames for ahead in aheads)
+            now = replace(time, frame_idx=time.frame_before(-num_tracked))
+            pairs = [pair for pair in zip(objects, aheads, strict=True) if pair[1].num_frames == num_tracked]
+            _track_hypotheses(engine, state, pairs, now)
+            for _, ahead in pairs:
+                ahead.decide(is_last=now.frame_idx == last_idx)
+    except BaseException:  # of a person too; what is half done is of no use
+        for obj in objects:
+            obj.ahead = None
+        raise
 
 
-def _ahead_from(obj: ObjectState, time: FrameTime, num_left: int) -> Ahead:
+def _ahead_from(obj: ObjectState, time: FrameTime, last_idx: int) -> Ahead:
     """The hypotheses of an object from a frame on: those that it has, or one that remembers what it does."""
     ahead = obj.ahead_of_memories
-    if (
-        ahead is None
-        or (ahead.next_idx, ahead.reverse) != (time.frame_idx, time.reverse)
-        or ahead.num_frames > num_left
-    ):
-        ahead = obj.ahead = Ahead(
-            time.frame_idx, time.reverse, [Hypothesis(_copied(obj.non_cond))], basis=obj.memories()
-        )
+    if ahead is None or (ahead.next_idx, ahead.last_idx, ahead.reverse) != (time.frame_idx, last_idx, time.reverse):
+        hypothesis = Hypothesis(_copied(obj.non_cond))
+        ahead = obj.ahead = Ahead(time.frame_idx, last_idx, time.reverse, [hypothesis], basis=obj.memories())
     return ahead
 
 
@@ -99,7 +99,7 @@ def _track_hypotheses(
     to_track = [(obj, ahead) for obj, ahead in pairs if time.frame_idx not in obj.cond]
     if to_track:
         views = [_view(obj, hypothesis) for obj, ahead in to_track for hypothesis in ahead.hypotheses]
-        candidates = _in_order(engine.decode(state, views, time))
+        candidates = _in_order(engine.decode_candidates(state, views, time))
         ious, object_scores = candidates.ious.tolist(), candidates.object_score_logits[:, 0].tolist()
         views, rows, chosen, first = [], [], [], 0
         for obj, ahead in to_track:
@@ -114,7 +114,7 @@ def _track_hypotheses(
             first = own.stop
         picked = MaskCandidates(**{name: tensor[rows] for name, tensor in vars(candidates).items()})
         taken = engine.take(picked, torch.tensor(chosen, device=candidates.ious.device))
-        engine.remember(state, views, [taken.row(i) for i in range(len(rows))], time)
+        engine.remember_decoded(state, views, [taken.row(i) for i in range(len(rows))], time)
     for obj, ahead in pairs:
         for hypothesis in ahead.hypotheses:
             view = _view(obj, hypothesis)

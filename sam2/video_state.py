@@ -114,6 +114,7 @@ class Ahead:
     """
 
     next_idx: int  # the frame to give out next
+    last_idx: int  # the frame on which this pass ends
     reverse: bool
     hypotheses: list[Hypothesis]
     decided: tuple[int, ...] = ()  # the mask candidate of each frame; 0 for a conditioning frame
@@ -139,12 +140,8 @@ class Ahead:
             {**vars(each), "non_cond": {t: output.to_dict(with_mask=False) for t, output in each.non_cond.items()}}
             for each in self.hypotheses
         ]
-        return {
-            "next_idx": self.next_idx,
-            "reverse": self.reverse,
-            "hypotheses": hypotheses,
-            "decided": self.decided,
-        }
+        saved = {name: getattr(self, name) for name in ("next_idx", "last_idx", "reverse", "decided")}
+        return {**saved, "hypotheses": hypotheses}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any], side: int) -> Ahead:

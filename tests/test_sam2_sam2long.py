@@ -250,7 +250,7 @@ OUTCOMES = {  # path of choices → predicted qualities of the next frame's cand
 def decode_by_path(
     predictor: SAM2VideoPredictor,
 ) -> Callable[..., Iterator[tuple[list[int], MaskCandidates]]]:
-    """In place of `VideoEngine.decode`: masks (k + 1 everywhere) and qualities are told by what was taken before."""
+    """In place of `VideoEngine.decode_candidates`: masks of k + 1, whose qualities are told by what was taken."""
 
     def decode(
         state: InferenceState, objects: list[ObjectState], time: FrameTime
@@ -274,7 +274,7 @@ def test_a_greedy_choice_that_goes_wrong_is_taken_back(clip: list[np.ndarray], m
     for name in ("default", "sam2long"):
         predictor = make_predictor()
         predictor.memory_policy = make_policy(name, predictor.config)
-        monkeypatch.setattr(predictor, "decode", decode_by_path(predictor))
+        monkeypatch.setattr(predictor, "decode_candidates", decode_by_path(predictor))
         masks = rest(predictor, opened(predictor, clip[:5], 1))
         taken[name] = [int(mask.max()) - 1 for mask in masks[1:]]
     assert taken == {"default": [0, 0, 0, 0], "sam2long": [1, 1, 1, 1]}  # log .9 + 3 log .3 < log .8 + 3 log .95
@@ -440,6 +440,28 @@ def test_a_pass_may_end_early(predictor: SAM2VideoPredictor, clip: list[np.ndarr
     frames.close()
     masks = rest(predictor, state, 0, max_frame_num_to_track=6)
     assert torch.equal(masks, rest(predictor, opened(predictor, clip[:7], 1, 2)))  # as if the video ended there
+    assert all(obj.ahead is None for obj in state.objects.values())
+
+
+def test_a_pass_that_is_interrupted_begins_anew(
+    predictor: SAM2VideoPredictor, clip: list[np.ndarray], whole: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While hypotheses are tracked, by Ctrl-C."""
+    encode = predictor.encode_memory
+    state = opened(predictor, clip, 1, 2)
+    num_left = 7
+
+    def stop_at_last(*args: Any, **kwargs: Any) -> Tensor:
+        nonlocal num_left
+        num_left -= 1
+        if num_left == 0:
+            raise KeyboardInterrupt
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(predictor, "encode_memory", stop_at_last)
+    with pytest.raises(KeyboardInterrupt):
+        rest(predictor, state)
+    assert torch.equal(rest(predictor, state), whole)
 
 
 def test_nothing_that_is_forgotten_is_missed(predictor: SAM2VideoPredictor, clip: list[np.ndarray]) -> None:
