@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,7 +27,7 @@ from grounded_sam2.detectors.local import LocalDetector
 from grounded_sam2.masks import mask_iou
 from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
-from sam2.memory_policies import POLICIES
+from sam2.memory_policies import POLICIES, PolicyName
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training import segmenter_scores
@@ -180,6 +181,8 @@ def main() -> None:
     parser.add_argument("--split", default="val", choices=("train", "val"), help="of the clips under --real")
     parser.add_argument("--real", type=Path, help="score on this folder (or pack) of photographs and clips instead")
     arguments = parser.parse_args()
+    if arguments.real is not None and not arguments.only and arguments.memory_policy not in get_args(PolicyName):
+        parser.error(f"{arguments.memory_policy} follows no streams, as the scores from a noun need: add --only clips")
     build_video = partial(
         build_video_predictor, memory_policy=arguments.memory_policy, three_masks=arguments.three_masks
     )

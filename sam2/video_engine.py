@@ -4,6 +4,7 @@ memory."""
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,15 +14,16 @@ from torch import Tensor
 from sam2.mask_ops import fill_holes
 from sam2.memory_policies import make_policy
 from sam2.memory_policy import pointer_span
-from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, SamOutput, non_overlapping
+from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, MaskCandidates, SamOutput, non_overlapping
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.video_hypotheses import give_out, look_ahead, was_just_tracked
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
 CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
 
-# spatial memories with their places, and pointers with their times
-Readable = tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]
+# spatial memories with their places and what their keys are scaled by, and pointers with their times
+Readable = tuple[list[tuple[int, Tensor, float]], list[tuple[int, Tensor]]]
 
 
 class VideoEngine(SAM2Base):
@@ -50,10 +52,22 @@ class VideoEngine(SAM2Base):
             return MAX_BATCH
         return max(1, min(MAX_BATCH, CPU_BATCH_CELLS // self.embedding_size**2))
 
-    def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
-        """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether objects are tracked in hypotheses: the policy wants it, and there are masks to choose from."""
+        return self.memory_policy.looks_ahead and self.uses_multimask(is_init_cond_frame=False, num_points=0)
+
+    def _step(self, state: InferenceState, frame_idx: int, reverse: bool, last_idx: int) -> Tensor:
+        """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits.
+
+        Args:
+            last_idx: the frame on which this pass will end.
+        """
         time = FrameTime(frame_idx, reverse, state.num_frames)
         to_track = [obj for obj in state.objects.values() if frame_idx not in obj.cond and obj.cond]
+        if self.looks_ahead:
+            to_track = [obj for obj in to_track if not was_just_tracked(obj, time)]
+            look_ahead(self, state, time, last_idx)
         if to_track:
             self._track(state, to_track, time)
         for obj in state.objects.values():
@@ -64,29 +78,44 @@ class VideoEngine(SAM2Base):
                 self.memory_policy.forget(obj, time, may_restart=not state.is_stream)
                 if state.is_stream:
                     obj.drop_prompts_before(frame_idx)
+            if self.looks_ahead:
+                give_out(obj, time)
         return self._masks_on(state, frame_idx)
 
     def _track(self, state: InferenceState, objects: list[ObjectState], time: FrameTime) -> None:
+        decoded: dict[int, SamOutput] = {}  # by position in `objects`
+        for batch, candidates in self.decode_candidates(state, objects, time):
+            chosen = self.memory_policy.choose([objects[i] for i in batch], candidates, time)
+            output = self.take(candidates, chosen)
+            decoded.update({i: output.row(row) for row, i in enumerate(batch)})
+        self.remember_decoded(state, objects, [decoded[i] for i in range(len(objects))], time)
+
+    def decode_candidates(
+        self, state: InferenceState, objects: list[ObjectState], time: FrameTime
+    ) -> Iterator[tuple[list[int], MaskCandidates]]:
+        """The mask candidates of objects on a frame, read from their memories.
+
+        Yields:
+            Positions of the objects that went through the model together, and theirs.
+        """
         features = self._features(state, time.frame_idx)
         multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
-        decoded: dict[int, SamOutput] = {}  # by position in `objects`
         readable = [self._readable(obj, time) for obj in objects]
         attended = self.attend_to_frame(features.vision)
         for batch in self._same_shaped(readable):
             vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended)
-            candidates = self.mask_candidates(vision, features.high_res, multimask_output=multimask)
-            chosen = self.memory_policy.choose([objects[i] for i in batch], candidates, time)
-            output = self.take(candidates, chosen)
-            decoded.update({i: output.row(row) for row, i in enumerate(batch)})
+            yield batch, self.mask_candidates(vision, features.high_res, multimask_output=multimask)
 
-        in_order = [decoded[i] for i in range(len(objects))]
-        masks = torch.cat([output.low_res_masks for output in in_order])
+    def remember_decoded(
+        self, state: InferenceState, objects: list[ObjectState], decoded: list[SamOutput], time: FrameTime
+    ) -> None:
+        """Put what was decoded of objects on a frame into what they remember."""
+        masks = torch.cat([output.low_res_masks for output in decoded])
         stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
         outputs = [
-            self._frame_output(state, output, stored_masks[i : i + 1], time.reverse)
-            for i, output in enumerate(in_order)
+            self._frame_output(state, output, stored_masks[i : i + 1], time.reverse) for i, output in enumerate(decoded)
         ]
-        is_remembered = self.memory_policy.remember_all(objects, outputs, in_order, time)
+        is_remembered = self.memory_policy.remember_all(objects, outputs, decoded, time)
         remembered = [i for i, kept in enumerate(is_remembered) if kept]
         for obj, frame_output in zip(objects, outputs, strict=True):
             obj.non_cond[time.frame_idx] = frame_output
@@ -126,16 +155,18 @@ class VideoEngine(SAM2Base):
         """The memories that an object's tracking on a frame reads, as its policy selects them.
 
         Returns:
-            Spatial memories with their places (see `MemoryPolicy.spatial_memories`), and object pointers with the
-            frames between them and now.
+            Spatial memories with their places (see `MemoryPolicy.spatial_memories`) and what their keys are scaled
+            by, and object pointers with the frames between them and now.
         """
         policy, num_places = self.memory_policy, self.config.num_maskmem
+        found = [(place, output) for place, output in policy.spatial_memories(obj, time) if output.maskmem is not None]
+        scales = policy.key_scales([output for _, output in found])
         spatial = []
-        for place, output in policy.spatial_memories(obj, time):
+        for (place, output), scale in zip(found, scales, strict=True):
             if not 0 <= place < num_places:
                 raise ValueError(f"{type(policy).__name__}: expected places of 0 to {num_places - 1}, got {place}")
-            if output.maskmem is not None:
-                spatial.append((place, output.maskmem))
+            assert output.maskmem is not None
+            spatial.append((place, output.maskmem, scale))
         if not self.config.use_obj_ptrs_in_encoder:
             return spatial, []
         return spatial, [(elapsed, output.obj_ptr) for elapsed, output in policy.pointers(obj, time)]
@@ -146,16 +177,22 @@ class VideoEngine(SAM2Base):
             return self.add_no_memory(vision).expand(len(readable), -1, -1, -1)
         device = self.device
         with torch.autocast(device.type, enabled=False):  # autocast to one half precision does not take another
-            spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+            spatial = torch.stack([torch.cat([m for _, m, _ in memories]) for memories, _ in readable]).to(device)
             if readable[0][1]:
                 pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
             else:
                 pointers = torch.zeros(len(readable), 0, self.config.d_model, device=device, dtype=self.dtype)
-        places = torch.tensor([[place for place, _ in memories] for memories, _ in readable], device=device)
+        places = torch.tensor([[place for place, _, _ in memories] for memories, _ in readable], device=device)
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)
-        return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
+        scales = [[scale for _, _, scale in memories] for memories, _ in readable]
+        if all(scale == 1 for of_object in scales for scale in of_object):
+            return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
+        num_tokens = (memory.shape[1] - num_pointer_tokens) // len(scales[0])
+        of_memories = torch.tensor(scales, device=device).repeat_interleave(num_tokens, dim=1)
+        of_tokens = F.pad(of_memories, (0, num_pointer_tokens), value=1.0)
+        return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens, of_tokens)
 
     # ---- writing memory ----
 

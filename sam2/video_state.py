@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -97,6 +98,74 @@ class FrameOutput(Keyed):
 
 
 @dataclass
+class Hypothesis:
+    """One way in which an object may have gone on."""
+
+    non_cond: dict[int, FrameOutput]  # as `ObjectState.non_cond`; conditioning frames are shared by all hypotheses
+    score: float = 0.0
+    choices: tuple[int, ...] = ()  # the mask candidate taken on each frame of `Ahead` that is not decided
+
+
+@dataclass
+class Ahead:
+    """What tracking in one direction has found of an object beyond the frames that were given out.
+
+    Frames count from `next_idx` on. On the first `decided` ones all hypotheses agree; then come those in `choices`.
+    """
+
+    next_idx: int  # the frame to give out next
+    last_idx: int  # the frame on which this pass ends
+    reverse: bool
+    hypotheses: list[Hypothesis]
+    decided: tuple[int, ...] = ()  # the mask candidate of each frame; 0 for a conditioning frame
+    basis: list[tuple[int, bool, FrameOutput]] = field(default_factory=list)  # what the object remembered
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.decided) + len(self.hypotheses[0].choices)
+
+    def decide(self, is_last: bool) -> None:
+        """Decide the frames on which all hypotheses agree, or on the last frame those of the best."""
+        if is_last:
+            self.hypotheses = self.hypotheses[:1]
+        choices = zip(*(hypothesis.choices for hypothesis in self.hypotheses), strict=True)
+        agreed = tuple(taken[0] for taken in takewhile(lambda taken: len(set(taken)) == 1, choices))
+        self.decided += agreed
+        for hypothesis in self.hypotheses:
+            hypothesis.choices = hypothesis.choices[len(agreed) :]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but `basis` as tensors and plain values, without masks, which hypotheses do not read."""
+        hypotheses = [
+            {**vars(each), "non_cond": {t: output.to_dict(with_mask=False) for t, output in each.non_cond.items()}}
+            for each in self.hypotheses
+        ]
+        saved = {name: getattr(self, name) for name in ("next_idx", "last_idx", "reverse", "decided")}
+        return {**saved, "hypotheses": hypotheses}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any], side: int) -> Ahead:
+        """The inverse of `to_dict`; `side`: of low-resolution masks, in cells."""
+        hypotheses = [
+            Hypothesis(
+                {t: FrameOutput.from_dict(output, side) for t, output in each["non_cond"].items()},
+                each["score"],
+                each["choices"],
+            )
+            for each in saved["hypotheses"]
+        ]
+        return cls(**{**saved, "hypotheses": hypotheses})
+
+    def to(self, device: torch.device, storage_device: torch.device) -> Ahead:
+        """The same where a predictor on `device` looks for it; see `FrameOutput.to`."""
+        moved = [
+            replace(each, non_cond={t: output.to(device, storage_device) for t, output in each.non_cond.items()})
+            for each in self.hypotheses
+        ]
+        return replace(self, hypotheses=moved)
+
+
+@dataclass
 class ObjectState:
     """Everything known of one object. An object never reads or writes another object's state."""
 
@@ -107,6 +176,7 @@ class ObjectState:
     pending: dict[int, tuple[FrameOutput, bool]] = field(default_factory=dict)  # prompted, memory not yet encoded;
     # with whether the frame becomes a conditioning frame
     before_prompts: dict[int, FrameOutput | None] = field(default_factory=dict)  # prompted frame → what was there
+    ahead: Ahead | None = None  # of a memory policy that looks ahead, in the middle of a video
 
     def output_at(self, frame_idx: int) -> FrameOutput | None:
         """The newest output on a frame, or None."""
@@ -121,6 +191,21 @@ class ObjectState:
             return None
         latest = min(remembered, key=time.elapsed_since)
         return self.cond.get(latest) or self.non_cond[latest]
+
+    def memories(self) -> list[tuple[int, bool, FrameOutput]]:
+        """The frames in memory, whether each is a conditioning frame, and their outputs."""
+        return [(t, True, output) for t, output in self.cond.items()] + [
+            (t, False, output) for t, output in self.non_cond.items()
+        ]
+
+    @property
+    def ahead_of_memories(self) -> Ahead | None:
+        """`ahead`, if the object still remembers what that was found from: no prompt came, nothing was forgotten."""
+        if self.ahead is None:
+            return None
+        now, then = self.memories(), self.ahead.basis
+        is_same = len(now) == len(then) and all(a[:2] == b[:2] and a[2] is b[2] for a, b in zip(now, then, strict=True))
+        return self.ahead if is_same and not self.pending else None
 
     def outputs(self) -> Iterator[FrameOutput]:
         """All outputs held, in memory, on their way there, or put aside."""
@@ -149,6 +234,7 @@ class ObjectState:
             "non_cond": {t: output.to_dict() for t, output in self.non_cond.items()},
             "pending": {t: (output.to_dict(), is_cond) for t, (output, is_cond) in self.pending.items()},
             "before_prompts": {t: output and output.to_dict() for t, output in self.before_prompts.items()},
+            "ahead": self.ahead_of_memories and self.ahead_of_memories.to_dict(),
         }
 
     @classmethod
@@ -158,6 +244,7 @@ class ObjectState:
         def read(output: dict[str, Any]) -> FrameOutput:
             return FrameOutput.from_dict(output, side)
 
+        ahead = saved.get("ahead")
         return cls(
             points=dict(saved.get("points", {})),
             masks={t: mask.float() for t, mask in saved.get("masks", {}).items()},
@@ -165,6 +252,7 @@ class ObjectState:
             non_cond={t: read(output) for t, output in saved["non_cond"].items()},
             pending={t: (read(output), is_cond) for t, (output, is_cond) in saved.get("pending", {}).items()},
             before_prompts={t: output and read(output) for t, output in saved.get("before_prompts", {}).items()},
+            ahead=None if ahead is None else Ahead.from_dict(ahead, side),
         )
 
     def to(self, device: torch.device, storage_device: torch.device) -> ObjectState:
@@ -173,14 +261,18 @@ class ObjectState:
         def move(outputs: dict[int, FrameOutput]) -> dict[int, FrameOutput]:
             return {t: output.to(device, storage_device) for t, output in outputs.items()}
 
-        return ObjectState(
+        moved = ObjectState(
             {t: (coords.to(device), labels.to(device)) for t, (coords, labels) in self.points.items()},
             {t: mask.to(device) for t, mask in self.masks.items()},
             move(self.cond),
             move(self.non_cond),
             {t: (output.to(device, storage_device), is_cond) for t, (output, is_cond) in self.pending.items()},
             {t: output and output.to(device, storage_device) for t, output in self.before_prompts.items()},
+            self.ahead and self.ahead.to(device, storage_device),
         )
+        if moved.ahead is not None:
+            moved.ahead.basis = moved.memories()
+        return moved
 
 
 @dataclass

@@ -346,7 +346,7 @@ def test_scripts_keep_the_house_style(name: str) -> None:
 
 # Settings that differ from script to script: in the value, and in what it may be.
 OWN_VALUES = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE", "DETECT_EVERY"}
-OWN_COMMENTS = {"VIDEO_PATH", "PIPELINE"}
+OWN_COMMENTS = {"VIDEO_PATH", "PIPELINE", "MEMORY_POLICY"}
 
 
 def test_the_same_setting_has_the_same_default_wording_and_heading_everywhere(load_script: Load) -> None:
@@ -380,9 +380,21 @@ def test_scripts_that_follow_objects_take_a_memory_policy(
     calls = [node for node in ast.walk(ast.parse((REPOSITORY / name).read_text("utf-8"))) if isinstance(node, ast.Call)]
     (build,) = (call for call in calls if ast.unparse(call.func) == "build_sam2_video_predictor")
     assert {word.arg: ast.unparse(word.value) for word in build.keywords}["memory_policy"] == "MEMORY_POLICY"
+    names = ["default", "robust", "samurai", "dam4sam"]
+    comment = setting_comments((REPOSITORY / name).read_text("utf-8"))["MEMORY_POLICY"]
+    if name in TWO_WAYS:  # those that read a video in any order, not as a stream
+        names.append("sam2long")
+        override_from_flags(vars(script), ["--memory-policy", "sam2long"])
+        assert script.MEMORY_POLICY == "sam2long"
+        assert comment == f"what SAM 2 remembers: {', '.join(names[:-1])} or sam2long"
+    else:
+        assert comment == f"which frames SAM 2 remembers: {', '.join(names[:-1])} or dam4sam"
+        with pytest.raises(SystemExit):
+            override_from_flags(vars(script), ["--memory-policy", "sam2long"])
+        assert f"expected one of {', '.join(names)}, got 'sam2long'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         override_from_flags(vars(script), ["--memory-policy", "dam5sam"])
-    assert "default, robust, samurai, dam4sam" in capsys.readouterr().err.replace("'", "")
+    assert f"expected one of {', '.join(names)}, got 'dam5sam'" in capsys.readouterr().err
 
 
 def settings_in(name: str) -> set[str]:

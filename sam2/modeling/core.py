@@ -366,12 +366,18 @@ class SAM2Core(nn.Module):
 
     @in_own_precision
     def condition_on_memory(
-        self, attended: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int
+        self,
+        attended: Tensor,
+        memory: Tensor,
+        memory_pe: Tensor,
+        num_pointer_tokens: int,
+        key_scales: Tensor | None = None,
     ) -> Tensor:
         """Features (N, C, h, w) of frames (1 or N, h·w, C), see `attend_to_frame`, after reading the memories of N
-        objects, see `assemble_memory`."""
+        objects, see `assemble_memory`; `key_scales`: (N, L), see `MemoryAttention.forward`."""
         rotations = self.spatial_perceiver.rotations(self.config.d_model, self.config.rope_theta, self.device)
-        conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens, rotations)
+        scales = () if key_scales is None else (key_scales.to(self.dtype),)
+        conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens, rotations, *scales)
         return conditioned.transpose(1, 2).unflatten(2, (self.embedding_size, self.embedding_size))
 
 

@@ -117,6 +117,7 @@ class MemoryAttention(nn.Module):
         memory_pe: Tensor,
         num_pointer_tokens: int,
         rotations: Tensor | None = None,
+        key_scales: Tensor | None = None,
     ) -> Tensor:
         """Condition a frame on the memories of N objects.
 
@@ -126,11 +127,14 @@ class MemoryAttention(nn.Module):
             memory_pe: (1 or N, L, mem_dim).
             num_pointer_tokens: how many tokens at the end are pointers.
             rotations: (T, C / 2) complex, how the tokens of a spatial memory are turned; None: as the frame's cells.
+            key_scales: (N, L), what each token is multiplied by as a key, its values staying; None: 1.
 
         Returns:
             (N, h·w, C).
         """
         keys = memory + memory_pe
+        if key_scales is not None:
+            keys = keys * key_scales.unsqueeze(-1)
         first, *others = self._stack()
         x = first.attend_to_memory(attended, keys, memory, num_pointer_tokens, rotations)
         for layer in others:
