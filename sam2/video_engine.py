@@ -20,8 +20,8 @@ from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
 CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
 
-# spatial memories with their places, and pointers with their times
-Readable = tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]
+# outputs with a spatial memory, with their places, and pointers with their times
+Readable = tuple[list[tuple[int, FrameOutput]], list[tuple[int, Tensor]]]
 
 
 class VideoEngine(SAM2Base):
@@ -73,7 +73,7 @@ class VideoEngine(SAM2Base):
         readable = [self._readable(obj, time) for obj in objects]
         attended = self.attend_to_frame(features.vision)
         for batch in self._same_shaped(readable):
-            vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended)
+            vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended, is_tracked=True)
             candidates = self.mask_candidates(vision, features.high_res, multimask_output=multimask)
             chosen = self.memory_policy.choose([objects[i] for i in batch], candidates, time)
             output = self.take(candidates, chosen)
@@ -115,9 +115,10 @@ class VideoEngine(SAM2Base):
 
     def _same_shaped(self, readable: list[Readable]) -> list[list[int]]:
         """Positions of the objects whose memories hold as much, in batches of at most `max_batch`."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         for i, (spatial, pointers) in enumerate(readable):
-            groups[len(spatial), len(pointers)].append(i)
+            num_chosen = sum(0 if cells is None else len(cells) for cells in self._cells_read(spatial))
+            groups[len(spatial), num_chosen, len(pointers)].append(i)
         return [
             group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
         ]
@@ -135,18 +136,40 @@ class VideoEngine(SAM2Base):
             if not 0 <= place < num_places:
                 raise ValueError(f"{type(policy).__name__}: expected places of 0 to {num_places - 1}, got {place}")
             if output.maskmem is not None:
-                spatial.append((place, output.maskmem))
+                spatial.append((place, output))
         if not self.config.use_obj_ptrs_in_encoder:
             return spatial, []
         return spatial, [(elapsed, output.obj_ptr) for elapsed, output in policy.pointers(obj, time)]
 
-    def _read_memory(self, state: InferenceState, readable: list[Readable], vision: Tensor, attended: Tensor) -> Tensor:
-        """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much."""
+    def _cells_read(self, spatial: list[tuple[int, FrameOutput]]) -> list[Tensor | None]:
+        """Which cells are read of each of one object's memories; None: all of them.
+
+        A conditioning frame and the newest memory are read whole, and every memory the first time.
+        """
+        newest = min((place for place, _ in spatial if place > 0), default=0)
+        is_sparse = self.config.sparse_memories < 1
+        return [output.kept_cells if is_sparse and place not in (0, newest) else None for place, output in spatial]
+
+    def _read_memory(
+        self,
+        state: InferenceState,
+        readable: list[Readable],
+        vision: Tensor,
+        attended: Tensor,
+        is_tracked: bool = False,
+    ) -> Tensor:
+        """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much.
+
+        While a frame is tracked, what is read of each memory from now on is chosen, if that is sparse.
+        """
         if not readable[0][0]:
             return self.add_no_memory(vision).expand(len(readable), -1, -1, -1)
         device = self.device
         with torch.autocast(device.type, enabled=False):  # autocast to one half precision does not take another
-            spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+            maps = [
+                [output.maskmem for _, output in memories if output.maskmem is not None] for memories, _ in readable
+            ]
+            spatial = torch.stack([torch.cat(memories) for memories in maps]).to(device)
             if readable[0][1]:
                 pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
             else:
@@ -154,8 +177,40 @@ class VideoEngine(SAM2Base):
         places = torch.tensor([[place for place, _ in memories] for memories, _ in readable], device=device)
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
-        memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)
-        return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
+        if self.config.sparse_memories == 1:
+            memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)
+            return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
+        kept = torch.stack([self._index_of_cells(memories) for memories, _ in readable])
+        memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times, kept)
+        received = torch.zeros(memory.shape[:2], device=device)
+        conditioned = self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens, kept, received)
+        if is_tracked:
+            for (memories, _), index, weights in zip(readable, kept, received, strict=True):
+                self._choose_cells(memories, index, weights[: len(index)])
+        return conditioned
+
+    def _index_of_cells(self, spatial: list[tuple[int, FrameOutput]]) -> Tensor:
+        """(L,) long, the cells that are read among those of all of one object's memories, one memory after another."""
+        num_cells = self.embedding_size**2
+        whole = torch.arange(num_cells, device=self.device)
+        read = [whole if cells is None else cells for cells in self._cells_read(spatial)]
+        return torch.cat([cells + i * num_cells for i, cells in enumerate(read)])
+
+    def _choose_cells(self, spatial: list[tuple[int, FrameOutput]], index: Tensor, received: Tensor) -> None:
+        """Of the memories that were read for the first time, keep the cells that got the most attention (Zhang et al.,
+        2026, Efficient-SAM2, sparse memory retrieval).
+
+        Args:
+            spatial: one object's memories.
+            index: (L,) see `_index_of_cells`.
+            received: (L,) attention that each of these cells got.
+        """
+        num_cells = self.embedding_size**2
+        num_kept = max(1, round(self.config.sparse_memories * num_cells))
+        of_all = received.new_zeros(len(spatial) * num_cells).index_copy(0, index, received)
+        for (place, output), of_memory in zip(spatial, of_all.split(num_cells), strict=True):
+            if place > 0 and output.kept_cells is None:
+                output.kept_cells = of_memory.topk(num_kept).indices
 
     # ---- writing memory ----
 

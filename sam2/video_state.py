@@ -49,6 +49,7 @@ class FrameOutput(Keyed):
     maskmem: Tensor | None = None  # (1, mem_dim, ...) bfloat16; None until encoded, if never, or once out of reach
     reverse: bool | None = None  # direction in which tracking passed over the frame; None before it did
     policy_state: dict[str, Any] = field(default_factory=dict)  # a memory policy's own: tensors and plain values
+    kept_cells: Tensor | None = None  # (K,) int64, those of `maskmem` that sparse reading reads; None: not chosen yet
 
     keys_of_attributes: ClassVar[Mapping[str, str]] = {
         "maskmem_features": "maskmem",
@@ -80,6 +81,7 @@ class FrameOutput(Keyed):
             None if self.maskmem is None else self.maskmem.to(storage_device),
             self.reverse,
             own,
+            None if self.kept_cells is None else self.kept_cells.to(device),
         )
 
     def to_dict(self, with_mask: bool = True) -> dict[str, Any]:
