@@ -4,12 +4,14 @@ memory."""
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2.carried import carry_masks, grey_of
 from sam2.mask_ops import fill_holes
 from sam2.memory_policies import make_policy
 from sam2.memory_policy import pointer_span
@@ -53,18 +55,54 @@ class VideoEngine(SAM2Base):
     def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
         """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
         time = FrameTime(frame_idx, reverse, state.num_frames)
-        to_track = [obj for obj in state.objects.values() if frame_idx not in obj.cond and obj.cond]
+        before, is_between = time.frame_before(1), frame_idx % self.config.track_every != 0
+        grey_before = self._grey(state, before) if is_between else None
+        to_track, to_carry = [], []
+        for obj in state.objects.values():
+            if frame_idx not in obj.cond and obj.cond:
+                can_be_carried = grey_before is not None and obj.output_at(before) is not None
+                (to_carry if can_be_carried else to_track).append(obj)
         if to_track:
             self._track(state, to_track, time)
+        if to_carry:
+            assert grey_before is not None
+            self._carry(state, to_carry, time, grey_before)
+        if self.config.track_every > 1 and (grey := self._grey(state, frame_idx)) is not None:
+            state.last_grey = (frame_idx, grey)
         for obj in state.objects.values():
             if frame_idx in obj.cond:
                 obj.cond[frame_idx].reverse = reverse
                 self.memory_policy.forget_around(obj, frame_idx)
             if state.history == "recent":
                 self.memory_policy.forget(obj, time, may_restart=not state.is_stream)
+                reach = self.config.max_obj_ptrs_in_encoder
+                obj.carried = {t: output for t, output in obj.carried.items() if abs(t - frame_idx) < reach}
                 if state.is_stream:
                     obj.drop_prompts_before(frame_idx)
         return self._masks_on(state, frame_idx)
+
+    def _carry(self, state: InferenceState, objects: list[ObjectState], time: FrameTime, grey_before: Tensor) -> None:
+        """Give objects the masks of the frame before, moved by optical flow; their memories stay as they are."""
+        grey = self._grey(state, time.frame_idx)
+        outputs = [output for obj in objects if (output := obj.output_at(time.frame_before(1))) is not None]
+        assert grey is not None and len(outputs) == len(objects)
+        masks = carry_masks(torch.cat([output.low_res_masks for output in outputs]), grey_before, grey)
+        for obj, output, mask in zip(objects, outputs, masks.split(1), strict=True):
+            obj.non_cond.pop(time.frame_idx, None)
+            obj.before_prompts.pop(time.frame_idx, None)
+            obj.carried[time.frame_idx] = replace(
+                output, low_res_masks=mask.clone(), maskmem=None, kept_cells=None, reverse=time.reverse
+            )
+
+    @staticmethod
+    def _grey(state: InferenceState, frame_idx: int) -> Tensor | None:
+        """The small grey image of a frame; None of one outside the video, or that a stream does not have any more."""
+        if state.last_grey is not None and state.last_grey[0] == frame_idx:
+            return state.last_grey[1]
+        if state.images is None:
+            is_newest = state.newest_frame is not None and frame_idx == state.newest_frame_idx
+            return grey_of(state.newest_frame) if is_newest and state.newest_frame is not None else None
+        return grey_of(state.images[frame_idx]) if 0 <= frame_idx < len(state.images) else None
 
     def _track(self, state: InferenceState, objects: list[ObjectState], time: FrameTime) -> None:
         features = self._features(state, time.frame_idx)
@@ -91,6 +129,7 @@ class VideoEngine(SAM2Base):
         for obj, frame_output in zip(objects, outputs, strict=True):
             obj.non_cond[time.frame_idx] = frame_output
             obj.before_prompts.pop(time.frame_idx, None)  # tracking has passed a correction that does not stick
+            obj.carried.pop(time.frame_idx, None)
         self._encode_tracked(state, objects, time.frame_idx, remembered, masks)
 
     def _encode_tracked(

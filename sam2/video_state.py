@@ -109,12 +109,13 @@ class ObjectState:
     pending: dict[int, tuple[FrameOutput, bool]] = field(default_factory=dict)  # prompted, memory not yet encoded;
     # with whether the frame becomes a conditioning frame
     before_prompts: dict[int, FrameOutput | None] = field(default_factory=dict)  # prompted frame → what was there
+    carried: dict[int, FrameOutput] = field(default_factory=dict)  # masks moved there by optical flow; no memory
 
     def output_at(self, frame_idx: int) -> FrameOutput | None:
         """The newest output on a frame, or None."""
         if frame_idx in self.pending:
             return self.pending[frame_idx][0]
-        return self.cond.get(frame_idx) or self.non_cond.get(frame_idx)
+        return self.cond.get(frame_idx) or self.non_cond.get(frame_idx) or self.carried.get(frame_idx)
 
     def latest_before(self, time: FrameTime) -> FrameOutput | None:
         """The output in memory that tracking in the direction of `time` passed last before it, or None."""
@@ -126,7 +127,7 @@ class ObjectState:
 
     def outputs(self) -> Iterator[FrameOutput]:
         """All outputs held, in memory, on their way there, or put aside."""
-        yield from (*self.cond.values(), *self.non_cond.values())
+        yield from (*self.cond.values(), *self.non_cond.values(), *self.carried.values())
         yield from (output for output, _ in self.pending.values())
         yield from (output for output in self.before_prompts.values() if output is not None)
 
@@ -151,6 +152,7 @@ class ObjectState:
             "non_cond": {t: output.to_dict() for t, output in self.non_cond.items()},
             "pending": {t: (output.to_dict(), is_cond) for t, (output, is_cond) in self.pending.items()},
             "before_prompts": {t: output and output.to_dict() for t, output in self.before_prompts.items()},
+            "carried": {t: output.to_dict() for t, output in self.carried.items()},
         }
 
     @classmethod
@@ -167,6 +169,7 @@ class ObjectState:
             non_cond={t: read(output) for t, output in saved["non_cond"].items()},
             pending={t: (read(output), is_cond) for t, (output, is_cond) in saved.get("pending", {}).items()},
             before_prompts={t: output and read(output) for t, output in saved.get("before_prompts", {}).items()},
+            carried={t: read(output) for t, output in saved.get("carried", {}).items()},
         )
 
     def to(self, device: torch.device, storage_device: torch.device) -> ObjectState:
@@ -182,6 +185,7 @@ class ObjectState:
             move(self.non_cond),
             {t: (output.to(device, storage_device), is_cond) for t, (output, is_cond) in self.pending.items()},
             {t: output and output.to(device, storage_device) for t, output in self.before_prompts.items()},
+            move(self.carried),
         )
 
 
@@ -205,6 +209,7 @@ class InferenceState(Keyed):
     newest_frame_idx: int = -1
     features: tuple[int, ImageFeatures] | None = None  # of the frame last looked at
     device: torch.device | None = None  # of the predictor
+    last_grey: tuple[int, Tensor] | None = None  # the frame last followed, from which masks are carried; see `grey_of`
     extra: dict[str, Any] = field(default_factory=dict)  # what other programs put beside it
 
     keys_of_attributes: ClassVar[Mapping[str, str]] = {
@@ -239,6 +244,7 @@ class InferenceState(Keyed):
             objects[obj_id] = {
                 "cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.cond.items()},
                 "non_cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.non_cond.items()},
+                "carried": {t: output.to_dict() for t, output in obj.carried.items() if t == self.newest_frame_idx},
             }
         return {**self._plain_fields(), "objects": objects}
 
@@ -247,7 +253,15 @@ class InferenceState(Keyed):
         return {**self._plain_fields(), "objects": {obj_id: obj.to_dict() for obj_id, obj in self.objects.items()}}
 
     def _plain_fields(self) -> dict[str, Any]:
-        names = ("num_frames", "video_height", "video_width", "history", "corrections_stick", "newest_frame_idx")
+        names = (
+            "num_frames",
+            "video_height",
+            "video_width",
+            "history",
+            "corrections_stick",
+            "newest_frame_idx",
+            "last_grey",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -287,6 +301,7 @@ def state_from_dict(
         device=device,
     )
     state.newest_frame_idx = saved["newest_frame_idx"]
+    state.last_grey = saved.get("last_grey")
     for obj_id, obj in saved["objects"].items():
         state.objects[obj_id] = ObjectState.from_dict(obj, side).to(device, storage_device)
     return state

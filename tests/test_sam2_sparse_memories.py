@@ -186,7 +186,7 @@ def test_every_policy_reads_sparsely(clip: list[np.ndarray], policy: str) -> Non
 def test_builders(build: Any, tmp_path: Path) -> None:
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(TINY).items()}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    for asked, used in ((None, 1.0), (0.05, 0.05), (1, 1.0)):
+    for asked, used in ((1.0, 1.0), (0.05, 0.05), (1, 1.0)):
         assert build(tmp_path / "tiny.yaml", device="cpu", sparse_memories=asked).config.sparse_memories == used
     for wrong in (0, -0.1, 1.5):
         with pytest.raises(ValueError, match="expected sparse_memories above 0 and at most 1"):
