@@ -57,7 +57,8 @@ class VideoEngine(SAM2Base):
         time = FrameTime(frame_idx, reverse, state.num_frames)
         before, is_between = time.frame_before(1), frame_idx % self.config.track_every != 0
         grey_before = self._grey(state, before) if is_between else None
-        to_track, to_carry = [], []
+        to_track: list[ObjectState] = []
+        to_carry: list[ObjectState] = []
         for obj in state.objects.values():
             if frame_idx not in obj.cond and obj.cond:
                 can_be_carried = grey_before is not None and obj.output_at(before) is not None
