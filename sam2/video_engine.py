@@ -92,7 +92,12 @@ class VideoEngine(SAM2Base):
             obj.non_cond.pop(time.frame_idx, None)
             obj.before_prompts.pop(time.frame_idx, None)
             obj.carried[time.frame_idx] = replace(
-                output, low_res_masks=mask.clone(), maskmem=None, kept_cells=None, reverse=time.reverse
+                output,
+                low_res_masks=mask.clone(),
+                maskmem=None,
+                reverse=time.reverse,
+                policy_state=dict(output.policy_state),
+                kept_cells=None,
             )
 
     @staticmethod

@@ -225,7 +225,7 @@ class InferenceState(Keyed):
             super().__setitem__(key, value)
         elif not self.is_stream:  # a stream knows its frames itself
             setattr(self, key, value)
-            self.features = None
+            self.features = self.last_grey = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InferenceState:
         copied = InferenceState.__new__(InferenceState)
@@ -301,7 +301,8 @@ def state_from_dict(
         device=device,
     )
     state.newest_frame_idx = saved["newest_frame_idx"]
-    state.last_grey = saved.get("last_grey")
+    if saved.get("last_grey") is not None:
+        state.last_grey = (saved["last_grey"][0], saved["last_grey"][1].cpu())
     for obj_id, obj in saved["objects"].items():
         state.objects[obj_id] = ObjectState.from_dict(obj, side).to(device, storage_device)
     return state
