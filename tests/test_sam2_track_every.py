@@ -183,6 +183,18 @@ def test_policies_see_the_frames_that_were_tracked(clip: list[np.ndarray], polic
     assert sorted(state.objects[2].non_cond) == [3, 6, 9, 12]
 
 
+def test_memories_that_are_tokens(clip: list[np.ndarray]) -> None:
+    """EdgeTAM's kind."""
+    perceiver = {"memory_compressor": "perceiver", "perceiver_latents": 4, "perceiver_latents_2d": 4}
+    predictor = make_predictor(track_every=2, **perceiver)
+    state = predictor.init_state(clip)
+    prompt(predictor, state, 0, 1, 2)
+    offline = follow(predictor, state)
+    assert sorted(state.objects[1].carried) == [1, 3, 5, 7, 9, 11, 13]
+    assert state.objects[1].non_cond[12].maskmem.shape == (1, predictor.config.mem_dim, 8)
+    assert all(torch.equal(masks, offline[t]) for t, masks in enumerate(stream(predictor, clip, late=0)))
+
+
 @pytest.mark.parametrize("build", [build_sam2_video_predictor, build_sam2_camera_predictor])
 def test_builders(build: Any, tmp_path: Path) -> None:
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(TINY).items()}
