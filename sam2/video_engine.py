@@ -17,6 +17,7 @@ from sam2.memory_policies import make_policy
 from sam2.memory_policy import pointer_span
 from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, SamOutput, non_overlapping
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.sparse_memories import cells_read, choose_cells, index_of_cells
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
@@ -51,6 +52,10 @@ class VideoEngine(SAM2Base):
         if self.device.type != "cpu":
             return MAX_BATCH
         return max(1, min(MAX_BATCH, CPU_BATCH_CELLS // self.embedding_size**2))
+
+    @property
+    def _is_sparse(self) -> bool:
+        return self.config.sparse_memories < 1
 
     def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
         """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
@@ -162,7 +167,8 @@ class VideoEngine(SAM2Base):
         """Positions of the objects whose memories hold as much, in batches of at most `max_batch`."""
         groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         for i, (spatial, pointers) in enumerate(readable):
-            num_chosen = sum(0 if cells is None else len(cells) for cells in self._cells_read(spatial))
+            read = cells_read(spatial) if self._is_sparse else []
+            num_chosen = sum(0 if cells is None else len(cells) for cells in read)
             groups[len(spatial), num_chosen, len(pointers)].append(i)
         return [
             group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
@@ -185,15 +191,6 @@ class VideoEngine(SAM2Base):
         if not self.config.use_obj_ptrs_in_encoder:
             return spatial, []
         return spatial, [(elapsed, output.obj_ptr) for elapsed, output in policy.pointers(obj, time)]
-
-    def _cells_read(self, spatial: list[tuple[int, FrameOutput]]) -> list[Tensor | None]:
-        """Which cells are read of each of one object's memories; None: all of them.
-
-        A conditioning frame and the newest memory are read whole, and every memory the first time.
-        """
-        newest = min((place for place, _ in spatial if place > 0), default=0)
-        is_sparse = self.config.sparse_memories < 1
-        return [output.kept_cells if is_sparse and place not in (0, newest) else None for place, output in spatial]
 
     def _read_memory(
         self,
@@ -222,40 +219,18 @@ class VideoEngine(SAM2Base):
         places = torch.tensor([[place for place, _ in memories] for memories, _ in readable], device=device)
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
-        if self.config.sparse_memories == 1:
+        if not self._is_sparse:
             memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)
             return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
-        kept = torch.stack([self._index_of_cells(memories) for memories, _ in readable])
+        num_cells = self.embedding_size**2
+        kept = torch.stack([index_of_cells(memories, num_cells, device) for memories, _ in readable])
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times, kept)
         received = torch.zeros(memory.shape[:2], device=device)
         conditioned = self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens, kept, received)
         if is_tracked:
             for (memories, _), index, weights in zip(readable, kept, received, strict=True):
-                self._choose_cells(memories, index, weights[: len(index)])
+                choose_cells(memories, index, weights[: len(index)], num_cells, self.config.sparse_memories)
         return conditioned
-
-    def _index_of_cells(self, spatial: list[tuple[int, FrameOutput]]) -> Tensor:
-        """(L,) long, the cells that are read among those of all of one object's memories, one memory after another."""
-        num_cells = self.embedding_size**2
-        whole = torch.arange(num_cells, device=self.device)
-        read = [whole if cells is None else cells for cells in self._cells_read(spatial)]
-        return torch.cat([cells + i * num_cells for i, cells in enumerate(read)])
-
-    def _choose_cells(self, spatial: list[tuple[int, FrameOutput]], index: Tensor, received: Tensor) -> None:
-        """Of the memories that were read for the first time, keep the cells that got the most attention (Zhang et al.,
-        2026, Efficient-SAM2, sparse memory retrieval).
-
-        Args:
-            spatial: one object's memories.
-            index: (L,) see `_index_of_cells`.
-            received: (L,) attention that each of these cells got.
-        """
-        num_cells = self.embedding_size**2
-        num_kept = max(1, round(self.config.sparse_memories * num_cells))
-        of_all = received.new_zeros(len(spatial) * num_cells).index_copy(0, index, received)
-        for (place, output), of_memory in zip(spatial, of_all.split(num_cells), strict=True):
-            if place > 0 and output.kept_cells is None:
-                output.kept_cells = of_memory.topk(num_kept).indices
 
     # ---- writing memory ----
 
