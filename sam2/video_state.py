@@ -50,6 +50,7 @@ class FrameOutput(Keyed):
     maskmem: Tensor | None = None  # (1, mem_dim, ...) bfloat16; None until encoded, if never, or once out of reach
     reverse: bool | None = None  # direction in which tracking passed over the frame; None before it did
     policy_state: dict[str, Any] = field(default_factory=dict)  # a memory policy's own: tensors and plain values
+    kept_cells: Tensor | None = None  # (K,) int64, those of `maskmem` that sparse reading reads; None: not chosen yet
 
     keys_of_attributes: ClassVar[Mapping[str, str]] = {
         "maskmem_features": "maskmem",
@@ -81,6 +82,7 @@ class FrameOutput(Keyed):
             None if self.maskmem is None else self.maskmem.to(storage_device),
             self.reverse,
             own,
+            None if self.kept_cells is None else self.kept_cells.to(device),
         )
 
     def to_dict(self, with_mask: bool = True) -> dict[str, Any]:
@@ -176,13 +178,14 @@ class ObjectState:
     pending: dict[int, tuple[FrameOutput, bool]] = field(default_factory=dict)  # prompted, memory not yet encoded;
     # with whether the frame becomes a conditioning frame
     before_prompts: dict[int, FrameOutput | None] = field(default_factory=dict)  # prompted frame → what was there
+    carried: dict[int, FrameOutput] = field(default_factory=dict)  # masks moved there by optical flow; no memory
     ahead: Ahead | None = None  # of a memory policy that looks ahead, in the middle of a video
 
     def output_at(self, frame_idx: int) -> FrameOutput | None:
         """The newest output on a frame, or None."""
         if frame_idx in self.pending:
             return self.pending[frame_idx][0]
-        return self.cond.get(frame_idx) or self.non_cond.get(frame_idx)
+        return self.cond.get(frame_idx) or self.non_cond.get(frame_idx) or self.carried.get(frame_idx)
 
     def latest_before(self, time: FrameTime) -> FrameOutput | None:
         """The output in memory that tracking in the direction of `time` passed last before it, or None."""
@@ -209,7 +212,7 @@ class ObjectState:
 
     def outputs(self) -> Iterator[FrameOutput]:
         """All outputs held, in memory, on their way there, or put aside."""
-        yield from (*self.cond.values(), *self.non_cond.values())
+        yield from (*self.cond.values(), *self.non_cond.values(), *self.carried.values())
         yield from (output for output, _ in self.pending.values())
         yield from (output for output in self.before_prompts.values() if output is not None)
 
@@ -234,6 +237,7 @@ class ObjectState:
             "non_cond": {t: output.to_dict() for t, output in self.non_cond.items()},
             "pending": {t: (output.to_dict(), is_cond) for t, (output, is_cond) in self.pending.items()},
             "before_prompts": {t: output and output.to_dict() for t, output in self.before_prompts.items()},
+            "carried": {t: output.to_dict() for t, output in self.carried.items()},
             "ahead": self.ahead_of_memories and self.ahead_of_memories.to_dict(),
         }
 
@@ -252,6 +256,7 @@ class ObjectState:
             non_cond={t: read(output) for t, output in saved["non_cond"].items()},
             pending={t: (read(output), is_cond) for t, (output, is_cond) in saved.get("pending", {}).items()},
             before_prompts={t: output and read(output) for t, output in saved.get("before_prompts", {}).items()},
+            carried={t: read(output) for t, output in saved.get("carried", {}).items()},
             ahead=None if ahead is None else Ahead.from_dict(ahead, side),
         )
 
@@ -268,6 +273,7 @@ class ObjectState:
             move(self.non_cond),
             {t: (output.to(device, storage_device), is_cond) for t, (output, is_cond) in self.pending.items()},
             {t: output and output.to(device, storage_device) for t, output in self.before_prompts.items()},
+            move(self.carried),
             self.ahead and self.ahead.to(device, storage_device),
         )
         if moved.ahead is not None:
@@ -295,6 +301,7 @@ class InferenceState(Keyed):
     newest_frame_idx: int = -1
     features: tuple[int, ImageFeatures] | None = None  # of the frame last looked at
     device: torch.device | None = None  # of the predictor
+    last_grey: tuple[int, Tensor] | None = None  # the frame last followed, from which masks are carried; see `grey_of`
     extra: dict[str, Any] = field(default_factory=dict)  # what other programs put beside it
 
     keys_of_attributes: ClassVar[Mapping[str, str]] = {
@@ -310,7 +317,7 @@ class InferenceState(Keyed):
             super().__setitem__(key, value)
         elif not self.is_stream:  # a stream knows its frames itself
             setattr(self, key, value)
-            self.features = None
+            self.features = self.last_grey = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InferenceState:
         copied = InferenceState.__new__(InferenceState)
@@ -329,6 +336,7 @@ class InferenceState(Keyed):
             objects[obj_id] = {
                 "cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.cond.items()},
                 "non_cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.non_cond.items()},
+                "carried": {t: output.to_dict() for t, output in obj.carried.items() if t == self.newest_frame_idx},
             }
         return {**self._plain_fields(), "objects": objects}
 
@@ -337,7 +345,15 @@ class InferenceState(Keyed):
         return {**self._plain_fields(), "objects": {obj_id: obj.to_dict() for obj_id, obj in self.objects.items()}}
 
     def _plain_fields(self) -> dict[str, Any]:
-        names = ("num_frames", "video_height", "video_width", "history", "corrections_stick", "newest_frame_idx")
+        names = (
+            "num_frames",
+            "video_height",
+            "video_width",
+            "history",
+            "corrections_stick",
+            "newest_frame_idx",
+            "last_grey",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -377,6 +393,8 @@ def state_from_dict(
         device=device,
     )
     state.newest_frame_idx = saved["newest_frame_idx"]
+    if saved.get("last_grey") is not None:
+        state.last_grey = (saved["last_grey"][0], saved["last_grey"][1].cpu())
     for obj_id, obj in saved["objects"].items():
         state.objects[obj_id] = ObjectState.from_dict(obj, side).to(device, storage_device)
     return state

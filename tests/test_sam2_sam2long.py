@@ -20,8 +20,9 @@ from torch import Tensor
 
 from grounded_sam2.track.both_ways import TwoWayTracker
 from sam2 import video_hypotheses
+from sam2.build_sam import build_sam2_camera_predictor, build_sam2_video_predictor
 from sam2.config import SAM2Config
-from sam2.memory_policies import Sam2Long, make_policy, sam2long
+from sam2.memory_policies import POLICIES, Sam2Long, make_policy, sam2long
 from sam2.modeling.core import MaskCandidates
 from sam2.sam2_camera_predictor import SAM2CameraPredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -164,7 +165,7 @@ def test_scaled_are_the_keys_and_not_the_values() -> None:
     frame, memory, places = (torch.from_numpy(rng.normal(size=(2, n, c))) for n, c in ((16, 64), (36, 32), (36, 32)))
     scales = torch.from_numpy(rng.uniform(0.5, 1.5, (2, 36)))
     with torch.inference_mode():
-        scaled = model.memory_attention(frame, memory, places, 4, None, scales)
+        scaled = model.memory_attention(frame, memory, places, 4, key_scales=scales)
         made_up = (memory + places) * scales[..., None] - memory
         assert torch.allclose(scaled, model.memory_attention(frame, memory, made_up, 4), atol=1e-12)
         assert not torch.allclose(scaled, model.memory_attention(frame, memory, places, 4), atol=1e-3)
@@ -533,6 +534,19 @@ def test_masks_that_may_not_overlap_are_refused(clip: list[np.ndarray]) -> None:
     predictor.memory_policy = make_policy("sam2long", predictor.config)
     with pytest.raises(ValueError, match="Sam2Long needs non_overlap_masks_for_mem_enc=false"):
         rest(predictor, opened(predictor, clip, 1))
+
+
+@pytest.mark.parametrize("setting", [{"track_every": 2}, {"sparse_memories": 0.1}], ids=str)
+def test_settings_that_leave_something_out_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Sam2Long looks at every frame and all memories: no track_every, no sparse"):
+        build_sam2_video_predictor("sam2.1-nano", device="cpu", memory_policy="sam2long", **setting)
+
+
+def test_a_camera_takes_a_policy_by_name() -> None:
+    camera = build_sam2_camera_predictor("sam2.1-nano", device="cpu", memory_policy="robust")
+    assert type(camera.memory_policy) is POLICIES["robust"]
+    with pytest.raises(ValueError, match="memory polic"):
+        build_sam2_camera_predictor("sam2.1-nano", device="cpu", memory_policy="dam5sam")
 
 
 # ---- a tracker that is interrupted ----
