@@ -35,6 +35,7 @@ CACHE_DIR: Path | None = Path("outputs/dds_cache")  # keeps answers, so that eac
 MAX_REQUESTS: int | None = 200  # images, or tiles of them, that one run may send: each costs; none: no limit
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+IMAGE_SIZE: int | None = None  # side of the square that SAM 2 sees, a multiple of 32; none: that of the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
 
@@ -76,7 +77,9 @@ def main() -> None:
     # Step 2: build the models that all sessions share; detectors are built when somebody asks them first
     device = choose_device(DEVICE)
     dtype = choose_dtype(device, DTYPE)
-    predictor = build_sam2_video_predictor(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype)
+    predictor = build_sam2_video_predictor(
+        SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype, image_size=IMAGE_SIZE
+    )
     detectors = named_detectors(
         GDINO_MODEL_ID,
         device,

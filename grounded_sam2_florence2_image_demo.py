@@ -39,6 +39,7 @@ FLORENCE2_MODEL_ID = "florence-community/Florence-2-large"  # folder or hub id
 NUM_BEAMS = 3  # continuations that Florence-2's search holds; 1 is faster
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+IMAGE_SIZE: int | None = None  # side of the square that SAM 2 sees, a multiple of 32; none: that of the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
 
@@ -61,7 +62,9 @@ def main() -> None:
     device = choose_device(DEVICE)
     dtype = choose_dtype(device, DTYPE)
     florence2 = Florence2(FLORENCE2_MODEL_ID, device=device, dtype=dtype, num_beams=NUM_BEAMS)
-    predictor = SAM2ImagePredictor(build_sam2(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype))
+    predictor = SAM2ImagePredictor(
+        build_sam2(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype, image_size=IMAGE_SIZE)
+    )
 
     # Step 3: ask what is where; what is not named in the answer is named after the question
     answer = florence2.ask(image, task, text)

@@ -33,6 +33,7 @@ GDINO_CONFIG: str | None = None  # GroundingDINO_SwinT_OGC and the like, or a fi
 GDINO_TOKENIZER: str | None = None  # folder of a BERT tokenizer; none: the one beside the weights, or the hub's
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+IMAGE_SIZE: int | None = None  # side of the square that SAM 2 sees, a multiple of 32; none: that of the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
 
@@ -58,7 +59,9 @@ def main() -> None:
 
     # Step 2: build the models
     device = choose_device(DEVICE)
-    sam2_model = build_sam2(SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE))
+    sam2_model = build_sam2(
+        SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=choose_dtype(device, DTYPE), image_size=IMAGE_SIZE
+    )
     predictor = SAM2ImagePredictor(sam2_model)
     detector = LocalDetector(
         GDINO_CHECKPOINT, config=GDINO_CONFIG, tokenizer=GDINO_TOKENIZER, device=device, nms_threshold=NMS_THRESHOLD

@@ -39,7 +39,10 @@ CACHE_DIR: Path | None = Path("outputs/dds_cache")  # keeps answers, so that eac
 MAX_REQUESTS: int | None = 200  # images, or tiles of them, that one run may send: each costs; none: no limit
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+IMAGE_SIZE: int | None = None  # side of the square that SAM 2 sees, a multiple of 32; none: that of the weights
 MEMORY_POLICY: PolicyName = "default"  # which frames SAM 2 remembers: default, robust, samurai or dam4sam
+TRACK_EVERY = 1  # frames from one that SAM 2 looks at to the next; 2 or 3: masks move with the picture between, faster
+SPARSE_MEMORIES = 1.0  # share that SAM 2 reads of older memories; 0.05: where attention was most, faster
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
 
@@ -87,7 +90,14 @@ def main() -> None:
         device = choose_device(DEVICE)
         dtype = choose_dtype(device, DTYPE)
         predictor = build_sam2_video_predictor(
-            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype, memory_policy=MEMORY_POLICY
+            SAM2_CONFIG,
+            SAM2_CHECKPOINT,
+            device=device,
+            dtype=dtype,
+            memory_policy=MEMORY_POLICY,
+            image_size=IMAGE_SIZE,
+            track_every=TRACK_EVERY,
+            sparse_memories=SPARSE_MEMORIES,
         )
         tracker = FirstSightTracker(
             detector, predictor, prompt, prompt_type=PROMPT_TYPE_FOR_VIDEO, box_threshold=BOX_THRESHOLD

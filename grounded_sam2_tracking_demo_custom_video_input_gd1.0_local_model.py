@@ -41,7 +41,10 @@ GDINO_CONFIG: str | None = None  # GroundingDINO_SwinT_OGC and the like, or a fi
 GDINO_TOKENIZER: str | None = None  # folder of a BERT tokenizer; none: the one beside the weights, or the hub's
 SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
+IMAGE_SIZE: int | None = None  # side of the square that SAM 2 sees, a multiple of 32; none: that of the weights
 MEMORY_POLICY: PolicyName = "default"  # which frames SAM 2 remembers: default, robust, samurai or dam4sam
+TRACK_EVERY = 1  # frames from one that SAM 2 looks at to the next; 2 or 3: masks move with the picture between, faster
+SPARSE_MEMORIES = 1.0  # share that SAM 2 reads of older memories; 0.05: where attention was most, faster
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps
 DTYPE = "auto"  # precision, where a model has the choice: auto, float32, bfloat16, float16
 
@@ -81,7 +84,14 @@ def main() -> None:
         device = choose_device(DEVICE)
         dtype = choose_dtype(device, DTYPE)
         predictor = build_sam2_video_predictor(
-            SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype, memory_policy=MEMORY_POLICY
+            SAM2_CONFIG,
+            SAM2_CHECKPOINT,
+            device=device,
+            dtype=dtype,
+            memory_policy=MEMORY_POLICY,
+            image_size=IMAGE_SIZE,
+            track_every=TRACK_EVERY,
+            sparse_memories=SPARSE_MEMORIES,
         )
         detector = LocalDetector(
             GDINO_CHECKPOINT, config=GDINO_CONFIG, tokenizer=GDINO_TOKENIZER, device=device, nms_threshold=NMS_THRESHOLD

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -47,7 +47,7 @@ from grounded_sam2.score import compare, video_of
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.looks import COLOURS, Descriptor, make_descriptor
 from sam2.build_sam import build_sam2_video_predictor
-from sam2.memory_policies import POLICIES
+from sam2.memory_policies import PolicyName
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.photos import load_photos
 from training.real_scenes import RealScenes
@@ -264,7 +264,9 @@ def main() -> None:
     parser.add_argument("--detector", help="folder of a detector to use instead of true boxes")
     parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
     parser.add_argument("--real", type=Path, help="folder (or pack) of photographs, whose test split is cut out")
-    parser.add_argument("--memory-policy", default="default", choices=POLICIES, help="of SAM 2, for both methods")
+    parser.add_argument(
+        "--memory-policy", default="default", choices=get_args(PolicyName), help="of SAM 2, for our methods"
+    )
     parser.add_argument("--peers", action="store_true", help="BoT-SORT and McByte too")
     parser.add_argument(
         "--three-masks", action="store_true", help="have SAM 2 offer three masks on each frame, as published models do"

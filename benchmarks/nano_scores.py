@@ -6,6 +6,7 @@ python benchmarks/nano_scores.py --only detector --dtype bfloat16      # what ha
 python benchmarks/nano_scores.py --only segmenter --num-clips 40 --segmenter path/to/checkpoint.pt
 python benchmarks/nano_scores.py --real ../shared/real                 # on photographs and clips instead of drawings
 python benchmarks/nano_scores.py --real ../shared/real --only clips --memory-policy samurai --three-masks
+python benchmarks/nano_scores.py --only clips --num-clips 3 --track-every 2    # what a faster setting costs
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,7 +28,7 @@ from grounded_sam2.detectors.local import LocalDetector
 from grounded_sam2.masks import mask_iou
 from grounded_sam2.track.continuous import ContinuousTracker
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
-from sam2.memory_policies import POLICIES
+from sam2.memory_policies import POLICIES, PolicyName
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training import segmenter_scores
@@ -38,16 +40,17 @@ BOX_THRESHOLD = 0.35  # the scripts' default
 NUM_NAMES = 12  # the most frequent ones, that photographs are searched for
 
 
-def build_video_predictor(checkpoint: str, memory_policy: str, three_masks: bool) -> SAM2VideoPredictor:
+def build_video_predictor(checkpoint: str, three_masks: bool, **options: Any) -> SAM2VideoPredictor:
     """The nano model for videos.
 
     Args:
+        options: `memory_policy`, `image_size`, `track_every` and `sparse_memories`, see `build_sam2_video_predictor`.
         three_masks: offer three masks on every frame, as the published models do; the nano was trained to offer one.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     overrides = ["++model.multimask_output_for_tracking=true"] if three_masks else []
     return build_sam2_video_predictor(
-        "sam2.1-nano", checkpoint, device=device, hydra_overrides_extra=overrides, memory_policy=memory_policy
+        "sam2.1-nano", checkpoint, device=device, hydra_overrides_extra=overrides, **options
     )
 
 
@@ -177,11 +180,23 @@ def main() -> None:
     parser.add_argument(
         "--three-masks", action="store_true", help="three masks on each frame of a clip, as published models have"
     )
+    parser.add_argument("--image-size", type=int, help="side of what the segmenter sees of clips")
+    parser.add_argument(
+        "--track-every", type=int, default=1, help="frames from one tracked by the segmenter to the next"
+    )
+    parser.add_argument("--sparse-memories", type=float, default=1.0, help="share of the cells read of older memories")
     parser.add_argument("--split", default="val", choices=("train", "val"), help="of the clips under --real")
     parser.add_argument("--real", type=Path, help="score on this folder (or pack) of photographs and clips instead")
     arguments = parser.parse_args()
+    if arguments.real is not None and not arguments.only and arguments.memory_policy not in get_args(PolicyName):
+        parser.error(f"{arguments.memory_policy} follows no streams, as the scores from a noun need: add --only clips")
     build_video = partial(
-        build_video_predictor, memory_policy=arguments.memory_policy, three_masks=arguments.three_masks
+        build_video_predictor,
+        three_masks=arguments.three_masks,
+        memory_policy=arguments.memory_policy,
+        image_size=arguments.image_size,
+        track_every=arguments.track_every,
+        sparse_memories=arguments.sparse_memories,
     )
     detector, segmenter, only = arguments.detector, arguments.segmenter, arguments.only
     if arguments.real is not None and not arguments.real.exists():

@@ -3,15 +3,18 @@
 These are `sam2==1.1.0`, for SAM 2.1 also transformers' `Sam2VideoModel` and ultralytics' predictor, and for EdgeTAM
 `edgetam-dimos==1.0.1`, transformers' `EdgeTamVideoModel` and, for comparison, our own SAM 2.1 tiny.
 
-    make references
+    make peers
     python benchmarks/sam2_speed.py                                               # SAM 2.1 tiny at 512 pixels
     python benchmarks/sam2_speed.py --config sam2.1_hiera_l --image-size 1024 --num-objects 1 4 16 --num-frames 12
     python benchmarks/sam2_speed.py --config edgetam --image-size 1024 --num-objects 1 8 --threads 1
+    python benchmarks/sam2_speed.py --device cuda --image-size 1024 --num-objects 1 4 16 64 --num-frames 40
 
 All read the same random weights and the same clip and track the same boxes from frame 0, in processes of their own that
 take turns, so that whatever else the machine does hits all. Figures are the median over the tracked frames of all
 rounds: seconds on the clock, and seconds of processor time, which other programs disturb less. Hole filling is off for
-SAM 2, whose package does it only with its CUDA extension. Peak memory is the resident set, Python and weights included.
+SAM 2, whose package does it only with its CUDA extension. Peak memory is the resident set, Python and weights included,
+or what PyTorch holds on a GPU. There both run in bfloat16, `sam2` and `edgetam-dimos` under autocast, and `sam2` as its
+`vos_optimized` predictor, whose compilation is not timed.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +48,7 @@ from reference.run import EDGETAM, OFFICIAL_CONFIGS, build, random_checkpoint  #
 
 FRAME_SIZE = (640, 360)  # width, height in pixels
 WARM_UP_FRAMES = 2  # the prompted frame and the first tracked one
+GPU_WARM_UP_FRAMES = 12  # until every shape has been met, and compiled
 TINY = "sam2.1_hiera_t"
 # who takes part: name → folder of packages, None for this repository, and the model
 CONTESTANTS: dict[str, tuple[str | None, str]] = {
@@ -62,34 +68,53 @@ def grid_of_boxes(num_boxes: int) -> np.ndarray:
     return np.array([(x + 8, y + 6, x + width / 4 - 8, y + height / 4 - 6) for x, y in corners], dtype=np.float32)
 
 
-def track(name: str, image_size: int, num_objects: int, work: Path) -> dict[str, Any]:
-    """Track as a contestant does: seconds of every frame by both clocks, peak resident memory in MB."""
+def track(name: str, image_size: int, num_objects: int, work: Path, device: str) -> dict[str, Any]:
+    """Track as a contestant does: seconds of every frame by both clocks, peak memory in MB."""
+    with torch.autocast("cuda", torch.bfloat16) if is_of_others(name) and device == "cuda" else nullcontext():
+        ticks = []
+        for _ in frames_of(name, image_size, num_objects, work, device):
+            if device == "cuda":
+                torch.cuda.synchronize()
+            ticks.append((time.perf_counter(), time.process_time()))
+    warm_up = GPU_WARM_UP_FRAMES if device == "cuda" else WARM_UP_FRAMES
+    wall, cpu = np.diff(np.array(ticks), axis=0)[warm_up - 1 :].T
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_resident_mb()
+    return {"wall": wall.tolist(), "cpu": cpu.tolist(), "peak_mb": peak}
+
+
+def is_of_others(name: str) -> bool:
+    return not name.startswith("ours")
+
+
+def frames_of(name: str, image_size: int, num_objects: int, work: Path, device: str) -> Iterator[Any]:
+    """The clip as a contestant tracks it, frame by frame."""
     config, boxes = CONTESTANTS[name][1], grid_of_boxes(num_objects)
     if name.startswith("ultralytics"):
-        frames = track_with_ultralytics(config, work, image_size, boxes)
-    elif name.startswith("transformers") and config != EDGETAM:
-        frames = track_with_transformers(config, work, image_size, FRAME_SIZE, boxes)
-    elif name.startswith("transformers"):
+        return track_with_ultralytics(config, work, image_size, boxes)
+    if name.startswith("transformers") and config != EDGETAM:
+        return track_with_transformers(config, work, image_size, FRAME_SIZE, boxes)
+    if name.startswith("transformers"):
         from reference.edgetam_hugging_face import masks_of_clip
 
-        frames = masks_of_clip(work, image_size, FRAME_SIZE, boxes)
-    else:
-        predictor = build(config, image_size, work / f"{config}.pt", video=True, postprocessing=True)
-        state = predictor.init_state(str(work / "clip"))
-        for obj_id, box in enumerate(boxes, start=1):
-            predictor.add_new_points_or_box(state, 0, obj_id, box=box)
-        frames = predictor.propagate_in_video(state)
-    ticks = [(time.perf_counter(), time.process_time())]
-    for _ in frames:
-        ticks.append((time.perf_counter(), time.process_time()))
-    wall, cpu = np.diff(np.array(ticks), axis=0)[WARM_UP_FRAMES:].T
-    return {"wall": wall.tolist(), "cpu": cpu.tolist(), "peak_mb": peak_resident_mb()}
+        return masks_of_clip(work, image_size, FRAME_SIZE, boxes)
+    of_package: dict[str, Any] = {}
+    if device == "cuda":
+        of_package = {"vos_optimized": True} if name.startswith("sam2 ") else {}
+        of_package |= {} if is_of_others(name) else {"dtype": torch.bfloat16}
+    predictor = build(
+        config, image_size, work / f"{config}.pt", video=True, postprocessing=True, device=device, **of_package
+    )
+    state = predictor.init_state(str(work / "clip"))
+    for obj_id, box in enumerate(boxes, start=1):
+        predictor.add_new_points_or_box(state, 0, obj_id, box=box)
+    return predictor.propagate_in_video(state)
 
 
 def track_apart(name: str, arguments: argparse.Namespace, num_objects: int, work: Path) -> dict[str, Any]:
     """`track` in a process of its own that imports a contestant's packages."""
     command = ["-W", "ignore", __file__, "--worker", str(work), "--contestant", name]
     command += ["--image-size", str(arguments.image_size), "--num-objects", str(num_objects)]
+    command += ["--device", arguments.device]
     printed = run_apart(command, CONTESTANTS[name][0], arguments.threads, work)
     return json.loads(printed.splitlines()[-1])
 
@@ -132,19 +157,24 @@ def main() -> None:
     parser.add_argument("--num-frames", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2, help="how often the contestants take turns")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
         warnings.filterwarnings("ignore")
-        figures = track(arguments.contestant, arguments.image_size, arguments.num_objects[0], arguments.worker)
+        figures = track(
+            arguments.contestant, arguments.image_size, arguments.num_objects[0], arguments.worker, arguments.device
+        )
         print(json.dumps(figures))
         return
     ours = f"ours {arguments.config}"
     names = [name for name, (_, config) in CONTESTANTS.items() if config == arguments.config and name != ours]
+    if arguments.device == "cuda":  # these two are made to run on a CPU here
+        names = [name for name in names if not name.startswith(("transformers", "ultralytics"))]
     names += [f"ours {TINY}"] if arguments.config == EDGETAM else []
     if not all((REPOSITORY / ".references" / (CONTESTANTS[name][0] or "")).is_dir() for name in names):
-        parser.error("the reference packages are not installed; run: make references")
+        parser.error("the packages to compare with are not installed; run: make peers")
 
     print(
         f"{arguments.config} at {arguments.image_size} px, {arguments.num_frames} frames, {arguments.threads} threads"

@@ -3,12 +3,14 @@
     python benchmarks/stages.py                                              # SAM 2.1 tiny, 1024 px, one object
     python benchmarks/stages.py --config edgetam --num-objects 8 --threads 1
     python benchmarks/stages.py --checkpoint checkpoints/sam2.1_hiera_nano.pt --num-objects 6
+    python benchmarks/stages.py --device cuda --num-objects 16               # in bfloat16
 
 For every stage: processor time of a frame once the memory is full, the floating-point operations and the bytes that
 its operators read and write, and the share of the machine's rate of matrix products and of what is possible: the time
 that the operations take at that rate, or the bytes at the rate of copying, whichever is longer, over the time measured.
 Both rates are measured in the same run. Bytes count each operator by itself; a value that stays in a cache between two
-of them is counted nevertheless, so a stage may be "possible" at more than 100 %.
+of them is counted nevertheless, so a stage may be "possible" at more than 100 %. On a GPU it is time on the clock, with
+a wait for the GPU at the border of every stage.
 """
 
 from __future__ import annotations
@@ -47,13 +49,22 @@ REST = "all else"
 VIEWS = ("view", "reshape", "permute", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "split", "t")
 
 
-class Stopwatch:
-    """Says in which stage the program is, and counts the processor time of each."""
+def clock(device: torch.device) -> float:
+    """Seconds of processor time, or once a GPU has done all it was given, on the clock."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
-    def __init__(self, model: nn.Module) -> None:
+
+class Stopwatch:
+    """Says in which stage the program is, and counts the time of each."""
+
+    def __init__(self, model: SAM2VideoPredictor) -> None:
+        self.device = model.device
         self.seconds: dict[str, float] = defaultdict(float)
         self.open = [REST]
-        self.since = time.process_time()
+        self.since = clock(self.device)
         for stage, path in STAGES.items():
             try:
                 module = model.get_submodule(path)
@@ -66,7 +77,7 @@ class Stopwatch:
         return self.open[-1]
 
     def tick(self) -> None:
-        now = time.process_time()
+        now = clock(self.device)
         self.seconds[self.stage] += now - self.since
         self.since = now
 
@@ -114,27 +125,26 @@ class Counter(TorchDispatchMode):
         return result
 
 
-def matrix_rate(seconds: float = 2.0) -> float:
-    """Floating-point operations a second of processor time in products of float32 matrices."""
-    side = 1536
-    a, b = torch.randn(side, side), torch.randn(side, side)
-    torch.mm(a, b)
-    start, rounds = time.process_time(), 0
-    while time.process_time() - start < seconds:
-        torch.mm(a, b)
+def rate_of(work: Callable[[], Any], amount: float, device: torch.device, seconds: float = 2.0) -> float:
+    """How much of something is done in a second."""
+    work()
+    start, rounds = clock(device), 0
+    while clock(device) - start < seconds:
+        work()
         rounds += 1
-    return rounds * 2 * side**3 / (time.process_time() - start)
+    return rounds * amount / (clock(device) - start)
 
 
-def copy_rate(seconds: float = 2.0) -> float:
-    """Bytes read and written a second of processor time in copying what fits no cache."""
-    source = torch.ones(64 << 20)
+def machine_rates(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Operations a second in products of matrices, and bytes read and written a second in copies that fit no cache."""
+    side = 1536 if device.type == "cpu" else 8192
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+    source = torch.ones(64 << 20, device=device)
     target = torch.empty_like(source)
-    start, rounds = time.process_time(), 0
-    while time.process_time() - start < seconds:
-        target.copy_(source)
-        rounds += 1
-    return rounds * 2 * source.numel() * source.element_size() / (time.process_time() - start)
+    return (
+        rate_of(lambda: torch.mm(a, b), 2 * side**3, device),
+        rate_of(lambda: target.copy_(source), 2 * source.numel() * source.element_size(), device),
+    )
 
 
 def make_frames(num_frames: int) -> list[np.ndarray]:
@@ -159,16 +169,21 @@ def main() -> None:
     parser.add_argument("--num-objects", type=int, default=1)
     parser.add_argument("--num-frames", type=int, default=3, help="that are timed, after those that fill the memory")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     size = [] if options.image_size is None else [f"++model.image_size={options.image_size}"]
     predictor = build_sam2_video_predictor(
-        None if options.checkpoint else options.config, options.checkpoint, device="cpu", hydra_overrides_extra=size
+        None if options.checkpoint else options.config,
+        options.checkpoint,
+        device=options.device,
+        hydra_overrides_extra=size,
+        dtype=torch.float32 if options.device == "cpu" else torch.bfloat16,
     )
     seconds, counter = measure(predictor, options.num_objects, options.num_frames)
-    rates = matrix_rate(), copy_rate()
-    print(f"{rates[0] / 1e9:.1f} GFLOP/s in matrix products, {rates[1] / 1e9:.1f} GB/s in copies, of processor time")
+    rates = machine_rates(predictor.device, predictor.dtype)
+    print(f"{rates[0] / 1e9:.1f} GFLOP/s in matrix products, {rates[1] / 1e9:.1f} GB/s in copies")
     print(
         f"{'stage':17} {'ms':>8} {'GFLOP':>8} {'GB':>7} {'GFLOP/s':>8} {'of matrix rate':>15} {'of the possible':>16}"
     )
@@ -180,7 +195,7 @@ def main() -> None:
 
 
 def measure(predictor: SAM2VideoPredictor, num_objects: int, num_frames: int) -> tuple[dict[str, float], Counter]:
-    """Seconds of processor time by stage of a frame, and what is counted on one more frame."""
+    """Seconds by stage of a frame, and what is counted on one more frame."""
     full = predictor.config.num_maskmem + 1
     frames = make_frames(full + num_frames + 1)
     state = predictor.init_stream()

@@ -18,6 +18,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
 from sam2.weights import config_for, find_weights, load_into
 
 Model = TypeVar("Model", bound=SAM2Base)
+Predictor = TypeVar("Predictor", bound=SAM2VideoPredictor)
 
 # Hugging Face repository → config, checkpoint file in the repository
 HF_MODELS = {
@@ -91,6 +92,8 @@ def build_sam2_video_predictor(
     dtype: torch.dtype = torch.float32,
     memory_policy: str | Callable[[SAM2Config], MemoryPolicy] | None = None,
     image_size: int | None = None,
+    track_every: int = 1,
+    sparse_memories: float = 1.0,
     **ignored: object,
 ) -> SAM2VideoPredictor:
     """Build a model for videos; the other arguments, and errors, as in `build_sam2`.
@@ -101,18 +104,26 @@ def build_sam2_video_predictor(
         memory_policy: a name of `sam2.memory_policies.POLICIES`, a subclass of `MemoryPolicy`, or whatever else makes
             one of the model's configuration. "default", or None, is SAM 2's, or SAMURAI's where the configuration
             says so.
+        track_every: frames from one on which the model runs to the next, fewer than `num_maskmem`. Those whose index is
+            no multiple of it have the masks of the frame before, moved by optical flow, and enter no memory; prompts
+            are answered on any. 1, every frame, is SAM 2; 2 or 3 are faster, and not exact.
+        sparse_memories: share of the cells that are read of an older memory, above 0 and at most 1: those that got the
+            most attention when the memory was first read. Conditioning frames and the newest memory are read whole. 1,
+            all cells, is SAM 2; 0.05 is faster, and not exact.
 
     Raises:
-        ValueError: no such memory policy, or as in `build_sam2`.
+        ValueError: no such memory policy, a `track_every` or `sparse_memories` out of its range, memories read sparsely
+            of a model whose memories are no cells (EdgeTAM), either of them beside a policy that looks ahead, or as in
+            `build_sam2`.
     """
     _warn_of(ignored)
     check_policy(memory_policy)  # before any model is built
     overrides = _video_overrides(apply_postprocessing, hydra_overrides_extra, image_size)
+    overrides += _cost_overrides(track_every, sparse_memories)
     is_compiled = vos_optimized or any(override.endswith("_target_=" + _VOS) for override in overrides)
     model_class = SAM2VideoPredictorVOS if is_compiled else SAM2VideoPredictor
     predictor = _build(model_class, config_file, ckpt_path, device, mode, overrides, dtype)
-    predictor.memory_policy = make_policy(memory_policy, predictor.config)
-    return predictor
+    return _with_policy(predictor, memory_policy)
 
 
 def build_sam2_camera_predictor(
@@ -123,13 +134,20 @@ def build_sam2_camera_predictor(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     dtype: torch.dtype = torch.float32,
+    memory_policy: str | Callable[[SAM2Config], MemoryPolicy] | None = None,
     image_size: int | None = None,
+    track_every: int = 1,
+    sparse_memories: float = 1.0,
     **ignored: object,
 ) -> SAM2CameraPredictor:
-    """Build the predictor that forks for cameras have, see `SAM2CameraPredictor`; arguments as in `build_sam2`."""
+    """Build the predictor that forks for cameras have, see `SAM2CameraPredictor`; arguments as in
+    `build_sam2_video_predictor`."""
     _warn_of(ignored)
+    check_policy(memory_policy)
     overrides = _video_overrides(apply_postprocessing, hydra_overrides_extra, image_size)
-    return _build(SAM2CameraPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
+    overrides += _cost_overrides(track_every, sparse_memories)
+    predictor = _build(SAM2CameraPredictor, config_file, ckpt_path, device, mode, overrides, dtype)
+    return _with_policy(predictor, memory_policy)
 
 
 def build_sam2_hf(model_id: str, **kwargs: object) -> SAM2Base:
@@ -142,6 +160,20 @@ def build_sam2_video_predictor_hf(model_id: str, **kwargs: object) -> SAM2VideoP
     return build_sam2_video_predictor(*_files_of(model_id), **kwargs)  # type: ignore[arg-type]
 
 
+def _with_policy(predictor: Predictor, policy: str | Callable[[SAM2Config], MemoryPolicy] | None) -> Predictor:
+    """The same predictor, which remembers by a policy.
+
+    Raises:
+        ValueError: a policy that looks ahead, with settings that leave out frames or cells.
+    """
+    predictor.memory_policy = made = make_policy(policy, predictor.config)
+    if made.looks_ahead and (predictor.config.track_every > 1 or predictor.config.sparse_memories < 1):
+        raise ValueError(
+            f"{type(made).__name__} looks at every frame and all memories: no track_every, no sparse_memories"
+        )
+    return predictor
+
+
 def _warn_of(ignored: dict[str, object]) -> None:
     if ignored:
         warnings.warn(f"these arguments of a SAM 2 builder change nothing: {', '.join(ignored)}", stacklevel=3)
@@ -149,6 +181,12 @@ def _warn_of(ignored: dict[str, object]) -> None:
 
 def _video_overrides(apply_postprocessing: bool, extra: Sequence[str], image_size: int | None) -> list[str]:
     return [*(_VIDEO_POSTPROCESSING if apply_postprocessing else ()), *extra, *_size_override(image_size)]
+
+
+def _cost_overrides(track_every: int, sparse_memories: float) -> list[str]:
+    """What makes a model faster and less exact, where it is asked for; else the configuration says."""
+    settings = {"track_every": (track_every, 1), "sparse_memories": (sparse_memories, 1.0)}
+    return [f"++model.{name}={value}" for name, (value, off) in settings.items() if value != off]
 
 
 def _size_override(image_size: int | None) -> list[str]:
@@ -185,6 +223,15 @@ def _build(
         raise ValueError("give a config_file, a ckpt_path, or both")
     if config.image_size < COARSEST_STRIDE or config.image_size % COARSEST_STRIDE:
         raise ValueError(f"expected an image_size that is a multiple of {COARSEST_STRIDE}, got {config.image_size}")
+    if not 1 <= config.track_every < max(2, config.num_maskmem):
+        most = max(1, config.num_maskmem - 1)
+        raise ValueError(f"expected a track_every of 1 to {most} for this model, got {config.track_every}")
+    if not 0 < config.sparse_memories <= 1:
+        raise ValueError(f"expected sparse_memories above 0 and at most 1, got {config.sparse_memories}")
+    if config.sparse_memories < 1 and config.memory_compressor != "none":
+        raise ValueError(
+            f"sparse_memories needs memories of cells; those of this model are a {config.memory_compressor}'s"
+        )
     try:
         with torch.device("cpu"):  # whatever the default device and dtype are
             model = model_class(config).float()

@@ -89,6 +89,8 @@ class SAM2Config:
     use_signed_tpos_enc_to_obj_ptrs: bool = True
     max_cond_frames_in_attn: int = -1  # -1: all conditioning frames are read
     memory_temporal_stride_for_eval: int = 1
+    track_every: int = 1  # frames from one on which the model runs to the next; see `build_sam2_video_predictor`
+    sparse_memories: float = 1.0  # share of the cells read of older memories; see `build_sam2_video_predictor`
     non_overlap_masks_for_mem_enc: bool = False
     binarize_mask_from_pts_for_mem_enc: bool = False
 

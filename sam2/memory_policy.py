@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,7 +29,11 @@ class MemoryPolicy:
 
     Attributes:
         config: of the model whose memory it is.
+        looks_ahead: objects are tracked in several hypotheses, of which one is found right on later frames; see
+            `branch` and `sam2.video_hypotheses`. Such a policy follows videos, not streams.
     """
+
+    looks_ahead: ClassVar[bool] = False
 
     def __init__(self, config: SAM2Config) -> None:
         self.config = config
@@ -52,6 +57,22 @@ class MemoryPolicy:
             (B,) int64, below M, on the candidates' device.
         """
         return candidates.ious.argmax(dim=1)
+
+    def branch(
+        self, scores: Sequence[float], ious: Sequence[Sequence[float]], object_scores: Sequence[float]
+    ) -> list[tuple[int, int, float]]:
+        """Which candidates an object's hypotheses go on with; asked of policies that look ahead.
+
+        Args:
+            scores: of the H hypotheses so far; 0 for the one that an object begins with.
+            ious: predicted qualities of the M candidates of each.
+            object_scores: of the H hypotheses on this frame.
+
+        Returns:
+            For each hypothesis from now on: the one that it goes on from, the candidate that it takes, and its score.
+            No two are alike; the best comes first, and is the one that is right where nothing follows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} looks ahead, and has no rule for it")
 
     def remember(
         self, obj: ObjectState, output: FrameOutput, decoded: SamOutput, time: FrameTime, is_prompted: bool
@@ -106,6 +127,10 @@ class MemoryPolicy:
             if (tracked := obj.non_cond.get(t) or unselected.get(t)) is not None:
                 spatial.append((place, tracked))
         return spatial
+
+    def key_scales(self, memories: Sequence[FrameOutput]) -> list[float]:
+        """What the keys of spatial memories, all that a step reads of an object, are multiplied by; 1: as they are."""
+        return [1.0] * len(memories)
 
     def pointers(self, obj: ObjectState, time: FrameTime) -> list[tuple[int, FrameOutput]]:
         """The outputs whose object pointers tracking on a frame reads, each after the frames between it and now."""

@@ -26,7 +26,8 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
     there are any, and `step(state)` for the masks. Offline propagation runs the same step.
 
     Prompts are in `sam2/video_prompts.py`, what identity needs in `sam2/video_identity.py`, the step itself in
-    `sam2/video_engine.py`, and what is remembered in `sam2/memory_policy.py`.
+    `sam2/video_engine.py`, what is remembered in `sam2/memory_policy.py`, and how policies look ahead in
+    `sam2/video_hypotheses.py`.
     """
 
     @classmethod
@@ -81,7 +82,11 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
             num_frames: the length, if known. It only matters below `max_obj_ptrs_in_encoder` (16) frames, where the
                 model measures time in video lengths; with it, streaming and offline masks are equal there too.
             offload_state_to_cpu, corrections_stick: see `init_state`.
+
+        Raises:
+            ValueError: the memory policy looks ahead, which only a video allows.
         """
+        self._check_policy_of_streams()
         storage = torch.device("cpu") if offload_state_to_cpu else self.device
         return InferenceState(None, num_frames, 0, 0, storage, "recent", corrections_stick, device=self.device)
 
@@ -119,12 +124,14 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
 
         Raises:
             RuntimeError: no frame has been appended.
+            ValueError: see `init_stream`.
         """
+        self._check_policy_of_streams()
         state = inference_state
         if state.newest_frame is None:
             raise RuntimeError("the stream has no frame yet; call append_frame(state, image) first")
         self._encode_pending(state)
-        return state.obj_ids, self._step(state, state.newest_frame_idx, reverse=False)
+        return state.obj_ids, self._step(state, state.newest_frame_idx, reverse=False, last_idx=state.newest_frame_idx)
 
     @torch.inference_mode()
     def save_stream(self, inference_state: InferenceState) -> dict[str, Any]:
@@ -154,9 +161,17 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
             offload_state_to_cpu: see `init_state`.
 
         Raises:
-            ValueError: not a saved stream, or one of another model.
+            ValueError: not a saved stream, or one of another model; or see `init_stream`.
         """
+        self._check_policy_of_streams()
         return self._restored(saved, None, offload_state_to_cpu)
+
+    def _check_policy_of_streams(self) -> None:
+        if self.memory_policy.looks_ahead:
+            raise ValueError(
+                f"the memory policy {type(self.memory_policy).__name__} decides masks by later frames, which a stream "
+                "does not have: open a video with init_state(path), or take another policy"
+            )
 
     def save_state(self, inference_state: InferenceState) -> dict[str, Any]:
         """All that is known of a video from `init_state` but its frames: prompts, masks and memories; see `load_state`.
@@ -265,6 +280,11 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
     ) -> Iterator[tuple[int, list[int], Tensor]]:
         """Track all objects from frame to frame.
 
+        With a memory policy that looks ahead ("sam2long"), a frame comes once it is known which of an object's
+        hypotheses is right on it, at the latest when the last frame of this pass has been looked at; the first ones may
+        so take as long as the whole pass. What is done between two frames is the same as with any other policy: see
+        `sam2/video_hypotheses.py`.
+
         Args:
             start_frame_idx: first frame; None starts on the earliest prompted one.
             max_frame_num_to_track: how many frames beyond the first; None goes to the end of the video.
@@ -294,7 +314,7 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
             order = range(start_frame_idx, min(start_frame_idx + count, state.num_frames - 1) + 1)
         for frame_idx in order:
             self._encode_pending(state)  # prompts given between two frames
-            yield frame_idx, state.obj_ids, self._step(state, frame_idx, reverse)
+            yield frame_idx, state.obj_ids, self._step(state, frame_idx, reverse, order[-1])
 
 
 class SAM2VideoPredictorVOS(SAM2VideoPredictor):

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from pathlib import PurePath
 
-__all__ = ["file_stem", "is_url", "shown", "source_name", "without_secrets"]
+__all__ = ["file_stem", "is_url", "shown", "source_name", "visible", "without_secrets"]
 
 # The counts have limits so that no text, however long, takes long to look through.
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://"
@@ -34,6 +34,11 @@ def is_url(location: str) -> bool:
 def shown(text: object) -> str:
     """Any text on one line: line breaks are blanks, and what would steer a terminal or hide text is spelled out."""
     return "".join(map(_visible, " ".join(without_secrets(str(text)).splitlines())))
+
+
+def visible(text: str) -> str:
+    """A name that somebody gave, on one line and without what nobody sees: it may hide text or turn what follows."""
+    return "".join(character for character in " ".join(text.split()) if not _is_hidden(character))
 
 
 def source_name(source: str | os.PathLike[str]) -> str:
@@ -72,7 +77,11 @@ def _without_login(url: str) -> str:
 
 
 def _visible(character: str) -> str:
-    # Cc: control; Cf: marks that turn the direction of text and the like; Cs: bytes of names that are not UTF-8
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs") or character in _JOINERS:
+    if not _is_hidden(character):
         return character
     return " " if character == "\t" else character.encode("unicode_escape").decode("ascii")
+
+
+def _is_hidden(character: str) -> bool:
+    # Cc: control; Cf: marks that turn the direction of text and the like; Cs: bytes of names that are not UTF-8
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in _JOINERS

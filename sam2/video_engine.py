@@ -4,24 +4,29 @@ memory."""
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2.carried import carry_masks, grey_of
 from sam2.mask_ops import fill_holes
 from sam2.memory_policies import make_policy
 from sam2.memory_policy import pointer_span
-from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, SamOutput, non_overlapping
+from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, MaskCandidates, SamOutput, non_overlapping
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.sparse_memories import cells_read, choose_cells, index_of_cells
+from sam2.video_hypotheses import give_out, look_ahead, was_just_tracked
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
 CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
 
-# spatial memories with their places, and pointers with their times
-Readable = tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]
+# outputs with a spatial memory, with their places and what their keys are scaled by, and pointers with their times
+Readable = tuple[list[tuple[int, FrameOutput, float]], list[tuple[int, Tensor]]]
 
 
 class VideoEngine(SAM2Base):
@@ -50,47 +55,121 @@ class VideoEngine(SAM2Base):
             return MAX_BATCH
         return max(1, min(MAX_BATCH, CPU_BATCH_CELLS // self.embedding_size**2))
 
-    def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
-        """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
+    @property
+    def _is_sparse(self) -> bool:
+        return self.config.sparse_memories < 1
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether objects are tracked in hypotheses: the policy wants it, and there are masks to choose from."""
+        return self.memory_policy.looks_ahead and self.uses_multimask(is_init_cond_frame=False, num_points=0)
+
+    def _step(self, state: InferenceState, frame_idx: int, reverse: bool, last_idx: int) -> Tensor:
+        """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits.
+
+        Args:
+            last_idx: the frame on which this pass will end.
+        """
         time = FrameTime(frame_idx, reverse, state.num_frames)
-        to_track = [obj for obj in state.objects.values() if frame_idx not in obj.cond and obj.cond]
+        before, is_between = time.frame_before(1), frame_idx % self.config.track_every != 0
+        grey_before = self._grey(state, before) if is_between else None
+        to_track: list[ObjectState] = []
+        to_carry: list[ObjectState] = []
+        for obj in state.objects.values():
+            if frame_idx not in obj.cond and obj.cond:
+                can_be_carried = grey_before is not None and obj.output_at(before) is not None
+                (to_carry if can_be_carried else to_track).append(obj)
+        if self.looks_ahead:
+            to_track = [obj for obj in to_track if not was_just_tracked(obj, time)]
+            look_ahead(self, state, time, last_idx)
         if to_track:
             self._track(state, to_track, time)
+        if to_carry:
+            assert grey_before is not None
+            self._carry(state, to_carry, time, grey_before)
+        if self.config.track_every > 1 and (grey := self._grey(state, frame_idx)) is not None:
+            state.last_grey = (frame_idx, grey)
         for obj in state.objects.values():
             if frame_idx in obj.cond:
                 obj.cond[frame_idx].reverse = reverse
                 self.memory_policy.forget_around(obj, frame_idx)
             if state.history == "recent":
                 self.memory_policy.forget(obj, time, may_restart=not state.is_stream)
+                reach = self.config.max_obj_ptrs_in_encoder
+                obj.carried = {t: output for t, output in obj.carried.items() if abs(t - frame_idx) < reach}
                 if state.is_stream:
                     obj.drop_prompts_before(frame_idx)
+            if self.looks_ahead:
+                give_out(obj, time)
         return self._masks_on(state, frame_idx)
 
+    def _carry(self, state: InferenceState, objects: list[ObjectState], time: FrameTime, grey_before: Tensor) -> None:
+        """Give objects the masks of the frame before, moved by optical flow; their memories stay as they are."""
+        grey = self._grey(state, time.frame_idx)
+        outputs = [output for obj in objects if (output := obj.output_at(time.frame_before(1))) is not None]
+        assert grey is not None and len(outputs) == len(objects)
+        masks = carry_masks(torch.cat([output.low_res_masks for output in outputs]), grey_before, grey)
+        for obj, output, mask in zip(objects, outputs, masks.split(1), strict=True):
+            obj.non_cond.pop(time.frame_idx, None)
+            obj.before_prompts.pop(time.frame_idx, None)
+            obj.carried[time.frame_idx] = replace(
+                output,
+                low_res_masks=mask.clone(),
+                maskmem=None,
+                reverse=time.reverse,
+                policy_state=dict(output.policy_state),
+                kept_cells=None,
+            )
+
+    @staticmethod
+    def _grey(state: InferenceState, frame_idx: int) -> Tensor | None:
+        """The small grey image of a frame; None of one outside the video, or that a stream does not have any more."""
+        if state.last_grey is not None and state.last_grey[0] == frame_idx:
+            return state.last_grey[1]
+        if state.images is None:
+            is_newest = state.newest_frame is not None and frame_idx == state.newest_frame_idx
+            return grey_of(state.newest_frame) if is_newest and state.newest_frame is not None else None
+        return grey_of(state.images[frame_idx]) if 0 <= frame_idx < len(state.images) else None
+
     def _track(self, state: InferenceState, objects: list[ObjectState], time: FrameTime) -> None:
-        features = self._features(state, time.frame_idx)
-        multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
         decoded: dict[int, SamOutput] = {}  # by position in `objects`
-        readable = [self._readable(obj, time) for obj in objects]
-        attended = self.attend_to_frame(features.vision)
-        for batch in self._same_shaped(readable):
-            vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended)
-            candidates = self.mask_candidates(vision, features.high_res, multimask_output=multimask)
+        for batch, candidates in self.decode_candidates(state, objects, time):
             chosen = self.memory_policy.choose([objects[i] for i in batch], candidates, time)
             output = self.take(candidates, chosen)
             decoded.update({i: output.row(row) for row, i in enumerate(batch)})
+        self.remember_decoded(state, objects, [decoded[i] for i in range(len(objects))], time)
 
-        in_order = [decoded[i] for i in range(len(objects))]
-        masks = torch.cat([output.low_res_masks for output in in_order])
+    def decode_candidates(
+        self, state: InferenceState, objects: list[ObjectState], time: FrameTime
+    ) -> Iterator[tuple[list[int], MaskCandidates]]:
+        """The mask candidates of objects on a frame, read from their memories.
+
+        Yields:
+            Positions of the objects that went through the model together, and theirs.
+        """
+        features = self._features(state, time.frame_idx)
+        multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
+        readable = [self._readable(obj, time) for obj in objects]
+        attended = self.attend_to_frame(features.vision)
+        for batch in self._same_shaped(readable):
+            vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended, is_tracked=True)
+            yield batch, self.mask_candidates(vision, features.high_res, multimask_output=multimask)
+
+    def remember_decoded(
+        self, state: InferenceState, objects: list[ObjectState], decoded: list[SamOutput], time: FrameTime
+    ) -> None:
+        """Put what was decoded of objects on a frame into what they remember."""
+        masks = torch.cat([output.low_res_masks for output in decoded])
         stored_masks = fill_holes(masks, self.config.fill_hole_area) if self.config.fill_hole_area > 0 else masks
         outputs = [
-            self._frame_output(state, output, stored_masks[i : i + 1], time.reverse)
-            for i, output in enumerate(in_order)
+            self._frame_output(state, output, stored_masks[i : i + 1], time.reverse) for i, output in enumerate(decoded)
         ]
-        is_remembered = self.memory_policy.remember_all(objects, outputs, in_order, time)
+        is_remembered = self.memory_policy.remember_all(objects, outputs, decoded, time)
         remembered = [i for i, kept in enumerate(is_remembered) if kept]
         for obj, frame_output in zip(objects, outputs, strict=True):
             obj.non_cond[time.frame_idx] = frame_output
             obj.before_prompts.pop(time.frame_idx, None)  # tracking has passed a correction that does not stick
+            obj.carried.pop(time.frame_idx, None)
         self._encode_tracked(state, objects, time.frame_idx, remembered, masks)
 
     def _encode_tracked(
@@ -115,9 +194,11 @@ class VideoEngine(SAM2Base):
 
     def _same_shaped(self, readable: list[Readable]) -> list[list[int]]:
         """Positions of the objects whose memories hold as much, in batches of at most `max_batch`."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         for i, (spatial, pointers) in enumerate(readable):
-            groups[len(spatial), len(pointers)].append(i)
+            read = cells_read(spatial) if self._is_sparse else []
+            num_chosen = sum(0 if cells is None else len(cells) for cells in read)
+            groups[len(spatial), num_chosen, len(pointers)].append(i)
         return [
             group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
         ]
@@ -126,36 +207,80 @@ class VideoEngine(SAM2Base):
         """The memories that an object's tracking on a frame reads, as its policy selects them.
 
         Returns:
-            Spatial memories with their places (see `MemoryPolicy.spatial_memories`), and object pointers with the
-            frames between them and now.
+            Spatial memories with their places (see `MemoryPolicy.spatial_memories`) and what their keys are scaled
+            by, and object pointers with the frames between them and now.
         """
         policy, num_places = self.memory_policy, self.config.num_maskmem
+        found = [(place, output) for place, output in policy.spatial_memories(obj, time) if output.maskmem is not None]
+        scales = policy.key_scales([output for _, output in found])
         spatial = []
-        for place, output in policy.spatial_memories(obj, time):
+        for (place, output), scale in zip(found, scales, strict=True):
             if not 0 <= place < num_places:
                 raise ValueError(f"{type(policy).__name__}: expected places of 0 to {num_places - 1}, got {place}")
-            if output.maskmem is not None:
-                spatial.append((place, output.maskmem))
+            spatial.append((place, output, scale))
         if not self.config.use_obj_ptrs_in_encoder:
             return spatial, []
         return spatial, [(elapsed, output.obj_ptr) for elapsed, output in policy.pointers(obj, time)]
 
-    def _read_memory(self, state: InferenceState, readable: list[Readable], vision: Tensor, attended: Tensor) -> Tensor:
-        """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much."""
+    def _read_memory(
+        self,
+        state: InferenceState,
+        readable: list[Readable],
+        vision: Tensor,
+        attended: Tensor,
+        is_tracked: bool = False,
+    ) -> Tensor:
+        """Features (N, C, h, w) of a frame conditioned on the memories of N objects that hold as much.
+
+        While a frame is tracked, what is read of each memory from now on is chosen, if that is sparse.
+        """
         if not readable[0][0]:
             return self.add_no_memory(vision).expand(len(readable), -1, -1, -1)
         device = self.device
         with torch.autocast(device.type, enabled=False):  # autocast to one half precision does not take another
-            spatial = torch.stack([torch.cat([m for _, m in memories]) for memories, _ in readable]).to(device)
+            maps = [
+                [output.maskmem for _, output, _ in memories if output.maskmem is not None] for memories, _ in readable
+            ]
+            spatial = torch.stack([torch.cat(memories) for memories in maps]).to(device)
             if readable[0][1]:
                 pointers = torch.stack([torch.cat([p for _, p in found]) for _, found in readable])
             else:
                 pointers = torch.zeros(len(readable), 0, self.config.d_model, device=device, dtype=self.dtype)
-        places = torch.tensor([[place for place, _ in memories] for memories, _ in readable], device=device)
+        places = torch.tensor([[place for place, _, _ in memories] for memories, _ in readable], device=device)
         elapsed = torch.tensor([[t for t, _ in found] for _, found in readable], device=device, dtype=torch.float32)
         times = elapsed / max(pointer_span(self.config, state.num_frames) - 1, 1)
+        if self._is_sparse:
+            return self._read_cells(readable, spatial, places, pointers, times, attended, is_tracked)
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times)
-        return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
+        scales = [[scale for _, _, scale in memories] for memories, _ in readable]
+        if all(scale == 1 for of_object in scales for scale in of_object):
+            return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens)
+        num_tokens = (memory.shape[1] - num_pointer_tokens) // len(scales[0])
+        of_memories = torch.tensor(scales, device=device).repeat_interleave(num_tokens, dim=1)
+        of_tokens = F.pad(of_memories, (0, num_pointer_tokens), value=1.0)
+        return self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens, key_scales=of_tokens)
+
+    def _read_cells(
+        self,
+        readable: list[Readable],
+        spatial: Tensor,
+        places: Tensor,
+        pointers: Tensor,
+        times: Tensor,
+        attended: Tensor,
+        is_tracked: bool,
+    ) -> Tensor:
+        """`_read_memory` of the cells alone that `sparse_memories` leaves of the older memories."""
+        num_cells = self.embedding_size**2
+        memories = [[(place, output) for place, output, _ in found] for found, _ in readable]
+        kept = torch.stack([index_of_cells(found, num_cells, self.device) for found in memories])
+        memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times, kept)
+        received = torch.zeros(memory.shape[:2], device=self.device)
+        conditioned = self.condition_on_memory(attended, memory, memory_pe, num_pointer_tokens, kept, received)
+        if is_tracked:
+            for found, index, weights in zip(memories, kept, received, strict=True):
+                choose_cells(found, index, weights[: len(index)], num_cells, self.config.sparse_memories)
+        return conditioned
 
     # ---- writing memory ----
 

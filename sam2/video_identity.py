@@ -88,7 +88,9 @@ class IdentityHooks(VideoPrompts):
     def forget_frame(self, inference_state: InferenceState, frame_idx: int, obj_ids: Sequence[int]) -> None:
         """Take what was tracked on a frame, and is doubtful, out of these objects' memories; prompts stay."""
         for obj_id in obj_ids:
-            inference_state.objects[obj_id].non_cond.pop(frame_idx, None)
+            obj = inference_state.objects[obj_id]
+            obj.non_cond.pop(frame_idx, None)
+            obj.carried.pop(frame_idx, None)
 
     @torch.inference_mode()
     def correct_object(
@@ -113,5 +115,6 @@ class IdentityHooks(VideoPrompts):
         first_idx = min(obj.cond)
         obj.cond = {first_idx: obj.cond[first_idx]}
         obj.non_cond.clear()
+        obj.carried.clear()
         obj.keep_only_prompts_on(first_idx)
         self.add_new_mask(inference_state, frame_idx, obj_id, prompt)

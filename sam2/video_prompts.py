@@ -233,5 +233,6 @@ class VideoPrompts(VideoEngine):
         frame_output = self._frame_output(state, output, masks, reverse)
         time = FrameTime(frame_idx, reverse or False, state.num_frames)
         self.memory_policy.remember(obj, frame_output, output, time, is_prompted=True)
-        obj.before_prompts.setdefault(frame_idx, previous)
+        is_carried = previous is obj.carried.get(frame_idx)  # it stays where it is, below what the prompts give
+        obj.before_prompts.setdefault(frame_idx, None if is_carried else previous)
         obj.pending[frame_idx] = (frame_output, is_cond)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -49,6 +50,7 @@ class FrameOutput(Keyed):
     maskmem: Tensor | None = None  # (1, mem_dim, ...) bfloat16; None until encoded, if never, or once out of reach
     reverse: bool | None = None  # direction in which tracking passed over the frame; None before it did
     policy_state: dict[str, Any] = field(default_factory=dict)  # a memory policy's own: tensors and plain values
+    kept_cells: Tensor | None = None  # (K,) int64, those of `maskmem` that sparse reading reads; None: not chosen yet
 
     keys_of_attributes: ClassVar[Mapping[str, str]] = {
         "maskmem_features": "maskmem",
@@ -80,6 +82,7 @@ class FrameOutput(Keyed):
             None if self.maskmem is None else self.maskmem.to(storage_device),
             self.reverse,
             own,
+            None if self.kept_cells is None else self.kept_cells.to(device),
         )
 
     def to_dict(self, with_mask: bool = True) -> dict[str, Any]:
@@ -97,6 +100,74 @@ class FrameOutput(Keyed):
 
 
 @dataclass
+class Hypothesis:
+    """One way in which an object may have gone on."""
+
+    non_cond: dict[int, FrameOutput]  # as `ObjectState.non_cond`; conditioning frames are shared by all hypotheses
+    score: float = 0.0
+    choices: tuple[int, ...] = ()  # the mask candidate taken on each frame of `Ahead` that is not decided
+
+
+@dataclass
+class Ahead:
+    """What tracking in one direction has found of an object beyond the frames that were given out.
+
+    Frames count from `next_idx` on. On the first `decided` ones all hypotheses agree; then come those in `choices`.
+    """
+
+    next_idx: int  # the frame to give out next
+    last_idx: int  # the frame on which this pass ends
+    reverse: bool
+    hypotheses: list[Hypothesis]
+    decided: tuple[int, ...] = ()  # the mask candidate of each frame; 0 for a conditioning frame
+    basis: list[tuple[int, bool, FrameOutput]] = field(default_factory=list)  # what the object remembered
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.decided) + len(self.hypotheses[0].choices)
+
+    def decide(self, is_last: bool) -> None:
+        """Decide the frames on which all hypotheses agree, or on the last frame those of the best."""
+        if is_last:
+            self.hypotheses = self.hypotheses[:1]
+        choices = zip(*(hypothesis.choices for hypothesis in self.hypotheses), strict=True)
+        agreed = tuple(taken[0] for taken in takewhile(lambda taken: len(set(taken)) == 1, choices))
+        self.decided += agreed
+        for hypothesis in self.hypotheses:
+            hypothesis.choices = hypothesis.choices[len(agreed) :]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but `basis` as tensors and plain values, without masks, which hypotheses do not read."""
+        hypotheses = [
+            {**vars(each), "non_cond": {t: output.to_dict(with_mask=False) for t, output in each.non_cond.items()}}
+            for each in self.hypotheses
+        ]
+        saved = {name: getattr(self, name) for name in ("next_idx", "last_idx", "reverse", "decided")}
+        return {**saved, "hypotheses": hypotheses}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any], side: int) -> Ahead:
+        """The inverse of `to_dict`; `side`: of low-resolution masks, in cells."""
+        hypotheses = [
+            Hypothesis(
+                {t: FrameOutput.from_dict(output, side) for t, output in each["non_cond"].items()},
+                each["score"],
+                each["choices"],
+            )
+            for each in saved["hypotheses"]
+        ]
+        return cls(**{**saved, "hypotheses": hypotheses})
+
+    def to(self, device: torch.device, storage_device: torch.device) -> Ahead:
+        """The same where a predictor on `device` looks for it; see `FrameOutput.to`."""
+        moved = [
+            replace(each, non_cond={t: output.to(device, storage_device) for t, output in each.non_cond.items()})
+            for each in self.hypotheses
+        ]
+        return replace(self, hypotheses=moved)
+
+
+@dataclass
 class ObjectState:
     """Everything known of one object. An object never reads or writes another object's state."""
 
@@ -107,12 +178,14 @@ class ObjectState:
     pending: dict[int, tuple[FrameOutput, bool]] = field(default_factory=dict)  # prompted, memory not yet encoded;
     # with whether the frame becomes a conditioning frame
     before_prompts: dict[int, FrameOutput | None] = field(default_factory=dict)  # prompted frame → what was there
+    carried: dict[int, FrameOutput] = field(default_factory=dict)  # masks moved there by optical flow; no memory
+    ahead: Ahead | None = None  # of a memory policy that looks ahead, in the middle of a video
 
     def output_at(self, frame_idx: int) -> FrameOutput | None:
         """The newest output on a frame, or None."""
         if frame_idx in self.pending:
             return self.pending[frame_idx][0]
-        return self.cond.get(frame_idx) or self.non_cond.get(frame_idx)
+        return self.cond.get(frame_idx) or self.non_cond.get(frame_idx) or self.carried.get(frame_idx)
 
     def latest_before(self, time: FrameTime) -> FrameOutput | None:
         """The output in memory that tracking in the direction of `time` passed last before it, or None."""
@@ -122,9 +195,24 @@ class ObjectState:
         latest = min(remembered, key=time.elapsed_since)
         return self.cond.get(latest) or self.non_cond[latest]
 
+    def memories(self) -> list[tuple[int, bool, FrameOutput]]:
+        """The frames in memory, whether each is a conditioning frame, and their outputs."""
+        return [(t, True, output) for t, output in self.cond.items()] + [
+            (t, False, output) for t, output in self.non_cond.items()
+        ]
+
+    @property
+    def ahead_of_memories(self) -> Ahead | None:
+        """`ahead`, if the object still remembers what that was found from: no prompt came, nothing was forgotten."""
+        if self.ahead is None:
+            return None
+        now, then = self.memories(), self.ahead.basis
+        is_same = len(now) == len(then) and all(a[:2] == b[:2] and a[2] is b[2] for a, b in zip(now, then, strict=True))
+        return self.ahead if is_same and not self.pending else None
+
     def outputs(self) -> Iterator[FrameOutput]:
         """All outputs held, in memory, on their way there, or put aside."""
-        yield from (*self.cond.values(), *self.non_cond.values())
+        yield from (*self.cond.values(), *self.non_cond.values(), *self.carried.values())
         yield from (output for output, _ in self.pending.values())
         yield from (output for output in self.before_prompts.values() if output is not None)
 
@@ -149,6 +237,8 @@ class ObjectState:
             "non_cond": {t: output.to_dict() for t, output in self.non_cond.items()},
             "pending": {t: (output.to_dict(), is_cond) for t, (output, is_cond) in self.pending.items()},
             "before_prompts": {t: output and output.to_dict() for t, output in self.before_prompts.items()},
+            "carried": {t: output.to_dict() for t, output in self.carried.items()},
+            "ahead": self.ahead_of_memories and self.ahead_of_memories.to_dict(),
         }
 
     @classmethod
@@ -158,6 +248,7 @@ class ObjectState:
         def read(output: dict[str, Any]) -> FrameOutput:
             return FrameOutput.from_dict(output, side)
 
+        ahead = saved.get("ahead")
         return cls(
             points=dict(saved.get("points", {})),
             masks={t: mask.float() for t, mask in saved.get("masks", {}).items()},
@@ -165,6 +256,8 @@ class ObjectState:
             non_cond={t: read(output) for t, output in saved["non_cond"].items()},
             pending={t: (read(output), is_cond) for t, (output, is_cond) in saved.get("pending", {}).items()},
             before_prompts={t: output and read(output) for t, output in saved.get("before_prompts", {}).items()},
+            carried={t: read(output) for t, output in saved.get("carried", {}).items()},
+            ahead=None if ahead is None else Ahead.from_dict(ahead, side),
         )
 
     def to(self, device: torch.device, storage_device: torch.device) -> ObjectState:
@@ -173,14 +266,19 @@ class ObjectState:
         def move(outputs: dict[int, FrameOutput]) -> dict[int, FrameOutput]:
             return {t: output.to(device, storage_device) for t, output in outputs.items()}
 
-        return ObjectState(
+        moved = ObjectState(
             {t: (coords.to(device), labels.to(device)) for t, (coords, labels) in self.points.items()},
             {t: mask.to(device) for t, mask in self.masks.items()},
             move(self.cond),
             move(self.non_cond),
             {t: (output.to(device, storage_device), is_cond) for t, (output, is_cond) in self.pending.items()},
             {t: output and output.to(device, storage_device) for t, output in self.before_prompts.items()},
+            move(self.carried),
+            self.ahead and self.ahead.to(device, storage_device),
         )
+        if moved.ahead is not None:
+            moved.ahead.basis = moved.memories()
+        return moved
 
 
 @dataclass
@@ -203,6 +301,7 @@ class InferenceState(Keyed):
     newest_frame_idx: int = -1
     features: tuple[int, ImageFeatures] | None = None  # of the frame last looked at
     device: torch.device | None = None  # of the predictor
+    last_grey: tuple[int, Tensor] | None = None  # the frame last followed, from which masks are carried; see `grey_of`
     extra: dict[str, Any] = field(default_factory=dict)  # what other programs put beside it
 
     keys_of_attributes: ClassVar[Mapping[str, str]] = {
@@ -218,7 +317,7 @@ class InferenceState(Keyed):
             super().__setitem__(key, value)
         elif not self.is_stream:  # a stream knows its frames itself
             setattr(self, key, value)
-            self.features = None
+            self.features = self.last_grey = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InferenceState:
         copied = InferenceState.__new__(InferenceState)
@@ -237,6 +336,7 @@ class InferenceState(Keyed):
             objects[obj_id] = {
                 "cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.cond.items()},
                 "non_cond": {t: output.to_dict(t == self.newest_frame_idx) for t, output in obj.non_cond.items()},
+                "carried": {t: output.to_dict() for t, output in obj.carried.items() if t == self.newest_frame_idx},
             }
         return {**self._plain_fields(), "objects": objects}
 
@@ -245,7 +345,15 @@ class InferenceState(Keyed):
         return {**self._plain_fields(), "objects": {obj_id: obj.to_dict() for obj_id, obj in self.objects.items()}}
 
     def _plain_fields(self) -> dict[str, Any]:
-        names = ("num_frames", "video_height", "video_width", "history", "corrections_stick", "newest_frame_idx")
+        names = (
+            "num_frames",
+            "video_height",
+            "video_width",
+            "history",
+            "corrections_stick",
+            "newest_frame_idx",
+            "last_grey",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -285,6 +393,8 @@ def state_from_dict(
         device=device,
     )
     state.newest_frame_idx = saved["newest_frame_idx"]
+    if saved.get("last_grey") is not None:
+        state.last_grey = (saved["last_grey"][0], saved["last_grey"][1].cpu())
     for obj_id, obj in saved["objects"].items():
         state.objects[obj_id] = ObjectState.from_dict(obj, side).to(device, storage_device)
     return state

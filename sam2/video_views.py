@@ -117,7 +117,7 @@ def _pending(obj: ObjectState) -> dict[str, dict[int, FrameOutput]]:
 
 
 def _tracked(obj: ObjectState) -> dict[int, dict[str, bool]]:
-    outputs = {**obj.non_cond, **obj.cond}
+    outputs = {**obj.carried, **obj.non_cond, **obj.cond}
     return {t: {"reverse": output.reverse} for t, output in sorted(outputs.items()) if output.reverse is not None}
 
 

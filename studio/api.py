@@ -112,6 +112,11 @@ def _user(request: gr.Request | None) -> str | None:
     return None if request is None else request.username
 
 
+def _refused(studio: Studio, error: Exception) -> gr.Error:
+    """What went wrong as one sentence; only what is a fault of the server's own goes to its log, by `answer_to`."""
+    return gr.Error(answer_to(error, studio.rooms.folder)[1], print_exception=False)
+
+
 def _answered(studio: Studio, function: F) -> F:
     """The function, with what goes wrong as one sentence."""
 
@@ -120,7 +125,7 @@ def _answered(studio: Studio, function: F) -> F:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            raise gr.Error(answer_to(error, studio.rooms.folder)[1]) from error
+            raise _refused(studio, error) from error
 
     return answered  # type: ignore[return-value]
 
@@ -133,6 +138,6 @@ def _streamed(studio: Studio, function: F) -> F:
         try:
             yield from function(*args, **kwargs)
         except Exception as error:
-            raise gr.Error(answer_to(error, studio.rooms.folder)[1]) from error
+            raise _refused(studio, error) from error
 
     return streamed  # type: ignore[return-value]

@@ -41,14 +41,19 @@ def check_args(
 def whole(name: str, value: Any) -> int:
     """A whole number, also one that is written as 3.0."""
     if number(name, value) != int(value) or abs(value) >= 2**31:
-        raise ValueError(f"{name}: expected a whole number, got {value!r}")
+        raise ValueError(f"{name}: expected a whole number, got {_brief(value)}")
     return int(value)
 
 
 def number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    try:
+        found = float(value) if is_number else math.nan
+    except OverflowError:  # JSON has whole numbers of any length
+        found = math.inf
+    if not math.isfinite(found):
         raise ValueError(f"{name}: expected a number, got {_brief(value)}")
-    return float(value)
+    return found
 
 
 def yes_or_no(name: str, value: Any) -> bool:
@@ -60,6 +65,8 @@ def yes_or_no(name: str, value: Any) -> bool:
 def text(name: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > LONGEST_TEXT:
         raise ValueError(f"{name}: expected a text of at most {LONGEST_TEXT} characters, got {_brief(value)}")
+    if any("\ud800" <= character <= "\udfff" for character in value):  # JSON has those, UTF-8 does not
+        raise ValueError(f"{name}: expected a text of whole characters, got {_brief(value)}")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -82,7 +82,7 @@ class Guard:
 
     def _reason_to_refuse(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
-        if self.is_local and not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
+        if self.is_local and not is_loopback(split_place(f"//{headers.get('host', '')}").hostname or ""):
             return 403, "This server answers on this machine only: open it by http://localhost or http://127.0.0.1."
         if scope["method"] in CHANGING and is_from_elsewhere(headers):
             return 403, "This request comes from a page of another server, and is not done."
@@ -128,7 +128,15 @@ def is_from_elsewhere(headers: Headers) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    return origin is not None and split_place(origin).netloc.lower() != headers.get("host", "").lower()
+
+
+def split_place(address: str) -> SplitResult:
+    """The parts of an address that a stranger gave; none of one that is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def is_loopback(host: str) -> bool:

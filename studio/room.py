@@ -193,7 +193,7 @@ class Room:
         """ConflictError while a job changes masks."""
         job = self.changing_job()
         if job is not None:
-            raise ConflictError(f"{job.label} is running: cancel it, which keeps what is done, or wait for its end.")
+            raise ConflictError(f"{job.label} is running: stop it, which keeps what is done, or wait for its end.")
 
     def check_results(self) -> None:
         """LimitError where too many results are being made."""
@@ -215,12 +215,14 @@ class Room:
             self._close()
 
     def end(self, then: Callable[[], None]) -> None:
-        """Close the session for good and do something when nobody uses it any more."""
+        """Close the session for good and do something when nobody uses it any more; NotFoundError where it is gone."""
         for job in self.all_jobs():
             job.cancel()
         for job in self.all_jobs():
             job.join()
         with self._turns.turn("closing"):
+            if self.is_gone:  # two removed it at a time
+                raise NotFoundError("This session was removed.")
             self.is_gone = True
             self._close()
             then()

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import anyio
 import cv2
 from anyio import CapacityLimiter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -54,6 +54,7 @@ T = TypeVar("T")
 WIDTHS = (320, 640, 960, 1280, 1920, 3840)
 JPEG_QUALITY = 88
 MOST_BODY_BYTES = 32 * 2**20
+MOST_LISTENERS = 64  # pages that a session tells what happens
 FORM_BYTES = 2**16  # around a file that is uploaded
 NEW_SESSION = {"upload": text, "name": text, "sample": text, "fps": number}
 SAMPLES = {"parade": ("Parade (bundled sample)", Path(__file__).resolve().parent.parent / "assets" / "parade.mp4")}
@@ -108,9 +109,8 @@ class Studio:
             return {"token": room.token, "state": room.state(session)}
 
     def start_job(self, room: Room, args: Json) -> Job:
-        """Start a job, see `studio.work`; LimitError for a file when there is no more disk for any."""
-        if args.get("kind") == "result":
-            self.rooms.check_disk()
+        """Start a job, see `studio.work`; LimitError when there is no more disk for what it makes."""
+        self.rooms.check_disk()
         return start_job(room, args)
 
     def check_upload(self, num_bytes: int | None) -> None:
@@ -147,6 +147,8 @@ async def _answered(studio: Studio, handler: Callable[[Studio, Request], Any], r
     """What a handler answers, or what went wrong as one sentence."""
     try:
         answer = await handler(studio, request)
+    except ClientDisconnect:  # went while it was still sending
+        return Response(status_code=400)
     except Exception as error:
         status, sentence = answer_to(error, studio.rooms.folder)
         return JSONResponse({"error": sentence}, status)
@@ -158,7 +160,7 @@ def _room(studio: Studio, request: Request) -> Room:
 
 
 async def _body(request: Request) -> Json:
-    content = b""
+    content = bytearray()  # grows without being copied each time
     async for chunk in request.stream():
         content += chunk
         if len(content) > MOST_BODY_BYTES:
@@ -289,23 +291,27 @@ async def _cancel_job(studio: Studio, request: Request) -> Json:
 
 async def _events(studio: Studio, request: Request) -> Response:
     room = _room(studio, request)
+    if len(room.hub) >= MOST_LISTENERS:
+        raise BusyError(f"{len(room.hub)} pages show this session: close some of them.")
     subscriber = room.hub.subscribe()
+
+    def begin() -> None:
+        with room.use() as session:  # where states are made and told: an older one comes after none
+            subscriber.put({"event": "state", "state": room.state(session), "touched": []})
 
     async def lines() -> AsyncIterator[str]:
         try:
-            state = await studio.in_thread(partial(_state_of, room))
-            subscriber.put({"event": "state", "state": state, "touched": []})
             async for line in subscriber.lines():
                 yield line
         finally:
             room.hub.unsubscribe(subscriber)
 
+    try:
+        await studio.in_thread(begin)
+    except BaseException:
+        room.hub.unsubscribe(subscriber)
+        raise
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
-
-def _state_of(room: Room) -> Json:
-    with room.use() as session:
-        return room.state(session)
 
 
 async def _file(studio: Studio, request: Request) -> Response:

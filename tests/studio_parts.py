@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -85,7 +86,8 @@ class Page:
 
     def refused(self, command: str, **args: Any) -> tuple[int, str]:
         """Status and sentence of a command that is refused."""
-        answer = self.client.post(f"{self.address}/do/{command}", json=args)
+        headers = {"Content-Type": "application/json"}
+        answer = self.client.post(f"{self.address}/do/{command}", content=json.dumps(args), headers=headers)
         assert list(answer.json()) == ["error"], answer.text
         return answer.status_code, answer.json()["error"]
 

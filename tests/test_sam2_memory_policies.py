@@ -1,4 +1,5 @@
-"""The memory policies that have names: what all of them promise; the rules of each are in another file."""
+"""The memory policies that have names: what all of them promise that follow streams; the rules of each are in another
+file, and so is what looks ahead."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,13 +18,24 @@ from test_sam2_video_predictor import BOXES, HEIGHT, WIDTH, make_predictor, prom
 
 from sam2.build_sam import build_sam2_video_predictor
 from sam2.config import SAM2Config, load_config
-from sam2.memory_policies import POLICIES, Dam4Sam, MemoryPolicy, Robust, Samurai, dam4sam, make_policy, robust
+from sam2.memory_policies import (
+    POLICIES,
+    Dam4Sam,
+    MemoryPolicy,
+    PolicyName,
+    Robust,
+    Samurai,
+    VideoPolicyName,
+    dam4sam,
+    make_policy,
+    robust,
+)
 from sam2.modeling.core import NO_OBJ_SCORE
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 
 NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
-NAMES = [name for name in POLICIES if name != "default"]
+NAMES = [name for name in get_args(PolicyName) if name != "default"]
 NUM_FRAMES = 16  # so that the last frame, like the first, is on the grid of dam4sam's recent memories
 
 
@@ -171,7 +183,9 @@ def test_memory_of_a_stream_is_bounded(predictor: SAM2VideoPredictor, clip: list
 
 
 def test_a_policy_has_a_name() -> None:
+    assert tuple(POLICIES) == get_args(VideoPolicyName)
     for name, kind in POLICIES.items():
+        assert kind.looks_ahead == (name not in get_args(PolicyName))
         predictor = build_sam2_video_predictor(None, NANO, device="cpu", memory_policy=name)
         assert type(predictor.memory_policy) is kind and predictor.memory_policy.config is predictor.config
     assert type(make_policy(None, SAM2Config())) is type(make_policy("default", SAM2Config())) is MemoryPolicy
@@ -179,7 +193,7 @@ def test_a_policy_has_a_name() -> None:
 
 @pytest.mark.parametrize("policy", ["samurais", 3])
 def test_an_unknown_policy_is_refused_before_a_model_is_built(policy: Any) -> None:
-    with pytest.raises(ValueError, match=r"one of: default, robust, samurai, dam4sam; got "):
+    with pytest.raises(ValueError, match=r"one of: default, robust, samurai, dam4sam, sam2long; got "):
         build_sam2_video_predictor("sam2.1-large", device="cpu", memory_policy=policy)
 
 

@@ -366,8 +366,8 @@ def test_scripts_keep_the_house_style(name: str) -> None:
 
 
 # Settings that differ from script to script: in the value, and in what it may be.
-OWN_VALUES = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE", "DETECT_EVERY"}
-OWN_COMMENTS = {"VIDEO_PATH", "PIPELINE"}
+OWN_VALUES = {"TEXT_PROMPT", "OUTPUT_DIR", "VIDEO_PATH", "PIPELINE", "DETECT_EVERY", "IMAGE_SIZE"}
+OWN_COMMENTS = {"VIDEO_PATH", "PIPELINE", "MEMORY_POLICY"}
 
 
 def test_the_same_setting_has_the_same_default_wording_and_heading_everywhere(load_script: Load) -> None:
@@ -401,9 +401,35 @@ def test_scripts_that_follow_objects_take_a_memory_policy(
     calls = [node for node in ast.walk(ast.parse((REPOSITORY / name).read_text("utf-8"))) if isinstance(node, ast.Call)]
     (build,) = (call for call in calls if ast.unparse(call.func) == "build_sam2_video_predictor")
     assert {word.arg: ast.unparse(word.value) for word in build.keywords}["memory_policy"] == "MEMORY_POLICY"
+    names = ["default", "robust", "samurai", "dam4sam"]
+    comment = setting_comments((REPOSITORY / name).read_text("utf-8"))["MEMORY_POLICY"]
+    if name in TWO_WAYS:  # those that read a video in any order, not as a stream
+        names.append("sam2long")
+        override_from_flags(vars(script), ["--memory-policy", "sam2long"])
+        assert script.MEMORY_POLICY == "sam2long"
+        assert comment == f"what SAM 2 remembers: {', '.join(names[:-1])} or sam2long"
+    else:
+        assert comment == f"which frames SAM 2 remembers: {', '.join(names[:-1])} or dam4sam"
+        with pytest.raises(SystemExit):
+            override_from_flags(vars(script), ["--memory-policy", "sam2long"])
+        assert f"expected one of {', '.join(names)}, got 'sam2long'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         override_from_flags(vars(script), ["--memory-policy", "dam5sam"])
-    assert "default, robust, samurai, dam4sam" in capsys.readouterr().err.replace("'", "")
+    assert f"expected one of {', '.join(names)}, got 'dam5sam'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ALL_SCRIPTS)
+def test_scripts_take_what_makes_sam_2_faster(load_script: Load, name: str) -> None:
+    """Each hands all it has to the builder: a size where there is a SAM 2, the others where it follows objects."""
+    calls = [node for node in ast.walk(ast.parse((REPOSITORY / name).read_text("utf-8"))) if isinstance(node, ast.Call)]
+    (build,) = (call for call in calls if ast.unparse(call.func) in ("build_sam2", "build_sam2_video_predictor"))
+    given = {word.arg: ast.unparse(word.value) for word in build.keywords}
+    follows = ast.unparse(build.func) == "build_sam2_video_predictor" and name != "grounded_sam2_app.py"
+    faster = ["image_size", *(["track_every", "sparse_memories"] if follows else [])]
+    assert [given[word] for word in faster] == [word.upper() for word in faster]
+    script = load_script(name)
+    override_from_flags(vars(script), [f"--{word.replace('_', '-')}=1" for word in faster])
+    assert [getattr(script, word.upper()) for word in faster] == [1] * len(faster)
 
 
 def settings_in(name: str) -> set[str]:

@@ -18,6 +18,7 @@ from grounded_sam2.session import (
     accept,
     add_object,
     clear,
+    edits,
     find,
     hide,
     lock,
@@ -106,6 +107,35 @@ def test_objects_of_clicks_boxes_and_masks(session: Session) -> None:
     assert [obj.name for obj in session.objects.values()] == ["Rex", "object 2", "object 3"]
     assert len({obj.color for obj in session.objects.values()}) == 3
     assert session.mask(1, 4) is None and session.given_frames(1) == [3]
+
+
+def test_names_are_what_can_be_seen(session: Session) -> None:
+    add_object(session, 3, mask=MASK, class_name="\u202edog\n", name="\u200e")
+    [obj] = session.objects.values()
+    assert (obj.name, obj.class_name) == ("dog 1", "dog")
+    rename(session, 1, "Rex\u202e\r\nthe first", "\ud800")
+    [obj] = session.objects.values()
+    assert (obj.name, obj.class_name) == ("Rex the first", "dog")
+
+
+def test_more_clicks_than_the_model_is_asked_with(session: Session) -> None:
+    points = [[20, 20]] * 300
+    add_object(session, 3, points=points)
+    with pytest.raises(ValueError, match="at most 500 clicks on an object of a frame, got 600: paint it"):
+        refine(session, 1, 3, points)
+    with pytest.raises(ValueError, match="at most 500 clicks"):
+        preview(session, 3, points=points * 2)
+    paint(session, 1, 3, points * 2, 1)
+
+
+def test_a_stroke_that_would_take_minutes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_object(session, 3, mask=MASK)
+    monkeypatch.setattr(edits, "MOST_BRUSHED", 100 * 20 * 20)
+    with pytest.raises(ValueError, match="a shorter stroke or a smaller brush, got 101 places of a radius of 10"):
+        paint(session, 1, 3, [[20, 20]] * 101, 10)
+    assert paint(session, 1, 3, [[20, 20]] * 100, 10)[20, 20]
+    monkeypatch.setattr(edits, "MOST_BRUSHED", 3 * 64 * 48)  # a brush larger than the frame paints no more than it
+    assert paint(session, 1, 3, [[20, 20]] * 3, 60).all()
 
 
 def test_refinement_goes_on_from_the_mask_and_its_clicks(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

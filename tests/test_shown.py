@@ -10,7 +10,7 @@ import pytest
 from grounded_sam2.export import read_json, write_json
 from grounded_sam2.script import run, script_errors
 from grounded_sam2.video import VideoFile
-from sam2.shown import file_stem, shown, source_name, without_secrets
+from sam2.shown import file_stem, shown, source_name, visible, without_secrets
 
 SOURCES = {
     # source: (what messages call it, what files about it are called)
@@ -120,3 +120,19 @@ def test_files_hold_no_password(tmp_path: Path) -> None:
 
     write_json(tmp_path / "a.json", "http://user:PW@host/a.jpg", sv.Detections.empty(), (4, 4))
     assert read_json(tmp_path / "a.json").image_path == "http://host/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("Rex", "Rex"),
+        (" two\r\n lines\t", "two lines"),
+        ("\u202e\u2066gpj\u2069.exe\u200f", "gpj.exe"),  # turns what follows it
+        ("a\0b\x1b[31m", "ab[31m"),
+        ("\udcff\ud83d", ""),
+        ("שלום", "שלום"),
+        ("\U0001f469\u200d\U0001f467 \u0915\u094d\u200d\u0937", "\U0001f469\u200d\U0001f467 \u0915\u094d\u200d\u0937"),
+    ],
+)
+def test_of_a_name_that_somebody_gave_the_seen_is_kept(name: str, seen: str) -> None:
+    assert visible(name) == seen

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,14 +24,17 @@ pytest.importorskip("gradio")
 import uvicorn
 from clips import make_video
 from session_parts import SIZE, DriftingFollower, DriftingVideo, box_mask, forward
+from starlette.requests import Request
 from starlette.testclient import TestClient
 from studio_parts import NUM_FRAMES, QUICK, Page, counts_of, make_models, new_page, serving, zipped_frames
 
 from grounded_sam2.masks import decode_rle
 from grounded_sam2.session import open_session
-from studio import build_app
+from studio import build_app, routes
 from studio.app import listening
 from studio.commands import COMMANDS
+from studio.events import Subscriber
+from studio.room import Room
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -265,6 +271,13 @@ def test_finds_are_kept_for_a_while(page: Page) -> None:
         ("hide", {"id": 1, "is_hidden": 1}, "expected true or false"),
         ("merge", {"id": 1, "other": 1}, "expected one of the objects"),
         ("undo", {"steps": 3}, "undo takes nothing, got 'steps'"),
+        ("show", {"frame": 10**400}, "frame: expected a number, got 1000"),
+        ("add", {"frame": 0, "points": [[1, -(10**400)]]}, "points: expected a number, got -1000"),
+        ("set_search", {"text_prompt": "dog.", "box_threshold": {"dog": 10**400}}, "box_threshold: expected a number"),
+        ("set_search", {"text_prompt": "dog\ud800."}, "text_prompt: expected a text of whole characters"),
+        ("set_search", {"text_prompt": "dog.", "box_threshold": {"\udfff": 0.1}}, "a text of whole characters"),
+        ("add", {"frame": 0, "box": [0, 0, 9, 9], "name": "\ud83d"}, "name: expected a text of whole characters"),
+        ("add", {"frame": 0, "points": [[1, 2]] * 501}, "expected at most 500 clicks"),
     ],
 )  # fmt: skip
 def test_a_bad_command_is_one_sentence_and_changes_nothing(
@@ -282,6 +295,38 @@ def test_every_command_of_the_page_is_there() -> None:
         "remove merge split swap clear pin release undo redo show"
     )
     assert sorted(COMMANDS) == sorted(contract.split())
+
+
+def test_a_number_of_any_length_in_an_address(page: Page) -> None:
+    for path in ("masks?first=", "masks?first=0&last=", "doubts?limit="):
+        answer = page.client.get(f"{page.address}/{path}{10**400}")
+        assert answer.status_code == 400 and "expected a whole number" in answer.json()["error"]
+
+
+def test_who_goes_while_sending_is_no_fault_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def handler(studio: Any, request: Request) -> Any:
+        return await routes._body(request)
+
+    studio: Any = SimpleNamespace(rooms=SimpleNamespace(folder=None))
+    asyncio.run(routes._answered(studio, handler, Request({"type": "http"}, receive)))
+    assert caplog.text == ""
+
+
+def test_a_long_body_comes_in_small_pieces_and_holds_nobody_up() -> None:
+    pieces = 32 * 64  # of 16 KiB each
+
+    async def receive() -> dict[str, Any]:
+        nonlocal pieces
+        pieces -= 1
+        return {"type": "http.request", "body": b" " * 2**14, "more_body": pieces > 0}
+
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"expected JSON$"):
+        asyncio.run(routes._body(Request({"type": "http"}, receive)))
+    assert time.process_time() - started < 2  # 0.1 s; where all is copied for each piece, 8 s
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'"x"', b"\xff", b"[" * 100_000])
@@ -329,7 +374,7 @@ def test_a_command_while_a_job_runs_is_refused_and_a_second_job_too(client: Test
     with room.models.turns.turn("test"):  # no frame is done meanwhile
         job = page.start("propagate")
         assert page.refused("rename", id=1, name="x") == (
-            409, "Tracking frames 0 to 11 is running: cancel it, which keeps what is done, or wait for its end.",
+            409, "Tracking frames 0 to 11 is running: stop it, which keeps what is done, or wait for its end.",
         )  # fmt: skip
         assert page.client.post(f"{page.address}/jobs", json={"kind": "propagate"}).status_code == 409
         assert page.get("state")["unfinished"] is None and page.masks()[0][1]["area"] == 64
@@ -459,6 +504,19 @@ def test_a_session_is_removed_with_all_its_files(client: TestClient, page: Page)
     assert client.delete(page.address).status_code == 404
 
 
+def test_a_session_is_removed_by_several_at_a_time(tmp_path: Path) -> None:
+    with serving(tmp_path, make_models(Slow())) as client:
+        page = new_page(client)
+        page.do("add", frame=0, counts=counts_of(MASK))
+        page.start("propagate")  # all wait for its end
+        with ThreadPoolExecutor(6) as threads:
+            answers = list(threads.map(lambda _: client.delete(page.address), range(6)))
+        assert sorted(answer.status_code for answer in answers) == [200, *[404] * 5]
+        assert {answer.json().get("error") for answer in answers} - {None} <= {
+            "This session was removed.", "There is no such session.",
+        }  # fmt: skip
+
+
 def test_what_a_killed_server_left_half_made_goes(tmp_path: Path) -> None:
     (tmp_path / f".{'x' * 32}").mkdir(parents=True)
     (tmp_path / ".mine").mkdir()
@@ -534,6 +592,33 @@ def test_pages_are_told_what_happens(address: str) -> None:
         assert [(t, ids) for t, ids in progress if ids] == [(t, [1]) for t in range(1, NUM_FRAMES)]
         assert told[-1]["touched"] == [[1, 1, 11]] and told[-1]["state"]["undo"] == "propagate"
         events.close()  # type: ignore[attr-defined]
+
+
+def test_what_a_page_begins_with_is_told_before_anybody_changes_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a state that is older than one told before it would be shown until the next change."""
+    state, put = Room.state, Subscriber.put
+    rooms: list[Room] = []
+    is_held: list[bool] = []
+    monkeypatch.setattr(Room, "state", lambda room, session: rooms.append(room) or state(room, session))
+    monkeypatch.setattr(Subscriber, "put", lambda *args: is_held.append(not rooms[-1]._turns.is_idle()) or put(*args))
+    with httpx.Client(base_url=address) as client, httpx.Client(base_url=address) as other:
+        events = events_of(client, Page(other, new_page(other).token).address)  # type: ignore[arg-type]
+        assert next(events)["event"] == "state" and is_held == [True]
+        events.close()  # type: ignore[attr-defined]
+
+
+def test_too_many_pages_of_a_session_and_one_that_has_to_wait_too_long(
+    client: TestClient, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = client.app.state.studio.rooms.get(page.token)  # type: ignore[attr-defined]
+    monkeypatch.setattr(room, "_num_waiting", QUICK.waiting_requests)
+    answer = client.get(f"{page.address}/events")
+    assert answer.status_code == 503 and "Too many requests" in answer.json()["error"] and len(room.hub) == 0
+    monkeypatch.setattr(routes, "MOST_LISTENERS", 0)
+    answer = client.get(f"{page.address}/events")
+    assert answer.status_code == 503 and "close some of them" in answer.json()["error"]
 
 
 def test_programs_do_the_same_by_gradio_client(address: str, tmp_path: Path) -> None:

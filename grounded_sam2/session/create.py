@@ -14,6 +14,7 @@ from grounded_sam2.session.folder import FORMAT_VERSION, write_record
 from grounded_sam2.session.session import Session
 from grounded_sam2.session.source import SourceLimits, check_images, open_source, take_source
 from grounded_sam2.track.follower import Follower
+from sam2.shown import visible
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
@@ -61,7 +62,7 @@ def create_session(
             check_images(frames)
             record = {
                 "format_version": FORMAT_VERSION,
-                "name": name or Path(source).name,
+                "name": visible(name or Path(source).name) or "video",
                 "source": path.relative_to(partial).as_posix() if path.is_relative_to(partial) else os.fspath(path),
                 "fps": fps,
                 "num_frames": frames.num_frames,

@@ -23,12 +23,14 @@ from grounded_sam2.session.objects import Search, SessionObject
 from grounded_sam2.session.prompting import Answer, Box, Points, answered, checked_mask, checked_points, refined
 from grounded_sam2.session.session import Session
 from grounded_sam2.track.tracking import segment_on_frame
+from sam2.shown import visible
 
 __all__ = [
     "accept", "add_object", "draft_object", "find", "hide", "lock", "paint", "recolor", "refine", "remove", "rename",
     "set_mask", "set_search",
 ]  # fmt: skip
 
+MOST_BRUSHED = 5_000_000_000  # pixels of one stroke, each place of the brush counted: some seconds
 KNOWN_IOU = 0.5  # of a found mask and an object's, from which the two are taken for one
 
 
@@ -210,6 +212,10 @@ def paint(
     points, _ = checked_points(session, stroke, None)
     if not 0.5 <= radius <= max(session.size):
         raise ValueError(f"expected a radius from 0.5 to {max(session.size)} pixels, got {radius}")
+    if len(points) * np.minimum(2 * radius, session.size).prod() > MOST_BRUSHED:
+        raise ValueError(
+            f"expected a shorter stroke or a smaller brush, got {len(points)} places of a radius of {radius}"
+        )
     before = session.mask(obj_id, frame_idx)
     brushed = np.zeros(session.size[::-1], np.uint8)
     path = np.rint(points * 16).astype(np.int32)  # OpenCV takes sixteenths of a pixel
@@ -231,9 +237,10 @@ def paint(
 
 
 def rename(session: Session, obj_id: int, name: str | None = None, class_name: str | None = None) -> None:
-    """Call an object, or the kind of thing that it is, something else; None leaves that."""
+    """Call an object, or the kind of thing that it is, something else; None, or nothing to be seen, leaves that."""
     obj = session.object(obj_id)
-    _change_object(session, "rename", obj_id, name=name or obj.name, class_name=class_name or obj.class_name)
+    new_name, new_class = visible(name or "") or obj.name, visible(class_name or "") or obj.class_name
+    _change_object(session, "rename", obj_id, name=new_name, class_name=new_class)
 
 
 def recolor(session: Session, obj_id: int, color: str) -> None:
@@ -277,7 +284,9 @@ def draft_object(
     """A new object in a command that is being given."""
     obj_id = max([session.history.last_obj_id, *draft.objects]) + 1
     color = PALETTE.by_idx(obj_id).as_hex()
-    obj = SessionObject(obj_id, name or f"{class_name} {obj_id}", class_name, color, int(frame_idx), confidence)
+    class_name = visible(class_name) or "object"
+    name = visible(name or "") or f"{class_name} {obj_id}"
+    obj = SessionObject(obj_id, name, class_name, color, int(frame_idx), confidence)
     draft.objects[obj_id] = obj
     return obj
 

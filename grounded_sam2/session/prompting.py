@@ -15,6 +15,7 @@ from grounded_sam2.track.follower import Seen
 
 __all__ = ["Answer", "Box", "Points", "answered", "checked_mask", "checked_points", "preview", "refined"]
 
+MOST_CLICKS = 500  # on an object of a frame: the model compares each with each, and all of them with the picture
 SCRATCH_ID = 1  # of the one object that is in the scratch video while it is asked
 Points: TypeAlias = npt.NDArray[np.number] | Sequence[Sequence[float]]
 Box: TypeAlias = npt.NDArray[np.number] | Sequence[float]
@@ -68,6 +69,7 @@ def answered(
     if corners is not None and (corners.shape != (4,) or not np.isfinite(corners).all()):
         raise ValueError(f"expected a box of 4 finite numbers (xyxy), got {np.asarray(box).tolist()}")
     given, kinds = (None, None) if points is None else checked_points(session, points, labels)
+    _check_number(given)
     video = session.scratch
     try:
         return _answer_of(video.add(frame_idx, SCRATCH_ID, box=corners, points=given, labels=kinds))
@@ -98,12 +100,19 @@ def refined(
         middle = points_in_mask(inside, 1)
         points = np.concatenate([middle, points])
         labels = np.concatenate([np.ones(len(middle), np.int32), labels])
+    _check_number(points)
     video = session.scratch
     try:
         video.add(frame_idx, SCRATCH_ID, mask=mask)
         return _answer_of(video.refine(frame_idx, SCRATCH_ID, points, labels))
     finally:
         video.remove(SCRATCH_ID)
+
+
+def _check_number(points: npt.NDArray[np.float32] | None) -> None:
+    """ValueError for more clicks than the model is asked with."""
+    if points is not None and len(points) > MOST_CLICKS:
+        raise ValueError(f"expected at most {MOST_CLICKS} clicks on an object of a frame, got {len(points)}: paint it")
 
 
 def _clicks_behind(session: Session, obj_id: int, frame_idx: int) -> list[dict[str, Any]]:

@@ -12,18 +12,32 @@ from typing import Literal
 from sam2.config import SAM2Config
 from sam2.memory_policies.dam4sam import Dam4Sam
 from sam2.memory_policies.robust import Robust
+from sam2.memory_policies.sam2long import Sam2Long
 from sam2.memory_policies.samurai import Samurai
 from sam2.memory_policy import MemoryPolicy
 
-__all__ = ["POLICIES", "Dam4Sam", "MemoryPolicy", "PolicyName", "Robust", "Samurai", "check_policy", "make_policy"]
+__all__ = [
+    "POLICIES",
+    "Dam4Sam",
+    "MemoryPolicy",
+    "PolicyName",
+    "Robust",
+    "Sam2Long",
+    "Samurai",
+    "VideoPolicyName",
+    "check_policy",
+    "make_policy",
+]
 
-PolicyName = Literal["default", "robust", "samurai", "dam4sam"]
+PolicyName = Literal["default", "robust", "samurai", "dam4sam"]  # of videos and of streams
+VideoPolicyName = Literal[PolicyName, "sam2long"]  # of videos whose frames can be read in any order
 
 POLICIES: dict[str, type[MemoryPolicy]] = {
     "default": MemoryPolicy,
     "robust": Robust,
     "samurai": Samurai,
     "dam4sam": Dam4Sam,
+    "sam2long": Sam2Long,
 }
 
 

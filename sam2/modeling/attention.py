@@ -46,13 +46,15 @@ class RoPEAttention(Attention):
         v: Tensor,
         num_keys_without_position: int = 0,
         key_rotations: Tensor | None = None,
+        received: Tensor | None = None,
     ) -> Tensor:
         """Queries (1 or B, Q, C), keys and values (B, K, C_kv) → (B, Q, C).
 
         Args:
             q, k, v: see above.
             num_keys_without_position: how many keys at the end are not turned.
-            key_rotations: (T, C / 2) complex, how the others are turned, T by T; None: as the Q queries are.
+            key_rotations: (T, C / 2) or (B, T, C / 2) complex, how the others are turned, T by T; None: as the queries.
+            received: (B, K) float32, to which the attention that each key gets, summed over the queries, is added.
         """
         q = self.q_proj(q)
         side = math.isqrt(q.shape[1])
@@ -61,11 +63,18 @@ class RoPEAttention(Attention):
         if key_rotations is not None:
             rotations = key_rotations
         is_plain_inference = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        if v.shape[2] < q.shape[2] and q.dtype == torch.float32 and q.device.type == "cpu" and is_plain_inference:
+        is_fast_in_blocks = v.shape[2] < q.shape[2] and q.dtype == torch.float32 and q.device.type == "cpu"
+        if received is not None or (is_fast_in_blocks and is_plain_inference):
             # An average of projected values is the projected average of the values, which are narrower.
+            turns = rotations.expand(len(k), -1, -1)
             attended = [
-                attend_in_blocks(queries, self._turned_keys(keys, num_keys_without_position, rotations), values)
-                for queries, keys, values in zip(q, k, v, strict=True)
+                attend_in_blocks(
+                    q[i],
+                    self._turned_keys(k[i], num_keys_without_position, turns[i]),
+                    v[i],
+                    received=None if received is None else received[i],
+                )
+                for i in range(len(k))
             ]
             return self.out_proj(self.v_proj(torch.stack(attended)))
         k = self._turned_keys(k, num_keys_without_position, rotations)
@@ -75,11 +84,14 @@ class RoPEAttention(Attention):
         """Projected keys (..., K, C) of (..., K, C_kv), all but the last few turned."""
         k = self.k_proj(k)
         num_turned = k.shape[-2] - num_without_position
-        turned = rotate(k[..., :num_turned, :].unflatten(-2, (-1, len(rotations))), rotations).flatten(-3, -2)
+        grids = k[..., :num_turned, :].unflatten(-2, (-1, rotations.shape[-2]))  # (..., grids, T, C)
+        turned = rotate(grids, rotations.unsqueeze(-3)).flatten(-3, -2)
         return turned if num_without_position == 0 else torch.cat((turned, k[..., num_turned:, :]), dim=-2)
 
 
-def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23) -> Tensor:
+def attend_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23, received: Tensor | None = None
+) -> Tensor:
     """Scaled dot-product attention for values narrower than the keys, which PyTorch's fused CPU kernel cannot take.
 
     Args:
@@ -87,6 +99,7 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23) -
         k: (K, C).
         v: (K, C_v).
         max_scores: how many scores are held at a time.
+        received: (K,) float32, to which the weight of each key, summed over the queries, is added.
 
     Returns:
         (Q, C_v).
@@ -101,5 +114,7 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23) -
         weights = scores[: len(q[rows])]
         torch.mm(q[rows], k.T, out=weights)
         torch.softmax(weights, dim=-1, out=weights)
+        if received is not None:
+            received += weights.sum(dim=0, dtype=torch.float32)
         torch.mm(weights, v, out=out[rows])
     return out

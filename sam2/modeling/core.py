@@ -20,7 +20,12 @@ from sam2.modeling.mask_decoder import MaskDecoder
 from sam2.modeling.memory_attention import build_memory_attention
 from sam2.modeling.memory_encoder import build_memory_encoder
 from sam2.modeling.perceiver import build_memory_compressor
-from sam2.modeling.position_encoding import positions, sine_position_encoding, sine_time_encoding
+from sam2.modeling.position_encoding import (
+    positions,
+    rope_rotations,
+    sine_position_encoding,
+    sine_time_encoding,
+)
 from sam2.modeling.prompt_encoder import PromptEncoder
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -322,7 +327,12 @@ class SAM2Core(nn.Module):
 
     @in_own_precision
     def assemble_memory(
-        self, spatial: Tensor, spatial_age: Tensor, pointers: Tensor, pointer_time: Tensor
+        self,
+        spatial: Tensor,
+        spatial_age: Tensor,
+        pointers: Tensor,
+        pointer_time: Tensor,
+        kept: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, int]:
         """Lay the memories of N objects out as tokens for `condition_on_memory`.
 
@@ -331,6 +341,7 @@ class SAM2Core(nn.Module):
             spatial_age: (N, K) long, 0 for a conditioning frame, else how many frames ago, at most `num_maskmem` - 1.
             pointers: (N, P, C) object pointers of P frames.
             pointer_time: (N, P) float, frames between pointer and now, divided by the furthest that is looked back.
+            kept: (N, L) long, which of the K·h·w spatial tokens are read, memory after memory; None: all.
 
         Returns:
             tokens (N, L, mem_dim), their position encoding (N, L, mem_dim), and how many of them are pointers.
@@ -341,6 +352,9 @@ class SAM2Core(nn.Module):
         # row 0 of the table is the previous frame, the last row a conditioning frame
         age = self.maskmem_tpos_enc[(spatial_age - 1) % self.config.num_maskmem].squeeze(2)  # (N, K, 1, mem_dim)
         encoding = (grid.unsqueeze(1) + age).flatten(1, 2)
+        if kept is not None:
+            index = kept.unsqueeze(2).expand(-1, -1, mem_dim)
+            tokens, encoding = tokens.gather(1, index), encoding.gather(1, index)
         if pointers.shape[1] == 0:
             return tokens, encoding, 0
         pieces = self.config.d_model // mem_dim
@@ -366,12 +380,25 @@ class SAM2Core(nn.Module):
 
     @in_own_precision
     def condition_on_memory(
-        self, attended: Tensor, memory: Tensor, memory_pe: Tensor, num_pointer_tokens: int
+        self,
+        attended: Tensor,
+        memory: Tensor,
+        memory_pe: Tensor,
+        num_pointer_tokens: int,
+        kept: Tensor | None = None,
+        received: Tensor | None = None,
+        key_scales: Tensor | None = None,
     ) -> Tensor:
         """Features (N, C, h, w) of frames (1 or N, h·w, C), see `attend_to_frame`, after reading the memories of N
-        objects, see `assemble_memory`."""
-        rotations = self.spatial_perceiver.rotations(self.config.d_model, self.config.rope_theta, self.device)
-        conditioned = self.memory_attention(attended, memory, memory_pe, num_pointer_tokens, rotations)
+        objects, see `assemble_memory`; `received`, `key_scales`: see `MemoryAttention.forward`."""
+        dim, theta, side = self.config.d_model, self.config.rope_theta, self.embedding_size
+        rotations = self.spatial_perceiver.rotations(dim, theta, self.device)
+        if kept is not None:
+            rotations = rope_rotations(dim, side, side, theta, self.device)[kept % side**2]
+        scales = None if key_scales is None else key_scales.to(self.dtype)
+        conditioned = self.memory_attention(
+            attended, memory, memory_pe, num_pointer_tokens, rotations, received, scales
+        )
         return conditioned.transpose(1, 2).unflatten(2, (self.embedding_size, self.embedding_size))
 
 

@@ -66,10 +66,16 @@ class MemoryAttentionLayer(nn.Module):
         return frame + self.self_attn(q, q, q)
 
     def attend_to_memory(
-        self, frame: Tensor, keys: Tensor, memory: Tensor, num_pointer_tokens: int, rotations: Tensor | None
+        self,
+        frame: Tensor,
+        keys: Tensor,
+        memory: Tensor,
+        num_pointer_tokens: int,
+        rotations: Tensor | None,
+        received: Tensor | None = None,
     ) -> Tensor:
         """The rest: frame (1 or N, h·w, C), keys and memory (N, L, mem_dim) → (N, h·w, C)."""
-        frame = frame + self.cross_attn_image(self.norm2(frame), keys, memory, num_pointer_tokens, rotations)
+        frame = frame + self.cross_attn_image(self.norm2(frame), keys, memory, num_pointer_tokens, rotations, received)
         return frame + self._mlp(self.norm3(frame))
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -117,6 +123,8 @@ class MemoryAttention(nn.Module):
         memory_pe: Tensor,
         num_pointer_tokens: int,
         rotations: Tensor | None = None,
+        received: Tensor | None = None,
+        key_scales: Tensor | None = None,
     ) -> Tensor:
         """Condition a frame on the memories of N objects.
 
@@ -125,16 +133,21 @@ class MemoryAttention(nn.Module):
             memory: (N, L, mem_dim), spatial memories of T tokens each, then the pointer tokens.
             memory_pe: (1 or N, L, mem_dim).
             num_pointer_tokens: how many tokens at the end are pointers.
-            rotations: (T, C / 2) complex, how the tokens of a spatial memory are turned; None: as the frame's cells.
+            rotations: (T, C / 2) complex, how the tokens of a spatial memory are turned, or (N, L - pointers, C / 2) of
+                all of them; None: as the frame's cells.
+            received: (N, L) float32, to which the attention that each token gets in all layers is added.
+            key_scales: (N, L), what each token is multiplied by as a key, its values staying; None: 1.
 
         Returns:
             (N, h·w, C).
         """
         keys = memory + memory_pe
+        if key_scales is not None:
+            keys = keys * key_scales.unsqueeze(-1)
         first, *others = self._stack()
-        x = first.attend_to_memory(attended, keys, memory, num_pointer_tokens, rotations)
+        x = first.attend_to_memory(attended, keys, memory, num_pointer_tokens, rotations, received)
         for layer in others:
-            x = layer.attend_to_memory(layer.attend_to_itself(x), keys, memory, num_pointer_tokens, rotations)
+            x = layer.attend_to_memory(layer.attend_to_itself(x), keys, memory, num_pointer_tokens, rotations, received)
         return self.norm(x)
 
     def _stack(self) -> list[MemoryAttentionLayer]:

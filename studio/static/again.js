@@ -72,6 +72,7 @@ export function mountAgain(place, store) {
     const ids = new Set(gaps.map(([id]) => id));
     const { first, last } = spanOf(gaps);
     const who = ids.size === 1 ? store.object(gaps[0][0]).name : counted(ids.size, "object");
+    const isNew = !place.firstChild;
     const where = gaps.length === 1 ? `frame ${gaps[0][1]}` : counted(gaps.length, "frame");
     refill(
       place,
@@ -95,6 +96,7 @@ export function mountAgain(place, store) {
         ),
       ),
     );
+    if (isNew) place.scrollIntoView({ block: "nearest" });
   }
 
   store.on("done", note);

@@ -48,7 +48,7 @@ async function route() {
   store = null;
   delete root.dataset.ready;
   mountToasts(root);
-  const token = decodeURIComponent(location.hash.slice(1));
+  const token = location.hash.slice(1);
   if (!token) {
     await showWelcome();
     return;
@@ -56,7 +56,7 @@ async function route() {
   content.replaceChildren(h("p", { class: "page-note", role: "status" }, "Opening the session …"));
   try {
     const state = await api.state(token);
-    if (token === decodeURIComponent(location.hash.slice(1))) await showSession(token, state);
+    if (token === location.hash.slice(1)) await showSession(token, state);
   } catch (error) {
     if (error.status === 404) leave(token, "This session is not there any more.");
     else showProblem(error.message);
@@ -64,7 +64,7 @@ async function route() {
 }
 
 function openSession(token) {
-  location.hash = encodeURIComponent(token);
+  location.hash = token; // of letters that an address takes as they are
 }
 
 function leave(token, sentence) {

@@ -29,12 +29,18 @@ export function mountObjects(element, store) {
 
   // ---- renaming ----
 
-  function startRenaming(id) {
+  function startRenaming(id, name = null) {
     state.renamed = id;
     draw();
     const input = list.querySelector(`[data-key="rename-${id}"]`);
+    if (input && name !== null) input.value = name;
     input?.focus();
     input?.select();
+  }
+
+  async function rename(id, name, isRepeated) {
+    const isDone = await done("rename", { id, name });
+    if (!isDone && isRepeated && state.renamed === null && store.object(id)) startRenaming(id, name); // nothing is typed twice
   }
 
   function endRenaming(object, isKept) {
@@ -43,7 +49,7 @@ export function mountObjects(element, store) {
     const name = input.value.trim();
     const hadFocus = document.activeElement === input;
     state.renamed = null;
-    if (isKept && name && name !== object.name) done("rename", { id: object.id, name });
+    if (isKept && name && name !== object.name) rename(object.id, name, hadFocus);
     // redrawn after the click that ended it has reached its button
     setTimeout(() => {
       draw();
@@ -113,7 +119,7 @@ export function mountObjects(element, store) {
       disabled: object.is_locked,
       "data-key": `color-${id}`,
       "data-test": `color-${id}`,
-      onchange: (event) => done("recolor", { id, color: event.target.value }),
+      onchange: async (event) => (await done("recolor", { id, color: event.target.value })) || draw(), // what it is
     });
     const barriers = object.given.length;
     const facts = [

@@ -14,13 +14,26 @@ for (const name of ["pointerup", "pointercancel", "dragend"]) {
     name,
     () => {
       pressed = null;
-      setTimeout(() => {
-        for (const [element, children] of [...waiting]) refill(element, children);
-      });
+      drawWaiting();
     },
     true,
   );
 }
+
+function drawWaiting() {
+  setTimeout(() => {
+    for (const [element, children] of [...waiting]) refill(element, children);
+  });
+}
+
+// Nor does a colour arrive that is being picked when its control is taken away: the browser's own window for it closes.
+const letGo = () => {
+  if (!pressed?.matches("input[type=color]")) return;
+  pressed = null;
+  drawWaiting();
+};
+document.addEventListener("click", (event) => event.target.matches?.("input[type=color]") && (pressed = event.target), true);
+for (const name of ["change", "keydown", "focusout"]) document.addEventListener(name, letGo, true);
 
 /** Put new children into an element. The control that had the focus has it again, with what was typed into it, where
  *  the new one has the same `data-key`. */

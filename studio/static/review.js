@@ -98,7 +98,7 @@ export function mountReview(element, store, api) {
           "span",
           { class: "doubt-words" },
           h("strong", {}, reasonOf(doubt)),
-          h("small", {}, h("span", { class: "swatch" }), `${object.name}, ${framesOf(doubt)}`),
+          h("small", {}, h("span", { class: "swatch" }), h("span", { class: "doubt-name" }, `${object.name},`), framesOf(doubt)),
         ),
         h(
           "span",

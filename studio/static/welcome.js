@@ -1,8 +1,9 @@
 // The first page: give a video, take the sample, or go on with what one has begun.
 
 import { h, icon, iconButton } from "./dom.js";
-import { forgetSession, sessions } from "./memory.js";
+import { forgetSession, rememberSession, sessions } from "./memory.js";
 import { progressBar, refill } from "./parts.js";
+import { toast } from "./toast.js";
 import { zipped } from "./zip.js";
 
 const IMAGES = /\.(jpe?g|png|bmp|webp|tiff?)$/i;
@@ -86,6 +87,7 @@ export function mountWelcome(element, openSession, api) {
   // ---- a video ----
 
   function complain(sentence) {
+    if (sentence && !element.isConnected) return toast(sentence, { kind: "error" });
     problem.textContent = sentence;
     problem.hidden = !sentence;
   }
@@ -100,8 +102,10 @@ export function mountWelcome(element, openSession, api) {
     setBusy(true);
     try {
       refill(status, h("p", { class: "hint" }, words));
-      const { token } = await work();
-      openSession(token);
+      const { token, state } = await work();
+      if (element.isConnected) return openSession(token);
+      rememberSession(token, state.name); // somebody went on with something else meanwhile, and is left there
+      toast(`${state.name} is ready, among all sessions.`, { action: { label: "Open", run: () => openSession(token) }, seconds: 20 });
     } catch (error) {
       if (error.name !== "AbortError") complain(error.message);
     } finally {
@@ -113,7 +117,7 @@ export function mountWelcome(element, openSession, api) {
   }
 
   function take(files) {
-    if (upload) return;
+    if (upload) return complain("One after another, please: a file is on its way already.");
     const sentence = problemOf(files);
     if (sentence) return complain(sentence);
     upload = new AbortController();

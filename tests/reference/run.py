@@ -51,9 +51,16 @@ def config_path(name: str) -> str:
 
 
 def build(
-    name: str, image_size: int, weights: Path | None, video: bool, postprocessing: bool, sticky: bool = False
+    name: str,
+    image_size: int,
+    weights: Path | None,
+    video: bool,
+    postprocessing: bool,
+    sticky: bool = False,
+    device: str = "cpu",
+    **of_package: Any,
 ) -> Any:
-    """Build a model of the importable package on the CPU."""
+    """Build a model of the importable package; `of_package`: what only its builder takes."""
     from sam2.build_sam import build_sam2, build_sam2_video_predictor
 
     overrides = [f"++model.image_size={image_size}"]
@@ -68,9 +75,10 @@ def build(
     return builder(
         config_path(name),
         None if weights is None else str(weights),
-        device="cpu",
+        device=device,
         hydra_overrides_extra=overrides,
         apply_postprocessing=postprocessing,
+        **of_package,
     )
 
 
