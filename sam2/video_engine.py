@@ -18,7 +18,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
-CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
+CPU_BATCH_CELLS = 4096  # on a CPU, cells of the image embedding that go through memory attention and decoder together
+CPU_MEMORY_CELLS = 1024  # the same for the memory encoder, whose maps at the size of the input fall out of its caches
 
 # spatial memories with their places, and pointers with their times
 Readable = tuple[list[tuple[int, Tensor]], list[tuple[int, Tensor]]]
@@ -45,10 +46,18 @@ class VideoEngine(SAM2Base):
 
     @property
     def max_batch(self) -> int:
-        """How many objects go through the model together."""
+        """How many objects go through memory attention and mask decoder together."""
+        return self._batch_of(CPU_BATCH_CELLS)
+
+    @property
+    def max_memory_batch(self) -> int:
+        """How many objects go through the memory encoder together."""
+        return self._batch_of(CPU_MEMORY_CELLS)
+
+    def _batch_of(self, cells: int) -> int:
         if self.device.type != "cpu":
             return MAX_BATCH
-        return max(1, min(MAX_BATCH, CPU_BATCH_CELLS // self.embedding_size**2))
+        return max(1, min(MAX_BATCH, cells // self.embedding_size**2))
 
     def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
         """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
@@ -104,10 +113,10 @@ class VideoEngine(SAM2Base):
             high_res_masks = non_overlapping(high_res_masks)
         if len(remembered) < len(objects):
             high_res_masks = high_res_masks[remembered]
-        for start in range(0, len(outputs), self.max_batch):
-            batch = outputs[start : start + self.max_batch]
+        for start in range(0, len(outputs), self.max_memory_batch):
+            batch = outputs[start : start + self.max_memory_batch]
             scores = torch.cat([output.object_score_logits for output in batch])
-            maskmem = self.encode_memory(vision, high_res_masks[start : start + self.max_batch], scores, False)
+            maskmem = self.encode_memory(vision, high_res_masks[start : start + self.max_memory_batch], scores, False)
             for output, memory in zip(batch, maskmem.to(state.storage_device, torch.bfloat16).split(1), strict=True):
                 output.maskmem = memory.clone()
 
@@ -167,8 +176,8 @@ class VideoEngine(SAM2Base):
                 by_frame[frame_idx].append(obj)
         for frame_idx, objects in by_frame.items():
             vision = self._features(state, frame_idx).vision
-            for start in range(0, len(objects), self.max_batch):
-                self._encode_prompted(state, objects[start : start + self.max_batch], frame_idx, vision)
+            for start in range(0, len(objects), self.max_memory_batch):
+                self._encode_prompted(state, objects[start : start + self.max_memory_batch], frame_idx, vision)
 
     def _encode_prompted(
         self, state: InferenceState, objects: list[ObjectState], frame_idx: int, vision: Tensor
