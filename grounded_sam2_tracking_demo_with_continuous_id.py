@@ -13,8 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from grounded_sam2.detectors.tiled import in_tiles
+from grounded_sam2.detectors import build_detector
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.outputs import TrackingOutputs
 from grounded_sam2.owned import OutputFiles
@@ -86,8 +85,13 @@ def main() -> None:
         predictor = build_sam2_video_predictor(
             SAM2_CONFIG, SAM2_CHECKPOINT, device=device, dtype=dtype, memory_policy=MEMORY_POLICY
         )
-        detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
-        detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
+        detector = build_detector(
+            GDINO_MODEL_ID,
+            device=device,
+            nms_threshold=NMS_THRESHOLD,
+            slice_wh=SLICE_WH,
+            overlap_ratio=OVERLAP_RATIO,
+        )
         tracker = ContinuousTracker(
             detector,
             predictor,

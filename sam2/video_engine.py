@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2.mask_ops import fill_holes
+from sam2.mask_ops import fill_holes, upscaled_masks
 from sam2.memory_policies import make_policy
 from sam2.memory_policy import pointer_span
 from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, SamOutput, non_overlapping
@@ -61,6 +61,10 @@ class VideoEngine(SAM2Base):
 
     def _step(self, state: InferenceState, frame_idx: int, reverse: bool) -> Tensor:
         """Track every object onto one frame; prompted frames keep their masks. Returns video-resolution logits."""
+        self._advance(state, frame_idx, reverse)
+        return self._masks_on(state, frame_idx)
+
+    def _advance(self, state: InferenceState, frame_idx: int, reverse: bool) -> None:
         time = FrameTime(frame_idx, reverse, state.num_frames)
         to_track = [obj for obj in state.objects.values() if frame_idx not in obj.cond and obj.cond]
         if to_track:
@@ -73,7 +77,6 @@ class VideoEngine(SAM2Base):
                 self.memory_policy.forget(obj, time, may_restart=not state.is_stream)
                 if state.is_stream:
                     obj.drop_prompts_before(frame_idx)
-        return self._masks_on(state, frame_idx)
 
     def _track(self, state: InferenceState, objects: list[ObjectState], time: FrameTime) -> None:
         features = self._features(state, time.frame_idx)
@@ -219,13 +222,22 @@ class VideoEngine(SAM2Base):
 
     def _masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
         """Newest masks of all objects on a frame, (N, 1, H, W) float32 logits; `NO_OBJ_SCORE` where there is none."""
+        video_res = self._at_video_size(state, self._low_res_masks_on(state, frame_idx))
+        return non_overlapping(video_res) if self.config.non_overlap_masks else video_res
+
+    def _binary_masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
+        """Where `_masks_on` is above 0, (N, H, W) bool on the CPU."""
+        if self.device.type != "cpu" or self.config.non_overlap_masks:
+            return (self._masks_on(state, frame_idx)[:, 0] > 0).cpu()
+        size = (state.video_height, state.video_width)
+        return upscaled_masks(self._low_res_masks_on(state, frame_idx), size)
+
+    def _low_res_masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
         side = self.image_size // 4
         nothing = torch.full((1, 1, side, side), NO_OBJ_SCORE, device=self.device)
         outputs = [obj.output_at(frame_idx) for obj in state.objects.values()]
         masks = [nothing if output is None else output.low_res_masks.to(self.device) for output in outputs]
-        stacked = torch.cat(masks) if masks else nothing[:0]
-        video_res = self._at_video_size(state, stacked)
-        return non_overlapping(video_res) if self.config.non_overlap_masks else video_res
+        return torch.cat(masks) if masks else nothing[:0]
 
     def _at_video_size(self, state: InferenceState, masks: Tensor) -> Tensor:
         """Logits (N, 1, 4h, 4w) as (N, 1, H, W) of the video; N = 0 is fine."""
