@@ -84,8 +84,11 @@ class VideoEngine(SAM2Base):
         decoded: dict[int, SamOutput] = {}  # by position in `objects`
         readable = [self._readable(obj, time) for obj in objects]
         attended = self.attend_to_frame(features.vision)
-        for batch in self._same_shaped(readable):
-            vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended)
+        for batches in self._decoded_together(self._same_shaped(readable)):
+            vision = torch.cat(
+                [self._read_memory(state, [readable[i] for i in each], features.vision, attended) for each in batches]
+            )
+            batch = [i for each in batches for i in each]
             candidates = self.mask_candidates(vision, features.high_res, multimask_output=multimask)
             chosen = self.memory_policy.choose([objects[i] for i in batch], candidates, time)
             output = self.take(candidates, chosen)
@@ -133,6 +136,18 @@ class VideoEngine(SAM2Base):
         return [
             group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
         ]
+
+    def _decoded_together(self, batches: list[list[int]]) -> list[list[list[int]]]:
+        """The batches of `_same_shaped`, put together so as to fill a batch of the decoder, which reads one shape."""
+        together: list[list[list[int]]] = []
+        room = 0
+        for batch in batches:
+            if len(batch) > room:
+                together.append([])
+                room = self.max_batch
+            together[-1].append(batch)
+            room -= len(batch)
+        return together
 
     def _readable(self, obj: ObjectState, time: FrameTime) -> Readable:
         """The memories that an object's tracking on a frame reads, as its policy selects them.

@@ -69,7 +69,8 @@ def ends(
 
     def ends_with(status: int, name: str, boxes_of: Callable[[int], np.ndarray], **settings: Any) -> str:
         script = load_script(name)
-        detector = "LocalDetector" if "local" in name else "HuggingFaceDetector"
+        builders = ("build_detector", "LocalDetector", "HuggingFaceDetector")
+        detector = next(builder for builder in builders if hasattr(script, builder))
         settings = {detector: lambda *_, **__: StandIn(boxes_of)} | settings
         settings = {"OUTPUT_DIR": tmp_path / "out", "TEXT_PROMPT": "thing."} | settings
         if name in SCRIPTS:
