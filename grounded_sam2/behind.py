@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import ParamSpec
 
@@ -40,13 +41,13 @@ class Behind:
         """Make a call later; what it works on is not to change meanwhile."""
         while self._waiting and (len(self._waiting) >= self._most or self._waiting[0].done()):
             self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(self._call, call, *args, **kwargs))
+        self._waiting.append(self._thread.submit(self._call, partial(call, *args, **kwargs)))
 
-    def _call(self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _call(self, call: Callable[[], object]) -> None:
         if self._has_failed:
             return
         try:
-            call(*args, **kwargs)
+            call()
         except BaseException:
             self._has_failed = True
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class FpnNeck(nn.Module):
         pyramid: list[Tensor] = []
         coarser = None
         for i in reversed(range(len(levels))):
-            lateral = self.convs[len(levels) - 1 - i].conv
+            lateral = cast(nn.Conv2d, self.convs[len(levels) - 1 - i].conv)
             if i < len(heads) and not {i - 1, i} & {*self.top_down_levels}:
                 level = pointwise(levels[i], *joined(lateral, heads[i]))
             else:

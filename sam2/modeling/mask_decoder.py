@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -173,7 +173,7 @@ class MaskDecoder(nn.Module):
         A cell's 2×2 and then 4×4 pixels stay together, channels last, until they are pixels of a mask: so the strided
         convolutions are matrix products, and nothing is copied from one layout to another.
         """
-        deconv1, norm, act1, deconv2, act2 = self.output_upscaling
+        deconv1, norm, act1, deconv2, act2 = cast(Any, self.output_upscaling)
         batch, height, width, _ = image.shape
         x = _deconv_in_blocks(deconv1, image.flatten(0, 2)).view(batch, height, width, 2, 2, -1)
         if high_res:
