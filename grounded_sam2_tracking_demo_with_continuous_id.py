@@ -13,13 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from grounded_sam2.detectors.huggingface import HuggingFaceDetector
-from grounded_sam2.detectors.tiled import in_tiles
+from grounded_sam2.detectors import build_detector
 from grounded_sam2.flags import override_from_flags, settings_of
 from grounded_sam2.outputs import TrackingOutputs
 from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import read_prompt
-from grounded_sam2.render import annotate
 from grounded_sam2.runtime import choose_device, choose_dtype, note_nano_models
 from grounded_sam2.script import run, stop_on_signals
 from grounded_sam2.track.continuous import ContinuousTracker
@@ -109,8 +107,13 @@ def main() -> None:
             track_every=TRACK_EVERY,
             sparse_memories=SPARSE_MEMORIES,
         )
-        detector = HuggingFaceDetector(GDINO_MODEL_ID, device=device, nms_threshold=NMS_THRESHOLD)
-        detector = in_tiles(detector, SLICE_WH, OVERLAP_RATIO)
+        detector = build_detector(
+            GDINO_MODEL_ID,
+            device=device,
+            nms_threshold=NMS_THRESHOLD,
+            slice_wh=SLICE_WH,
+            overlap_ratio=OVERLAP_RATIO,
+        )
         tracker = ContinuousTracker(
             detector,
             predictor,
@@ -127,7 +130,7 @@ def main() -> None:
         # Step 3: follow; draw and write each frame as it comes
         images = tqdm(images, unit="frame")
         for frame_idx, image, objects in saved.follow(tracker, images, outputs.annotations, outputs.event_log):
-            outputs.write_picture(frame_idx, annotate(image, objects), objects)
+            outputs.draw(frame_idx, image, objects)
         gallery.keep(tracker.keeper, tracker.phrases)
 
     print(f"{tracker.keeper.next_obj_id - gallery.next_obj_id} objects in {tracker.frame_idx + 1} frames")

@@ -121,7 +121,7 @@ def main() -> None:
             # Step 5: go through the video, following them on; draw and write each frame
             images = tqdm(images, unit="frame")
             for frame_idx, image, objects in stage.follow(tracker, images, outputs.annotations):
-                outputs.write_picture(frame_idx, annotate(image, objects), objects)
+                outputs.draw(frame_idx, image, objects)
 
     print(f"found {len(tracker.objects)}: {', '.join(tracker.objects.data['class_name']) or 'nothing'}")
     print(f"wrote {outputs}")

@@ -5,6 +5,8 @@ belongs together has a folder (``from grounded_sam2.video import open_frames``).
 heavy.
 """
 
+import sam2  # noqa: F401  (before PyTorch is loaded, see `sam2.cores`)
+
 __all__ = ["__version__"]
 
 __version__ = "0.1.0"

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
+from grounded_sam2.behind import Behind
 from grounded_sam2.export.annotations import FrameAnnotationWriter, VideoHeader
 from grounded_sam2.export.id_maps import IdMapWriter
 from grounded_sam2.export.object_masks import ObjectMaskWriter
 from grounded_sam2.images import RGBImage
 from grounded_sam2.owned import OutputFiles
 from grounded_sam2.prompts import parse_prompt
-from grounded_sam2.render import spotlight
+from grounded_sam2.render import annotate, spotlight
 from grounded_sam2.track.events import EventLogWriter, IdentityEvent
 from grounded_sam2.video.frame_source import FrameSource
 from grounded_sam2.video.video_writer import VideoWriter
@@ -78,6 +79,7 @@ class TrackingOutputs:
         self._video = _VideoOfRun(files.path(".mp4"), frames.fps, frames.size, like=frames)
         self._files = files  # holds the folder for this run
         self._frames = frames
+        self._behind = Behind()
         self._stack = ExitStack()
 
     def write(
@@ -106,6 +108,26 @@ class TrackingOutputs:
         if self._id_maps is not None:
             self._id_maps.write(frame_idx, objects)
 
+    def draw(self, frame_idx: int, image: RGBImage, objects: sv.Detections) -> None:
+        """`write_picture` of a frame with its objects drawn in, in a thread of its own, up to four frames behind.
+
+        Args:
+            frame_idx: 0-based.
+            image: (H, W, 3) uint8 RGB, the frame; neither it nor the objects may change any more.
+            objects: N ≥ 0 objects of the frame.
+
+        Raises:
+            ValueError: as `write_picture`, of this frame or of one shortly before.
+            OSError: the same.
+        """
+        if self._frames.seconds is None:
+            self._behind.do(self._draw, frame_idx, image, objects)
+        else:  # of a live source the video shows a frame when the newest one came
+            self._draw(frame_idx, image, objects)
+
+    def _draw(self, frame_idx: int, image: RGBImage, objects: sv.Detections) -> None:
+        self.write_picture(frame_idx, annotate(image, objects), objects)
+
     def __str__(self) -> str:
         """What was written, for people: the paths with commas between them."""
         paths = [self.annotations.path]
@@ -116,7 +138,7 @@ class TrackingOutputs:
         return ", ".join(map(str, paths))
 
     def __enter__(self) -> TrackingOutputs:
-        for writer in (self.annotations, self.event_log, self._id_maps, self._video):
+        for writer in (self.annotations, self.event_log, self._id_maps, self._video, self._behind):
             if writer is not None:
                 self._stack.enter_context(writer)
         return self

@@ -6,6 +6,8 @@ configurations here, as upstream does. Without hydra nothing needs it.
 
 import sys
 
+from sam2.cores import share_cores
+
 
 def _offer_configs_to_hydra() -> None:
     from hydra import initialize_config_module
@@ -17,3 +19,5 @@ def _offer_configs_to_hydra() -> None:
 
 if "hydra" in sys.modules:
     _offer_configs_to_hydra()
+
+share_cores()  # before PyTorch is loaded

@@ -15,7 +15,7 @@ from sam2.memory_policy import MemoryPolicy
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_camera_predictor import SAM2CameraPredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor, SAM2VideoPredictorVOS
-from sam2.weights import config_for, find_weights, load_into
+from sam2.weights import config_and_weights, find_weights, load_into
 
 Model = TypeVar("Model", bound=SAM2Base)
 Predictor = TypeVar("Predictor", bound=SAM2VideoPredictor)
@@ -215,10 +215,12 @@ def _build(
 ) -> Model:
     if ckpt_path is not None:
         find_weights(ckpt_path)  # a missing file is reported before any model is built
+    state_dict = None
     if config_file is not None:
         config = load_config(config_file, overrides)
     elif ckpt_path is not None:
-        config = apply_overrides(config_for(ckpt_path), overrides)
+        config, state_dict = config_and_weights(ckpt_path)
+        config = apply_overrides(config, overrides)
     else:
         raise ValueError("give a config_file, a ckpt_path, or both")
     if config.image_size < COARSEST_STRIDE or config.image_size % COARSEST_STRIDE:
@@ -239,7 +241,7 @@ def _build(
         source = config_file if config_file is not None else ckpt_path
         raise ValueError(f"{source} describes a model that cannot be built: {error}") from error
     if ckpt_path is not None:
-        load_into(model, ckpt_path)
+        load_into(model, ckpt_path, state_dict)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device, dtype).train(mode != "eval")

@@ -6,11 +6,13 @@ device of its input except connected components, which OpenCV finds on the CPU, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypedDict
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # A mask with fewer pixels than this to each change along its rows is looked at pixel by pixel at once.
@@ -134,6 +136,47 @@ def clean_masks(
 def _fill(mask_logits: Tensor, where: Tensor, logit: float) -> Tensor:
     # copying the logits of many objects costs more than finding out that nothing is to be changed
     return mask_logits.masked_fill(where, logit) if where.any() else mask_logits
+
+
+def upscaled_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where logits resized bilinearly to (H, W) are above 0, without a plane of logits for each mask.
+
+    Only the surroundings of the positive logits are resized, since nothing between negative ones is positive.
+
+    Args:
+        mask_logits: (N, 1, h, w) float on the CPU.
+        size: (H, W).
+
+    Returns:
+        (N, H, W) bool: `F.interpolate(mask_logits, size, mode="bilinear")[:, 0] > 0`, up to the rounding of a 0.
+    """
+    masks = torch.zeros(len(mask_logits), *size, dtype=torch.bool)
+    weights = [_bilinear_weights(*lengths) for lengths in zip(mask_logits.shape[-2:], size, strict=True)]
+    for logits, mask in zip(mask_logits[:, 0].float(), masks, strict=True):
+        left, top, width, height = cv2.boundingRect((logits > 0).view(torch.uint8).numpy())
+        if width == 0:
+            continue
+        rows, columns = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
+        (down, where_down), (across, where_across) = (
+            _reached(weight, part) for weight, part in zip(weights, (rows, columns), strict=True)
+        )
+        torch.gt(down @ logits[rows, columns] @ across.T, 0, out=mask[where_down, where_across])
+    return masks
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _bilinear_weights(length: int, resized: int) -> Tensor:
+    """The matrix (resized, length) float32 that resizes one axis; cached, not to be changed."""
+    unit = torch.eye(length)[None, None]  # resized along its rows alone
+    return F.interpolate(unit, size=(resized, length), mode="bilinear", align_corners=False)[0, 0]
+
+
+def _reached(weights: Tensor, part: slice) -> tuple[Tensor, slice]:
+    """The rows of `weights` that read these columns and no other, and which they are; the rest get nothing of them."""
+    is_reached = weights[:, part].sum(dim=1) > 0.999
+    first, last = int(is_reached.int().argmax()), len(is_reached) - int(is_reached.flip(0).int().argmax())
+    return weights[first:last, part], slice(first, last)
 
 
 def stability_score(mask_logits: Tensor, threshold: float = 0.0, offset: float = 1.0) -> Tensor:

@@ -126,12 +126,21 @@ class SAM2VideoPredictor(ForkMethods, IdentityHooks):
             RuntimeError: no frame has been appended.
             ValueError: see `init_stream`.
         """
+        self._advance_stream(inference_state)
+        return inference_state.obj_ids, self._masks_on(inference_state, inference_state.newest_frame_idx)
+
+    @torch.inference_mode()
+    def step_masks(self, inference_state: InferenceState) -> tuple[list[int], Tensor]:
+        """As `step`, but (N, H, W) bool masks on the CPU, for which no logits at the stream's resolution are made."""
+        self._advance_stream(inference_state)
+        return inference_state.obj_ids, self._binary_masks_on(inference_state, inference_state.newest_frame_idx)
+
+    def _advance_stream(self, state: InferenceState) -> None:
         self._check_policy_of_streams()
-        state = inference_state
         if state.newest_frame is None:
             raise RuntimeError("the stream has no frame yet; call append_frame(state, image) first")
         self._encode_pending(state)
-        return state.obj_ids, self._step(state, state.newest_frame_idx, reverse=False, last_idx=state.newest_frame_idx)
+        self._advance(state, state.newest_frame_idx, reverse=False, last_idx=state.newest_frame_idx)
 
     @torch.inference_mode()
     def save_stream(self, inference_state: InferenceState) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.carried import carry_masks, grey_of
-from sam2.mask_ops import fill_holes
+from sam2.mask_ops import fill_holes, upscaled_masks
 from sam2.memory_policies import make_policy
 from sam2.memory_policy import pointer_span
 from sam2.modeling.core import NO_OBJ_SCORE, ImageFeatures, MaskCandidates, SamOutput, non_overlapping
@@ -23,7 +23,8 @@ from sam2.video_hypotheses import give_out, look_ahead, was_just_tracked
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
 MAX_BATCH = 16  # objects that go through the model together; more are taken in turns
-CPU_BATCH_CELLS = 1024  # on a CPU, cells of the image embedding in a batch; larger ones fall out of its caches
+CPU_BATCH_CELLS = 4096  # on a CPU, cells of the image embedding that go through memory attention and decoder together
+CPU_MEMORY_CELLS = 1024  # the same for the memory encoder, whose maps at the size of the input fall out of its caches
 
 # outputs with a spatial memory, with their places and what their keys are scaled by, and pointers with their times
 Readable = tuple[list[tuple[int, FrameOutput, float]], list[tuple[int, Tensor]]]
@@ -50,10 +51,18 @@ class VideoEngine(SAM2Base):
 
     @property
     def max_batch(self) -> int:
-        """How many objects go through the model together."""
+        """How many objects go through memory attention and mask decoder together."""
+        return self._batch_of(CPU_BATCH_CELLS)
+
+    @property
+    def max_memory_batch(self) -> int:
+        """How many objects go through the memory encoder together."""
+        return self._batch_of(CPU_MEMORY_CELLS)
+
+    def _batch_of(self, cells: int) -> int:
         if self.device.type != "cpu":
             return MAX_BATCH
-        return max(1, min(MAX_BATCH, CPU_BATCH_CELLS // self.embedding_size**2))
+        return max(1, min(MAX_BATCH, cells // self.embedding_size**2))
 
     @property
     def _is_sparse(self) -> bool:
@@ -70,6 +79,10 @@ class VideoEngine(SAM2Base):
         Args:
             last_idx: the frame on which this pass will end.
         """
+        self._advance(state, frame_idx, reverse, last_idx)
+        return self._masks_on(state, frame_idx)
+
+    def _advance(self, state: InferenceState, frame_idx: int, reverse: bool, last_idx: int) -> None:
         time = FrameTime(frame_idx, reverse, state.num_frames)
         before, is_between = time.frame_before(1), frame_idx % self.config.track_every != 0
         grey_before = self._grey(state, before) if is_between else None
@@ -101,7 +114,6 @@ class VideoEngine(SAM2Base):
                     obj.drop_prompts_before(frame_idx)
             if self.looks_ahead:
                 give_out(obj, time)
-        return self._masks_on(state, frame_idx)
 
     def _carry(self, state: InferenceState, objects: list[ObjectState], time: FrameTime, grey_before: Tensor) -> None:
         """Give objects the masks of the frame before, moved by optical flow; their memories stay as they are."""
@@ -151,9 +163,13 @@ class VideoEngine(SAM2Base):
         multimask = self.uses_multimask(is_init_cond_frame=False, num_points=0)
         readable = [self._readable(obj, time) for obj in objects]
         attended = self.attend_to_frame(features.vision)
-        for batch in self._same_shaped(readable):
-            vision = self._read_memory(state, [readable[i] for i in batch], features.vision, attended, is_tracked=True)
-            yield batch, self.mask_candidates(vision, features.high_res, multimask_output=multimask)
+        for batches in self._decoded_together(self._same_shaped(readable)):
+            read = [
+                self._read_memory(state, [readable[i] for i in each], features.vision, attended, is_tracked=True)
+                for each in batches
+            ]
+            candidates = self.mask_candidates(torch.cat(read), features.high_res, multimask_output=multimask)
+            yield [i for each in batches for i in each], candidates
 
     def remember_decoded(
         self, state: InferenceState, objects: list[ObjectState], decoded: list[SamOutput], time: FrameTime
@@ -183,10 +199,10 @@ class VideoEngine(SAM2Base):
             high_res_masks = non_overlapping(high_res_masks)
         if len(remembered) < len(objects):
             high_res_masks = high_res_masks[remembered]
-        for start in range(0, len(outputs), self.max_batch):
-            batch = outputs[start : start + self.max_batch]
+        for start in range(0, len(outputs), self.max_memory_batch):
+            batch = outputs[start : start + self.max_memory_batch]
             scores = torch.cat([output.object_score_logits for output in batch])
-            maskmem = self.encode_memory(vision, high_res_masks[start : start + self.max_batch], scores, False)
+            maskmem = self.encode_memory(vision, high_res_masks[start : start + self.max_memory_batch], scores, False)
             for output, memory in zip(batch, maskmem.to(state.storage_device, torch.bfloat16).split(1), strict=True):
                 output.maskmem = memory.clone()
 
@@ -202,6 +218,18 @@ class VideoEngine(SAM2Base):
         return [
             group[i : i + self.max_batch] for group in groups.values() for i in range(0, len(group), self.max_batch)
         ]
+
+    def _decoded_together(self, batches: list[list[int]]) -> list[list[list[int]]]:
+        """The batches of `_same_shaped`, put together so as to fill a batch of the decoder, which reads one shape."""
+        together: list[list[list[int]]] = []
+        room = 0
+        for batch in batches:
+            if len(batch) > room:
+                together.append([])
+                room = self.max_batch
+            together[-1].append(batch)
+            room -= len(batch)
+        return together
 
     def _readable(self, obj: ObjectState, time: FrameTime) -> Readable:
         """The memories that an object's tracking on a frame reads, as its policy selects them.
@@ -292,8 +320,8 @@ class VideoEngine(SAM2Base):
                 by_frame[frame_idx].append(obj)
         for frame_idx, objects in by_frame.items():
             vision = self._features(state, frame_idx).vision
-            for start in range(0, len(objects), self.max_batch):
-                self._encode_prompted(state, objects[start : start + self.max_batch], frame_idx, vision)
+            for start in range(0, len(objects), self.max_memory_batch):
+                self._encode_prompted(state, objects[start : start + self.max_memory_batch], frame_idx, vision)
 
     def _encode_prompted(
         self, state: InferenceState, objects: list[ObjectState], frame_idx: int, vision: Tensor
@@ -335,13 +363,22 @@ class VideoEngine(SAM2Base):
 
     def _masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
         """Newest masks of all objects on a frame, (N, 1, H, W) float32 logits; `NO_OBJ_SCORE` where there is none."""
+        video_res = self._at_video_size(state, self._low_res_masks_on(state, frame_idx))
+        return non_overlapping(video_res) if self.config.non_overlap_masks else video_res
+
+    def _binary_masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
+        """Where `_masks_on` is above 0, (N, H, W) bool on the CPU."""
+        if self.device.type != "cpu" or self.config.non_overlap_masks:
+            return (self._masks_on(state, frame_idx)[:, 0] > 0).cpu()
+        size = (state.video_height, state.video_width)
+        return upscaled_masks(self._low_res_masks_on(state, frame_idx), size)
+
+    def _low_res_masks_on(self, state: InferenceState, frame_idx: int) -> Tensor:
         side = self.image_size // 4
         nothing = torch.full((1, 1, side, side), NO_OBJ_SCORE, device=self.device)
         outputs = [obj.output_at(frame_idx) for obj in state.objects.values()]
         masks = [nothing if output is None else output.low_res_masks.to(self.device) for output in outputs]
-        stacked = torch.cat(masks) if masks else nothing[:0]
-        video_res = self._at_video_size(state, stacked)
-        return non_overlapping(video_res) if self.config.non_overlap_masks else video_res
+        return torch.cat(masks) if masks else nothing[:0]
 
     def _at_video_size(self, state: InferenceState, masks: Tensor) -> Tensor:
         """Logits (N, 1, 4h, 4w) as (N, 1, H, W) of the video; N = 0 is fine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -38,10 +39,16 @@ def to_model_input(image: np.ndarray, image_size: int) -> Tensor:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"a frame must be RGB uint8 (H, W, 3), got {image.dtype} {image.shape}")
-    resized = Image.fromarray(image).resize((image_size, image_size))
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255.0
-    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-    return (pixels - mean) / std
+    resized = np.array(Image.fromarray(image).resize((image_size, image_size)))
+    planes = [np.take(values, resized[..., channel]) for channel, values in enumerate(_normalised_values())]
+    return torch.from_numpy(np.stack(planes))
+
+
+@cache
+def _normalised_values() -> np.ndarray:
+    """(3, 256) float32: what each value of a pixel becomes in each channel."""
+    mean, std = (np.array(values, np.float32)[:, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    return (np.arange(256, dtype=np.float32) / np.float32(255.0) - mean) / std
 
 
 def open_rgb_frames(video: str | os.PathLike[str] | RGBFrames) -> RGBFrames:

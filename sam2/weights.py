@@ -165,6 +165,13 @@ def config_for(path: str | Path) -> SAM2Config:
     return config_of(load_state_dict(path), str(path))
 
 
+def config_and_weights(path: str | Path) -> tuple[SAM2Config, dict[str, Tensor]]:
+    """`config_for` and `load_state_dict` of a file or folder that is read once."""
+    tensors = load_state_dict(path)
+    is_described = (Path(path) / "config.json").is_file()
+    return config_for(path) if is_described else config_of(tensors, str(path)), tensors
+
+
 def config_of(state_dict: Mapping[str, Tensor], source: str = "the state dict") -> SAM2Config:
     """Work out which of the known configs weights belong to.
 
@@ -187,19 +194,20 @@ def config_of(state_dict: Mapping[str, Tensor], source: str = "the state dict") 
     raise ValueError(f"{source} holds a SAM 2 that no known config describes ({found}); give its config file")
 
 
-def load_into(model: nn.Module, path: str | Path) -> None:
+def load_into(model: nn.Module, path: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
     """Load weights into a model, all of them or none; values are converted to the precision of the model.
 
     Args:
         model: a `SAM2Base`.
         path: as in `load_state_dict`.
+        state_dict: what `load_state_dict` gave for it, if it was read already.
 
     Raises:
         FileNotFoundError: no such file, or a folder without weights.
         ValueError: keys are missing, unexpected or of another shape. The first line says what the file seems to be,
             the lines after it name every such key. Or they are not all numbers.
     """
-    state_dict = load_state_dict(path)
+    state_dict = load_state_dict(path) if state_dict is None else state_dict
     expected = model.state_dict()
     missing = sorted(expected.keys() - state_dict.keys())
     unexpected = sorted(state_dict.keys() - expected.keys())

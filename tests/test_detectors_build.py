@@ -20,17 +20,22 @@ from grounded_sam2.detectors.tiled import TiledDetector
 SUPPRESSION = {"nms_threshold": 0.6, "class_agnostic_nms": False}
 
 
-@pytest.mark.parametrize("start", ["", "hf:"])
-def test_folder_of_transformers(tiny_detector: Path, start: str) -> None:
-    detector = build_detector(f"{start}{tiny_detector}", dtype=torch.bfloat16, batch_size=3, **SUPPRESSION)
+def test_folder_of_transformers(tiny_detector: Path) -> None:
+    detector = build_detector(f"hf:{tiny_detector}", dtype=torch.bfloat16, batch_size=3, **SUPPRESSION)
     assert isinstance(detector, HuggingFaceDetector)
     assert (detector.dtype, detector.batch_size, detector.device.type) == (torch.bfloat16, 3, "cpu")
     assert (detector.nms_threshold, detector.class_agnostic_nms) == (0.6, False)
 
 
 def test_a_path_is_a_name_too(tiny_detector: Path) -> None:
-    detector = build_detector(tiny_detector)
-    assert isinstance(detector, HuggingFaceDetector) and detector.dtype == torch.float32
+    assert isinstance(build_detector(tiny_detector), LocalDetector)
+
+
+def test_a_folder_of_another_model_is_left_to_transformers(tiny_detector: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_detector, tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="bert"):
+        build_detector(tmp_path / "other")
 
 
 def test_local_folder_and_file(tiny_detector: Path, tmp_path: Path) -> None:
@@ -59,7 +64,7 @@ def test_florence2(tiny_florence2: Path) -> None:
 
 def test_tiles(tiny_detector: Path) -> None:
     detector = build_detector(tiny_detector, slice_wh=(64, 48), overlap_ratio=(0.5, 0.25), nms_threshold=None)
-    assert isinstance(detector, TiledDetector) and isinstance(detector.detector, HuggingFaceDetector)
+    assert isinstance(detector, TiledDetector) and isinstance(detector.detector, LocalDetector)
     assert (detector.slice_wh, detector.overlap_wh) == ((64, 48), (32, 12))
     assert detector.detector.nms_threshold is None
     (detections,) = detector.detect(np.zeros((60, 80, 3), np.uint8), "dog", box_threshold=0.3)

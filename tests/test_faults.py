@@ -69,7 +69,8 @@ def ends(
 
     def ends_with(status: int, name: str, boxes_of: Callable[[int], np.ndarray], **settings: Any) -> str:
         script = load_script(name)
-        detector = "LocalDetector" if "local" in name else "HuggingFaceDetector"
+        builders = ("build_detector", "LocalDetector", "HuggingFaceDetector")
+        detector = next(builder for builder in builders if hasattr(script, builder))
         settings = {detector: lambda *_, **__: StandIn(boxes_of)} | settings
         settings = {"OUTPUT_DIR": tmp_path / "out", "TEXT_PROMPT": "thing."} | settings
         if name in SCRIPTS:
@@ -202,11 +203,17 @@ def stopping_itself(
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def stop_after_three_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a script get a signal as it has written its third frame, which it does at once and not in a thread."""
+    monkeypatch.setattr(outputs.VideoWriter, "write", stopping_itself)
+    monkeypatch.setattr(outputs.TrackingOutputs, "draw", outputs.TrackingOutputs._draw)
+
+
 @pytest.mark.parametrize("name", [TRACKING_SCRIPT, *CUSTOM_SCRIPTS, *SCRIPTS])
 def test_a_signal_ends_a_script_after_the_frame_it_is_at(
     ends: Ends, tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(outputs.VideoWriter, "write", stopping_itself)
+    stop_after_three_frames(monkeypatch)
     said = ends(143, name, nothing, VIDEO_PATH=str(video))
     assert said.endswith("stopped by SIGTERM after 3 frames")
     assert len(open_frames(tmp_path / "out" / "clip.partial.mp4")) == 3
@@ -219,7 +226,7 @@ def test_a_live_stream_has_no_other_end(
     ends: Ends, tmp_path: Path, clip: list[Scene], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stream = open_frames(scene.image for scene in clip)
-    monkeypatch.setattr(outputs.VideoWriter, "write", stopping_itself)
+    stop_after_three_frames(monkeypatch)
     ends(0, name, nothing, VIDEO_PATH="live", open_frames=lambda _: stream)
     assert len(open_frames(tmp_path / "out" / "live.mp4")) == 3
     assert len(list(read_frame_annotations(tmp_path / "out" / "live.jsonl"))) == 3
@@ -240,7 +247,7 @@ def test_a_stopped_custom_video_script_goes_on_with_resume(
     settings = {"VIDEO_PATH": str(video)}
     ends(0, CUSTOM_SCRIPTS[0], on_the_first_frame, OUTPUT_DIR=tmp_path / "whole", **settings)
     with monkeypatch.context() as patched:
-        patched.setattr(outputs.VideoWriter, "write", stopping_itself)
+        stop_after_three_frames(patched)
         ends(143, CUSTOM_SCRIPTS[0], on_the_first_frame, **settings)
     assert (tmp_path / "out" / "clip.resume").exists()
     ends(0, CUSTOM_SCRIPTS[0], never, RESUME=True, **settings)

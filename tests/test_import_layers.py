@@ -148,7 +148,8 @@ def test_rooms_load_without_torch() -> None:
 def test_importing_the_library_loads_nothing_heavy() -> None:
     code = f"import sys; before = set(sys.modules); import {LIBRARY}; print(*sorted(set(sys.modules) - before))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
-    assert ended.stdout.split() == [LIBRARY]
+    loaded = [name for name in ended.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names]
+    assert loaded == [LIBRARY, "sam2", "sam2.cores"]  # what threads are told before PyTorch is loaded
 
 
 @pytest.mark.parametrize("package", [name for name, path in modules_of(LIBRARY).items() if path.name == "__init__.py"])

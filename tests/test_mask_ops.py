@@ -150,3 +150,14 @@ def test_rle_round_trip(count: int, density: float) -> None:
 def test_rle_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="add up to 12, got 11"):
         mask_ops.rle_to_mask({"size": [3, 4], "counts": [5, 6]})
+
+
+@pytest.mark.parametrize("size", [(31, 50), (9, 7), (4, 5), (90, 8)])
+@pytest.mark.parametrize("shift", [-4.0, -1.0, 1.0])
+def test_upscaled_masks_are_the_positive_logits_of_the_whole_plane(size: tuple[int, int], shift: float) -> None:
+    logits = torch.randn(4, 1, 9, 7, generator=torch.Generator().manual_seed(0)) + shift
+    logits[0] = -1024.0
+    logits[1, 0, 0, 6] = 5.0
+    expected = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0] > 0
+    assert torch.equal(mask_ops.upscaled_masks(logits, size), expected)
+    assert mask_ops.upscaled_masks(logits[:0], size).shape == (0, *size)

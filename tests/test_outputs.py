@@ -1,5 +1,6 @@
 """All that a tracking script writes about a video: complete together, partial together, and of one run only."""
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +21,7 @@ BORN = IdentityEvent(0, 1, "born", "detected")
 
 
 def frames_of(count: int) -> FrameSource:
-    return open_frames([np.full((SIZE[1], SIZE[0], 3), 40 * index, np.uint8) for index in range(count)], 24)
+    return open_frames([np.full((SIZE[1], SIZE[0], 3), min(40 * index, 255), np.uint8) for index in range(count)], 24)
 
 
 def objects() -> sv.Detections:
@@ -187,3 +188,26 @@ def test_selections_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         nameless.data = {}
         with pytest.raises(ValueError, match="expected detections with tracker_id and class_name"):
             outputs.write(0, np.zeros((SIZE[1], SIZE[0], 3), np.uint8), nameless)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_what_is_drawn_behind_the_loop_is_there_at_its_end(tmp_path: Path, error: type[BaseException] | None) -> None:
+    frames = frames_of(9)
+    with contextlib.suppress(KeyboardInterrupt), outputs_in(tmp_path, frames) as outputs:
+        for frame_idx, image in enumerate(frames):
+            outputs.draw(frame_idx, image, objects() if frame_idx % 2 else sv.Detections.empty())
+        if error is not None:
+            raise error
+    shown = open_frames(tmp_path / ("clip.mp4" if error is None else "clip.partial.mp4"))
+    assert len(shown) == 9
+    for frame_idx, image in enumerate(shown):
+        assert abs(int(image[20, 28, 0]) - min(40 * frame_idx, 255)) < 20  # where no object is: a frame in its place
+    folder = tmp_path if error is None else tmp_path / "partial"
+    assert [len(read_id_map(folder, frame_idx)) for frame_idx in range(9)] == [0, 1] * 4 + [0]
+
+
+def test_what_cannot_be_drawn_behind_the_loop_ends_the_run(tmp_path: Path) -> None:
+    frames = frames_of(3)
+    with pytest.raises(ValueError, match="expected"), outputs_in(tmp_path, frames) as outputs:
+        outputs.draw(0, np.zeros((5, 5, 3), np.uint8), sv.Detections.empty())
+    assert not (tmp_path / "clip.mp4").exists()

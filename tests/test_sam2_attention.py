@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sam2.modeling.attention import RoPEAttention, attend_in_blocks
+from sam2.modeling.attention import Attention, RoPEAttention, attend_in_blocks
 
 
 @pytest.mark.parametrize(("num_queries", "num_keys"), [(1, 1), (16, 37), (300, 20)])
@@ -30,3 +30,15 @@ def test_inference_equals_training(num_queries: int, num_memories: int, num_poin
     assert with_gradients.requires_grad
     with torch.inference_mode():
         torch.testing.assert_close(attention(q, memory + 1, memory, num_pointers), with_gradients.detach())
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(3, 40), (40, 3), (1, 1), (20, 40)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_few_tokens_are_projected_instead_of_many_cells(batch: int, num_queries: int, num_keys: int) -> None:
+    torch.manual_seed(0)
+    attention = Attention(dim=32, num_heads=2, downsample_rate=2, kv_dim=24)
+    q, k, v = torch.randn(batch, num_queries, 32), torch.randn(batch, num_keys, 24), torch.randn(batch, num_keys, 24)
+    with_gradients = attention(q, k, v)
+    assert with_gradients.requires_grad
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(q, k, v), with_gradients.detach(), atol=1e-5, rtol=1e-5)

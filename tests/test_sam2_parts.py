@@ -11,7 +11,9 @@ from tiny_sam2 import TINY, make_tiny_model
 from torch import Tensor
 
 from sam2.config import apply_overrides
+from sam2.modeling.hiera import Hiera
 from sam2.modeling.image_encoder import build_trunk
+from sam2.modeling.layers import LayerNorm2d
 from sam2.modeling.memory_encoder import WholeMemory
 from sam2.modeling.perceiver import build_memory_compressor
 from sam2.modeling.position_encoding import rope_rotations
@@ -74,3 +76,43 @@ def test_a_memory_compressor_makes_what_is_stored_and_read_smaller() -> None:
     assert stored == [(1, 32, 4, 4), (1, 32, 4, 4), (1, 32, 2, 2)]
     assert torch.equal(runs[0], runs[1])
     assert torch.equal(runs[0][:2], runs[2][:2]) and not torch.equal(runs[0], runs[2]) and runs[2].isfinite().all()
+
+
+@pytest.mark.parametrize("channels", [1, 4, 16, 17])
+def test_few_channels_are_normalised_as_many_are(channels: int) -> None:
+    torch.manual_seed(0)
+    norm = LayerNorm2d(channels)
+    norm.weight.data.uniform_(-2, 2)
+    norm.bias.data.uniform_(-2, 2)
+    x = 100 + torch.randn(2, channels, 5, 3)
+    cells = x.permute(0, 2, 3, 1).double()
+    expected = F.layer_norm(cells, (channels,), norm.weight.double(), norm.bias.double(), norm.eps).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(norm(x).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"backbone": "repvit"}, {"fpn_top_down_levels": (0, 1, 2, 3)}], ids=str)
+@pytest.mark.parametrize("size", [1, 3])
+def test_inference_on_a_cpu_gives_what_training_gives(changes: dict[str, object], size: int) -> None:
+    if "backbone" in changes:
+        changes = {**changes, "stages": (1, 1, 1, 1)}
+    model = make_tiny_model(**changes)
+    model.sam_mask_decoder.conv_s0.bias.data.uniform_(-1, 1)
+    images, cells = torch.randn(size, 3, 64, 64), torch.randn(size, 64, 4, 4)
+
+    def features_and_masks() -> list[Tensor]:
+        features = model.forward_image(images)
+        found = model.mask_candidates(cells, features.high_res, multimask_output=True)
+        return [features.vision, *features.high_res, found.mask_logits, found.ious, found.object_score_logits]
+
+    expected = [tensor.detach() for tensor in features_and_masks()]
+    with torch.inference_mode():
+        torch.testing.assert_close(features_and_masks(), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_the_position_embedding_is_resized_bicubically() -> None:
+    trunk = build_trunk(TINY)
+    assert isinstance(trunk, Hiera)
+    tiled = trunk.pos_embed_window.tile(1, 1, 4, 3)[:, :, :14, :11]
+    expected = F.interpolate(trunk.pos_embed, size=(14, 11), mode="bicubic") + tiled
+    torch.testing.assert_close(trunk.position_embedding(14, 11), expected.permute(0, 2, 3, 1))

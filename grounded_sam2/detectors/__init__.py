@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from checkpoint_files.configs import read_json_object
 from grounded_sam2.detectors.base import Detector
 from grounded_sam2.detectors.tiled import DEFAULT_OVERLAP_RATIO, in_tiles
 
@@ -46,8 +47,8 @@ def build_detector(
 
     | name | detector |
     |---|---|
-    | `hf:FOLDER-OR-ID`, or a folder or hub id alone | `huggingface.HuggingFaceDetector` |
-    | `local:FILE-OR-FOLDER`, or a `.pth` or `.safetensors` file alone | `local.LocalDetector` |
+    | `hf:FOLDER-OR-ID`, or a hub id or another folder alone | `huggingface.HuggingFaceDetector` |
+    | `local:FILE-OR-FOLDER`, or such a file, or a folder of Grounding DINO alone | `local.LocalDetector` |
     | `dds:MODEL`, as `dds:DINO-X-1.0` | `dds.DDSCloudDetector` |
     | `florence2:FOLDER-OR-ID` | `florence2.Florence2Detector` |
 
@@ -80,12 +81,21 @@ def build_detector(
 def _kind_and_rest(name: str) -> tuple[str, str]:
     kind, mark, rest = name.partition(":")
     if not mark or Path(name).exists() or len(kind) == 1:  # a drive's letter is no kind
-        kind, rest = "local" if name.lower().endswith(_WEIGHT_SUFFIXES) else "hf", name
+        # the same boxes either way, without transformers sooner and faster
+        is_local = name.lower().endswith(_WEIGHT_SUFFIXES) or _is_grounding_dino(Path(name))
+        kind, rest = "local" if is_local else "hf", name
     if kind not in _FORMS or not rest.strip():
         raise ValueError(
             f"expected a detector such as {', '.join(_FORMS.values())}, or a folder, hub id or .pth file; got {name!r}"
         )
     return kind, rest
+
+
+def _is_grounding_dino(folder: Path) -> bool:
+    try:
+        return read_json_object(folder / "config.json").get("model_type") in ("grounding-dino", "mm-grounding-dino")
+    except (OSError, ValueError):
+        return False
 
 
 def _build(

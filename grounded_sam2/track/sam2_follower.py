@@ -31,7 +31,10 @@ MaskCleaning: TypeAlias = Literal["specks", "morphology", "none"]
 
 def masks_of(mask_logits: Tensor, cleaning: MaskCleaning = "specks") -> npt.NDArray[np.bool_]:
     """Masks (N, H, W) bool of the video predictor's logits (N, 1, H, W), cleaned."""
-    masks = (mask_logits[:, 0] > 0).cpu()
+    return _cleaned((mask_logits[:, 0] > 0).cpu(), cleaning)
+
+
+def _cleaned(masks: Tensor, cleaning: MaskCleaning) -> npt.NDArray[np.bool_]:
     if cleaning == "none":
         return masks.numpy()
     if cleaning == "morphology":
@@ -86,6 +89,7 @@ class _Sam2Followed:
     ) -> None:
         self._predictor = predictor
         self._state = inference_state
+        self._cleaning = cleaning
         self._masks_of = partial(masks_of, cleaning=cleaning)
 
     @property
@@ -188,8 +192,8 @@ class Sam2Stream(_Sam2Followed):
         return self._predictor.append_frame(self._state, image)
 
     def step(self) -> Seen:
-        obj_ids, mask_logits = self._predictor.step(self._state)
-        return self._seen(self._state.newest_frame_idx, obj_ids, self._masks_of(mask_logits))
+        obj_ids, masks = self._predictor.step_masks(self._state)
+        return self._seen(self._state.newest_frame_idx, obj_ids, _cleaned(masks, self._cleaning))
 
     def save(self) -> dict[str, Any]:
         return self._predictor.save_stream(self._state)

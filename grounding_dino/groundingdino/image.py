@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from checkpoint_files.configs import brief
 
@@ -49,8 +49,7 @@ class ImageTransform:
         """
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         height, width = self._size(image.shape[0], image.shape[1], long_side_of_rounded=False)
-        resized = functional.resize(pixels, [height, width], antialias=True)
-        return self._normalize(resized.float(), unit=255.0)
+        return self._normalize(_resized(pixels, (height, width)), unit=255.0)
 
     def from_pillow(self, image: Image.Image) -> Tensor:
         """Prepare an image with the numerics of upstream's `load_image`, whose size may differ by a pixel.
@@ -99,6 +98,19 @@ class ImageTransform:
             return height, width
         new_long = int((new_short if long_side_of_rounded else exact) * long / short)
         return (new_short, new_long) if height <= width else (new_long, new_short)
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels (3, H, W) uint8 as (3, h, w) float32 whole numbers, with the numerics of torchvision's `resize`."""
+    if pixels.shape[1:] == size:
+        return pixels.float()
+    is_fast = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in (
+        "aarch64",
+        "arm64",
+    )
+    image = pixels[None] if is_fast else pixels[None].float()  # elsewhere PyTorch has no fast kernel of whole numbers
+    resized = torch.nn.functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+    return resized[0].float().round()
 
 
 def image_transform_for(path: str | Path) -> ImageTransform:

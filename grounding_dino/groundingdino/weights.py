@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from grounding_dino.groundingdino.configuration import GroundingDINOConfig, load_config
@@ -125,16 +127,33 @@ def build_model(
     if config is None:
         config = _config_of_tensors(tensors, str(path))
     model = _built_empty(config, path)
-    _fill(model, with_official_names(tensors), path)
+    _fill(model, with_official_names(tensors), path, assign=True)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device, dtype).eval()
 
 
+_RANDOM_FILLS = (Tensor.normal_, Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors without the random numbers that they are to be filled with.
+
+    Their memory is never touched, so that they take none. The device "meta" would do the same, but the first number
+    that PyTorch computes on it loads its compiler, which takes longer than all the rest of the bundled model.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        return (args[0] if args else given["tensor"]) if func in _RANDOM_FILLS else func(*args, **given)
+
+
 def _built_empty(config: GroundingDINOConfig, path: str | Path) -> GroundingDINO:
-    """The model on no device: random weights are never made."""
+    """The model without weights: random ones are never made."""
     try:
-        with torch.device("meta"):
+        with _Unfilled(), torch.device("cpu"):
             return GroundingDINO(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
         raise ValueError(f"the config for {path} describes a model that cannot be built: {error}") from error
@@ -152,7 +171,7 @@ def load_into(model: GroundingDINO, path: str | Path) -> None:
         ValueError: keys are missing, unexpected or of another shape. The first line says what the file seems to be,
             the lines after it name every such key.
     """
-    _fill(model, load_state_dict(path), path)
+    _fill(model, load_state_dict(path), path, assign=model.device.type == "meta")
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:
@@ -177,7 +196,7 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
     return f"weights of another model ({', '.join(keys[:3])}, …)" if keys else "no weights"
 
 
-def _fill(model: GroundingDINO, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+def _fill(model: GroundingDINO, state_dict: Mapping[str, Tensor], path: str | Path, assign: bool) -> None:
     expected = model.state_dict()
     missing = sorted(expected.keys() - state_dict.keys())
     unexpected = sorted(state_dict.keys() - expected.keys())
@@ -195,7 +214,7 @@ def _fill(model: GroundingDINO, state_dict: Mapping[str, Tensor], path: str | Pa
         lines = [f"  {kind}: {key}" for kind, keys in sections for key in keys]
         raise ValueError("\n".join([headline, *lines]))
     check_numbers(state_dict, str(path))
-    model.load_state_dict(state_dict, assign=model.device.type == "meta")
+    model.load_state_dict(state_dict, assign=assign)
 
 
 def _model_name(config: GroundingDINOConfig) -> str:

@@ -17,6 +17,7 @@ from itertools import islice, pairwise
 import av
 
 from sam2.after_fork import leave_behind, watch
+from sam2.cores import usable_cores
 from sam2.frames.decoding import (
     DamagedVideoError,
     decoded,
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 64 * 2**20
 MAX_CACHED_FRAMES = 32
-DECODER_THREADS = 0  # for videos that are not damaged; 0 takes as many as there are cores
+DECODER_THREADS = usable_cores()  # for videos that are not damaged
 # Containers that state when each packet is shown; of others FFmpeg guesses it, for H.264 with B-frames in AVI wrongly.
 STATING_TIMES = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv"})
 HEAD_FRAMES = 16  # decoded to check such a guess; no codec reorders over more

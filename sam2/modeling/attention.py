@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2.modeling.layers import is_plain_inference
 from sam2.modeling.position_encoding import rope_rotations, rotate
 
 
@@ -27,8 +28,39 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, L, head_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if is_plain_inference(q):
+            # Projecting many cells to be compared with few tokens is the same as projecting the tokens back.
+            num_probes, inner_dim = self.num_heads * min(q.shape[1], k.shape[1]), self.q_proj.out_features
+            if num_probes <= inner_dim and q.shape[1] < k.shape[1]:
+                return self._few_read_many(q, k, v)
+            if num_probes <= inner_dim and k.shape[1] < q.shape[1]:
+                return self._many_read_few(q, k, v)
         q, k, v = self.split_heads(self.q_proj(q)), self.split_heads(self.k_proj(k)), self.split_heads(self.v_proj(v))
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def _few_read_many(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of few queries: no key and no value is projected, only what is read of them."""
+        heads = self.num_heads
+        head_dim = self.q_proj.out_features // heads
+        probes = self.split_heads(self.q_proj(q)) * head_dim**-0.5  # (B, heads, Q, head_dim)
+        probes = probes @ self.k_proj.weight.unflatten(0, (heads, -1))  # (B, heads, Q, C_kv)
+        # the bias of the keys adds as much to all scores of a query
+        weights = torch.softmax(probes.flatten(1, 2) @ k.transpose(1, 2), dim=-1)  # (B, heads · Q, K)
+        read = (weights @ v).unflatten(1, (heads, -1))  # (B, heads, Q, C_kv)
+        read = read @ self.v_proj.weight.unflatten(0, (heads, -1)).transpose(1, 2)
+        return self.out_proj(read.transpose(1, 2).flatten(2) + self.v_proj.bias)
+
+    def _many_read_few(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention to few keys: no query is projected, and each value only once through both projections."""
+        heads = self.num_heads
+        head_dim = self.q_proj.out_features // heads
+        keys = self.split_heads(self.k_proj(k)) * head_dim**-0.5  # (B, heads, K, head_dim)
+        probes = (keys @ self.q_proj.weight.unflatten(0, (heads, -1))).flatten(1, 2)  # (B, heads · K, C)
+        offsets = (keys @ self.q_proj.bias.view(heads, head_dim, 1)).flatten(1)  # (B, heads · K)
+        scores = torch.baddbmm(offsets[:, :, None], probes, q.transpose(1, 2))  # (B, heads · K, Q)
+        weights = torch.softmax(scores.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)
+        values = self.split_heads(self.v_proj(v)) @ self.out_proj.weight.T.unflatten(0, (heads, -1))
+        return torch.baddbmm(self.out_proj.bias, weights.transpose(1, 2), values.flatten(1, 2))
 
 
 class RoPEAttention(Attention):
@@ -62,9 +94,7 @@ class RoPEAttention(Attention):
         q = rotate(q, rotations).expand(len(k), -1, -1)
         if key_rotations is not None:
             rotations = key_rotations
-        is_plain_inference = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        is_fast_in_blocks = v.shape[2] < q.shape[2] and q.dtype == torch.float32 and q.device.type == "cpu"
-        if received is not None or (is_fast_in_blocks and is_plain_inference):
+        if received is not None or (v.shape[2] < q.shape[2] and is_plain_inference(q)):
             # An average of projected values is the projected average of the values, which are narrower.
             turns = rotations.expand(len(k), -1, -1)
             attended = [

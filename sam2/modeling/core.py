@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sam2.config import SAM2Config
 from sam2.keyed import Keyed
 from sam2.modeling.image_encoder import ImageEncoder
-from sam2.modeling.layers import MLP
+from sam2.modeling.layers import MLP, is_plain_inference
 from sam2.modeling.mask_decoder import MaskDecoder
 from sam2.modeling.memory_attention import build_memory_attention
 from sam2.modeling.memory_encoder import build_memory_encoder
@@ -174,11 +174,16 @@ class SAM2Core(nn.Module):
     @in_own_precision
     def forward_image(self, images: Tensor) -> ImageFeatures:
         """Encode (B, 3, S, S) normalised RGB images."""
-        pyramid = self.image_encoder(images.to(self.device, self.dtype))["backbone_fpn"]
+        images = images.to(self.device, self.dtype)
         if not self.config.use_high_res_features_in_sam:
-            return ImageFeatures(pyramid[-1], [])
-        decoder = self.sam_mask_decoder
-        return ImageFeatures(pyramid[-1], [decoder.conv_s0(pyramid[0]), decoder.conv_s1(pyramid[1])])
+            return ImageFeatures(self.image_encoder(images)["backbone_fpn"][-1], [])
+        heads = (self.sam_mask_decoder.conv_s0, self.sam_mask_decoder.conv_s1)
+        if type(self.image_encoder) is ImageEncoder and is_plain_inference(images):
+            *high_res, vision = self.image_encoder(images, heads)["backbone_fpn"]
+        else:
+            *levels, vision = self.image_encoder(images)["backbone_fpn"]
+            high_res = [head(level) for head, level in zip(heads, levels, strict=True)]
+        return ImageFeatures(vision, high_res)
 
     @in_own_precision
     def add_no_memory(self, vision: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,6 +38,14 @@ def join_windows(windows: Tensor, window: int, padded: tuple[int, int], size: tu
 def max_pool_2x2(x: Tensor) -> Tensor:
     """Halve height and width of (B, H, W, C) by the maximum of each 2×2 square."""
     return F.max_pool2d(x.permute(0, 3, 1, 2), kernel_size=2, stride=2).permute(0, 2, 3, 1)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def bicubic_weights(length: int, resized: int, device: torch.device) -> Tensor:
+    """The matrix (resized, length) float32 that resizes one axis as `F.interpolate` does; cached, not to be changed."""
+    unit = torch.eye(length, device=device)[None, None]  # resized along its rows alone
+    return F.interpolate(unit, size=(resized, length), mode="bicubic")[0, 0]
 
 
 class MultiScaleAttention(nn.Module):
@@ -146,7 +156,9 @@ class Hiera(nn.Module):
 
     def position_embedding(self, height: int, width: int) -> Tensor:
         """Absolute position embedding (1, H, W, C): one for the whole map plus one repeated in every window."""
-        whole = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
+        rows = bicubic_weights(self.pos_embed.shape[2], height, self.pos_embed.device).to(self.pos_embed.dtype)
+        columns = bicubic_weights(self.pos_embed.shape[3], width, self.pos_embed.device).to(self.pos_embed.dtype)
+        whole = rows @ self.pos_embed @ columns.T
         side = self.pos_embed_window.shape[-1]
         repeats = (1, 1, -(-height // side), -(-width // side))
         return (whole + self.pos_embed_window.tile(repeats)[:, :, :height, :width]).permute(0, 2, 3, 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sam2.config import SAM2Config
 from sam2.keyed import Keyed
 from sam2.modeling.hiera import Hiera
+from sam2.modeling.layers import is_plain_inference
 from sam2.modeling.position_encoding import positions
 from sam2.modeling.repvit import RepViT
 
@@ -27,17 +28,44 @@ class FpnNeck(nn.Module):
             self.convs.append(lateral)
         self.top_down_levels = top_down_levels
 
-    def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Trunk levels → pyramid levels (B, d_model, H, W), both finest first."""
+    def forward(self, levels: list[Tensor], heads: Sequence[nn.Conv2d] = ()) -> list[Tensor]:
+        """Trunk levels → pyramid levels (B, d_model, H, W), both finest first.
+
+        Args:
+            levels: see above.
+            heads: 1×1 convolutions, of which the first is applied to the finest level of the pyramid, and so on. Where
+                no other level has a part in it, it is one convolution with the lateral one, and the wide level between
+                them is never made.
+        """
         pyramid: list[Tensor] = []
         coarser = None
         for i in reversed(range(len(levels))):
-            level = self.convs[len(levels) - 1 - i](levels[i])
-            if coarser is not None and i in self.top_down_levels:
-                level = level + F.interpolate(coarser.float(), scale_factor=2.0, mode="nearest").to(level.dtype)
-            coarser = level
+            lateral = cast(nn.Conv2d, self.convs[len(levels) - 1 - i].conv)
+            if i < len(heads) and not {i - 1, i} & {*self.top_down_levels}:
+                level = pointwise(levels[i], *joined(lateral, heads[i]))
+            else:
+                level = pointwise(levels[i], lateral.weight, lateral.bias)
+                if coarser is not None and i in self.top_down_levels:
+                    level = level + F.interpolate(coarser.float(), scale_factor=2.0, mode="nearest").to(level.dtype)
+                coarser = level
+                level = heads[i](level) if i < len(heads) else level
             pyramid.insert(0, level)
         return pyramid
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1×1 convolution of (B, C, H, W); of a map whose channels lie together a matrix product, and so the result."""
+    if x.is_contiguous() or not is_plain_inference(x):
+        return F.conv2d(x, weight, bias)
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def joined(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the 1×1 convolution that does what two do one after another."""
+    assert first.bias is not None and second.bias is not None
+    weight = second.weight.flatten(1) @ first.weight.flatten(1)
+    bias = second.weight.flatten(1) @ first.bias + second.bias
+    return weight[:, :, None, None], bias
 
 
 class ImageEncoder(nn.Module):
@@ -49,9 +77,9 @@ class ImageEncoder(nn.Module):
         self.trunk = build_trunk(config)
         self.neck = FpnNeck(config.d_model, self.trunk.level_channels, config.fpn_top_down_levels)
 
-    def forward(self, images: Tensor) -> Pyramid:
-        """Encode (B, 3, S, S) normalised images."""
-        levels = self.neck(self.trunk(images))
+    def forward(self, images: Tensor, heads: Sequence[nn.Conv2d] = ()) -> Pyramid:
+        """Encode (B, 3, S, S) normalised images; `heads`: see `FpnNeck.forward`."""
+        levels = self.neck(self.trunk(images), heads) if heads else self.neck(self.trunk(images))
         return Pyramid(levels[: len(levels) - self.scalp])
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2.config import SAM2Config
 from sam2.modeling.attention import Attention
-from sam2.modeling.layers import MLP, LayerNorm2d
+from sam2.modeling.layers import MLP, LayerNorm2d, is_plain_inference
 
 
 class TwoWayAttentionBlock(nn.Module):
@@ -146,20 +147,46 @@ class MaskDecoder(nn.Module):
         iou_token = tokens[:, first]
         mask_tokens = tokens[:, first + 1 : first + 1 + self.num_mask_tokens]
 
-        deconv1, norm, act1, deconv2, act2 = self.output_upscaling
-        upscaled = deconv1(image.transpose(1, 2).unflatten(2, (height, width)))
-        if high_res:
-            upscaled = act1(norm(upscaled + high_res[1]))
-            upscaled = act2(deconv2(upscaled) + high_res[0])  # (B, C/8, 4h, 4w)
-        else:
-            upscaled = act2(deconv2(act1(norm(upscaled))))
         filters = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        masks = (filters @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+        if is_plain_inference(image):
+            masks = self._masks_in_blocks(image.unflatten(1, (height, width)), filters, high_res)
+        else:
+            upscaled = self._upscale(image.transpose(1, 2).unflatten(2, (height, width)), high_res)
+            masks = (filters @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
         if self.config.pred_obj_scores:
             object_score_logits = self.pred_obj_score_head(tokens[:, 0])
         else:
             object_score_logits = masks.new_full((batch, 1), 10.0)
         return masks, self.iou_prediction_head(iou_token), mask_tokens, object_score_logits
+
+    def _upscale(self, image: Tensor, high_res: Sequence[Tensor] | None) -> Tensor:
+        """(B, C, h, w) → (B, C/8, 4h, 4w)."""
+        deconv1, norm, act1, deconv2, act2 = self.output_upscaling
+        upscaled = deconv1(image)
+        if not high_res:
+            return act2(deconv2(act1(norm(upscaled))))
+        return act2(deconv2(act1(norm(upscaled + high_res[1]))) + high_res[0])
+
+    def _masks_in_blocks(self, image: Tensor, filters: Tensor, high_res: Sequence[Tensor] | None) -> Tensor:
+        """The products of `filters` (B, M, C/8) and the upscaled `image` (B, h, w, C): (B, M, 4h, 4w).
+
+        A cell's 2×2 and then 4×4 pixels stay together, channels last, until they are pixels of a mask: so the strided
+        convolutions are matrix products, and nothing is copied from one layout to another.
+        """
+        deconv1, norm, act1, deconv2, act2 = cast(Any, self.output_upscaling)
+        batch, height, width, _ = image.shape
+        x = _deconv_in_blocks(deconv1, image.flatten(0, 2)).view(batch, height, width, 2, 2, -1)
+        if high_res:
+            fine = high_res[1].unflatten(3, (width, 2)).unflatten(2, (height, 2))
+            x += fine.permute(0, 2, 4, 3, 5, 1).contiguous()  # (1 or B, h, w, 2, 2, C/4)
+        x = act1(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+        x = _deconv_in_blocks(deconv2, x.flatten(0, 4)).view(batch, height, width, 2, 2, 2, 2, -1)
+        if high_res:
+            fine = high_res[0].unflatten(3, (width, 2, 2)).unflatten(2, (height, 2, 2))
+            x += fine.permute(0, 2, 5, 3, 6, 4, 7, 1).contiguous()  # (1 or B, h, w, 2, 2, 2, 2, C/8)
+        masks = filters @ act2(x).flatten(1, 6).transpose(1, 2)  # (B, M, 16·h·w)
+        masks = masks.view(batch, -1, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return masks.reshape(batch, -1, 4 * height, 4 * width)
 
     def predict_masks(
         self,
@@ -193,3 +220,10 @@ class MaskDecoder(nn.Module):
         stability = torch.where(outer > 0, inner / outer, 1.0)
         chosen = torch.where(stability >= self.config.dynamic_multimask_stability_thresh, 0, best)
         return masks[rows, chosen].unsqueeze(1), ious[rows, chosen].unsqueeze(1)
+
+
+def _deconv_in_blocks(deconv: nn.ConvTranspose2d, cells: Tensor) -> Tensor:
+    """A transposed convolution of kernel and stride 2 on single cells: (N, C) → (N, 4 · C'), row by row of the 2×2."""
+    weight = deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    bias = None if deconv.bias is None else deconv.bias.repeat(4)
+    return F.linear(cells, weight, bias)

@@ -38,7 +38,9 @@ def deformable_attention(
     """
     dtype = _wide(value)
     flat_shapes = [size for shape in spatial_shapes for size in shape]
-    return _operator(value, flat_shapes, sampling_locations.to(dtype), attention_weights.to(dtype))
+    # as an operator it costs a first call seconds, for which PyTorch loads its compiler
+    compute = _operator if torch.is_grad_enabled() or torch.compiler.is_compiling() else _forward
+    return compute(value, flat_shapes, sampling_locations.to(dtype), attention_weights.to(dtype))
 
 
 def _wide(value: Tensor) -> torch.dtype:
@@ -82,17 +84,20 @@ def _checked_shapes(
     return spatial_shapes
 
 
-@torch.library.custom_op(
-    "grounding_dino::deformable_attention",
-    mutates_args=(),
-    schema="(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> Tensor",
-)
-def _operator(
+def _forward(
     value: Tensor, spatial_shapes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights)
     forward = (_kernel_for(value) or plain).forward
     return forward(value, shapes, sampling_locations, attention_weights)
+
+
+_operator = torch.library.custom_op(
+    "grounding_dino::deformable_attention",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> Tensor",
+)
 
 
 @_operator.register_fake
