@@ -15,7 +15,7 @@ JOBS ?= logical
 PYTEST := $(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist worksteal
 
 # settings of the page: make app ARGS='--port 8000'
-.PHONY: help install app demo test test-all slow lint format references build-image run clean
+.PHONY: help install app demo test test-all slow lint format references peers bench build-image run clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make demo         run the bundled demos; look in outputs/"
 	@echo "make test         lint, type check and the fast tests"
 	@echo "make test-all     the same and the slow tests"
+	@echo "make bench        speed and memory beside everything that can be run here; an hour or two"
 	@echo "make lint         ruff and mypy only"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make build-image  build the Docker image"
@@ -118,6 +119,16 @@ test-all: lint references
 
 slow: references
 	$(PYTEST) -m "slow and not network"
+
+# Ratios of processes that take turns; benchmarks/README.md keeps the figures. A GPU has a script of its own: benchmarks/gpu.sh
+bench: peers
+	$(PY) benchmarks/stages.py --num-objects 1
+	$(PY) benchmarks/stages.py --checkpoint checkpoints/sam2.1_hiera_nano.pt --num-objects 6
+	$(PY) benchmarks/sam2_speed.py --image-size 1024 --num-objects 1 8 --num-frames 10
+	$(PY) benchmarks/sam2_speed.py --config edgetam --image-size 1024 --num-objects 1 8 --num-frames 10
+	$(PY) benchmarks/sam2_options.py
+	$(PY) benchmarks/gdino_speed.py
+	$(PY) benchmarks/nano_script.py 52198bdf
 
 build-image:
 	docker build --tag $(IMAGE) .
