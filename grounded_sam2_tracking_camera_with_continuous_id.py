@@ -88,7 +88,7 @@ def main() -> None:
     with stop_on_signals() as stop, LiveStream(CAMERA, latency=LATENCY, stop=stop) as frames:
         images = stop.frames(frames, MAX_FRAMES)
         settings = settings_of(globals())
-        descriptor = make_descriptor(LOOKS, SAM2_CHECKPOINT, choose_device(DEVICE))
+        descriptor = make_descriptor(LOOKS, SAM2_CHECKPOINT, DEVICE)
         note_nano_models(CAMERA, GDINO_MODEL_ID, SAM2_CHECKPOINT)
         with (
             Gallery(GALLERY, descriptor) as gallery,

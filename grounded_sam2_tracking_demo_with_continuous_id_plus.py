@@ -81,7 +81,7 @@ def main() -> None:
     frames = open_indexed_frames(VIDEO_PATH)
     files = OutputFiles(OUTPUT_DIR, VIDEO_PATH)
     settings = settings_of(globals())
-    descriptor = make_descriptor(LOOKS, SAM2_CHECKPOINT, choose_device(DEVICE))
+    descriptor = make_descriptor(LOOKS, SAM2_CHECKPOINT, DEVICE)
     gallery = Gallery(GALLERY, descriptor)
     note_nano_models(VIDEO_PATH, GDINO_MODEL_ID, SAM2_CHECKPOINT)
 

@@ -286,7 +286,7 @@ def main() -> None:
     if options.real is not None:
         props = RealScenes([photo for photo in load_photos(options.real) if photo.split == "test"], [])
     looks = None if options.looks == "none" else options.looks
-    descriptor = make_descriptor(looks, REPOSITORY / options.segmenter, predictor.device)
+    descriptor = make_descriptor(looks, REPOSITORY / options.segmenter, str(predictor.device))
     methods: dict[str, Any] = {"ours": partial(track_ours, descriptor=descriptor), "plain": track_plainly}
     if options.peers:
         methods |= {name: partial(track_as, name) for name in ("botsort", "mcbyte")}

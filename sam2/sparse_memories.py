@@ -13,13 +13,14 @@ from torch import Tensor
 
 from sam2.video_state import FrameOutput
 
-Memories = Sequence[tuple[int, FrameOutput]]  # of one object, with their places: 0 for a conditioning frame
+# of one object, with their places, 0 for a conditioning frame, and what their keys are scaled by
+Memories = Sequence[tuple[int, FrameOutput, float]]
 
 
 def cells_read(memories: Memories) -> list[Tensor | None]:
     """The cells that are read of each memory, (K,) long; None: all of them."""
-    newest = min((place for place, _ in memories if place > 0), default=0)
-    return [None if place in (0, newest) else output.kept_cells for place, output in memories]
+    newest = min((place for place, _, _ in memories if place > 0), default=0)
+    return [None if place in (0, newest) else output.kept_cells for place, output, _ in memories]
 
 
 def index_of_cells(memories: Memories, num_cells: int, device: torch.device) -> Tensor:
@@ -40,6 +41,6 @@ def choose_cells(memories: Memories, index: Tensor, received: Tensor, num_cells:
     """
     num_kept = max(1, round(share * num_cells))
     of_all = received.new_zeros(len(memories) * num_cells).index_copy(0, index, received)
-    for (place, output), of_memory in zip(memories, of_all.split(num_cells), strict=True):
+    for (place, output, _), of_memory in zip(memories, of_all.split(num_cells), strict=True):
         if place > 0 and output.kept_cells is None:
             output.kept_cells = of_memory.topk(num_kept).indices

@@ -168,7 +168,9 @@ class VideoEngine(SAM2Base):
                 self._read_memory(state, [readable[i] for i in each], features.vision, attended, is_tracked=True)
                 for each in batches
             ]
-            candidates = self.mask_candidates(torch.cat(read), features.high_res, multimask_output=multimask)
+            with torch.autocast(self.device.type, enabled=False):  # it cannot join another half precision
+                vision = torch.cat(read)
+            candidates = self.mask_candidates(vision, features.high_res, multimask_output=multimask)
             yield [i for each in batches for i in each], candidates
 
     def remember_decoded(
@@ -300,7 +302,7 @@ class VideoEngine(SAM2Base):
     ) -> Tensor:
         """`_read_memory` of the cells alone that `sparse_memories` leaves of the older memories."""
         num_cells = self.embedding_size**2
-        memories = [[(place, output) for place, output, _ in found] for found, _ in readable]
+        memories = [found for found, _ in readable]
         kept = torch.stack([index_of_cells(found, num_cells, self.device) for found in memories])
         memory, memory_pe, num_pointer_tokens = self.assemble_memory(spatial, places, pointers, times, kept)
         received = torch.zeros(memory.shape[:2], device=self.device)

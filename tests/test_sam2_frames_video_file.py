@@ -18,6 +18,7 @@ import pytest
 from clips import SIZE, cut, index_of, make_video, picture
 
 from grounded_sam2.video import LiveStream, VideoFile, VideoWriter, open_frames
+from sam2.cores import usable_cores
 from sam2.frames import decoding, video_file
 
 MEDIA = Path(__file__).parents[2] / "shared" / "media"
@@ -309,7 +310,7 @@ def test_an_intact_video_is_decoded_once_and_by_all_cores(tmp_path: Path, monkey
         video_file, "open_container", lambda *how: (opened.append(how), decoding.open_container(*how))[1]
     )
     list(source)
-    assert opened == [(source.name, True, 0)]
+    assert opened == [(source.name, True, usable_cores())]
 
 
 # ---- what is no video, or too large ----

@@ -100,7 +100,7 @@ def test_a_frame_reads_what_was_chosen_and_chooses_of_the_newest(
         x = x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
     expected = predictor.memory_attention.norm(x).mT.unflatten(2, (4, 4))
 
-    places = list(zip((0, 6, 5, 4, 3, 2, 1), spatial, strict=True))
+    places = [(place, output, 1.0) for place, output in zip((0, 6, 5, 4, 3, 2, 1), spatial, strict=True)]
     elapsed = list(zip((15, *range(1, 15)), (output.obj_ptr for output in pointers), strict=True))
     found = predictor._read_memory(state, [(places, elapsed)], vision, attended)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

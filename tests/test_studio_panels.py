@@ -547,7 +547,8 @@ def test_the_page_is_as_high_as_the_window_and_a_narrow_one_shows_the_picture(pa
     page.take_sample()
     page.find("dog. cat@0.2.", 2)
     page.track()
-    page.get("store.do('set_mask', { id: 2, frame: 4, counts: store.masks.get(4)[0].counts })")  # a doubt is listed
+    dog = "(await store.api.masks(store.token, 4, 4))[4][0].counts"
+    page.get(f"store.do('set_mask', {{ id: 2, frame: 4, counts: {dog} }})")  # a doubt is listed
     page.see("doubt-0")
     root = "document.getElementById('studio-root')"
     assert page.page.evaluate(f"{root}.scrollHeight <= {root}.clientHeight")

@@ -43,9 +43,12 @@ class Crossings:
 
     def see(self, frame_idx: int, followed: Sequence[Track], rules: IdentityRules) -> list[Pair]:
         """Take in the objects on a frame, in any state; returns pairs that have parted changed over."""
-        seen = [track for track in followed if track.in_sight and track.mask is not None and track.mask.any()]
-        boxes = {track.obj_id: np.array(corners_of(track.mask), dtype=np.float64) for track in seen}
-        touching = _touching(seen, boxes)
+        boxes = {
+            track.obj_id: np.array(corners_of(track.mask), dtype=np.float64)
+            for track in followed
+            if track.in_sight and track.mask is not None and track.mask.any()
+        }
+        touching = _touching([track for track in followed if track.obj_id in boxes], boxes)
         followed_ids = {track.obj_id for track in followed}
         self.trails = {obj_id: trail for obj_id, trail in self.trails.items() if obj_id in followed_ids}
         for pair in touching:
@@ -62,7 +65,8 @@ class Crossings:
         is_met = {obj_id for pair in self.meetings for obj_id in pair}
         for obj_id in boxes.keys() - is_met:
             trail = self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
-            trail.append((frame_idx, *map(float, _centre(boxes[obj_id]))))
+            x, y = _centre(boxes[obj_id])
+            trail.append((frame_idx, float(x), float(y)))
         return changed
 
     def _is_changed_over(self, pair: Pair, frame_idx: int, offset: npt.NDArray[np.float64]) -> bool:

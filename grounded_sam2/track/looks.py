@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,9 +16,6 @@ from grounded_sam2.owned import source_ids
 from grounded_sam2.track.object_track import Descriptors
 from grounded_sam2.track.rules import COLOURS_MARGIN, COLOURS_THRESHOLD
 from grounded_sam2.track.seen import Proposed, Seen
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["COLOURS", "Colours", "Descriptor", "Pointers", "make_descriptor"]
 
@@ -105,18 +102,16 @@ class Pointers:
 COLOURS = Colours()
 
 
-def make_descriptor(
-    looks: str | None, checkpoint: str | os.PathLike[str], device: torch.device | str = "cpu"
-) -> Descriptor | None:
+def make_descriptor(looks: str | None, checkpoint: str | os.PathLike[str], device: str = "auto") -> Descriptor | None:
     """The descriptor that a script's LOOKS names.
 
     Args:
         looks: "colours"; "pointers"; or a folder of DINOv2, DINOv3 or SigLIP, see `PatchFeatures`; None: none.
         checkpoint: of the follower whose pointers they are.
-        device: where a model of images runs.
+        device: where a model of images runs; see `grounded_sam2.runtime.choose_device`.
 
     Raises:
-        ValueError: nothing of that name, or a folder of something else.
+        ValueError: nothing of that name, a folder of something else, or no such device for it.
         FileNotFoundError: a folder that is not complete.
     """
     if looks is None:
@@ -127,6 +122,7 @@ def make_descriptor(
         return Pointers(weights=source_ids(checkpoint)[-1])
     if not Path(looks).is_dir():
         raise ValueError(f"expected looks by colours, pointers, none, or a folder of DINOv3 or SigLIP, got {looks!r}")
-    from grounded_sam2.track.patch_looks import PatchFeatures  # the others need neither torch nor transformers
+    from grounded_sam2.runtime import choose_device  # the others need neither torch nor transformers
+    from grounded_sam2.track.patch_looks import PatchFeatures
 
-    return PatchFeatures(looks, device)
+    return PatchFeatures(looks, choose_device(device))

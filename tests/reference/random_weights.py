@@ -85,7 +85,8 @@ def calibrate_heads(mask_decoder: nn.Module, run_prompts: Callable[[], None]) ->
         run_prompts()
 
     maps = recorder.outputs[mask_decoder.output_upscaling[-1]]
-    channels = torch.cat([one.transpose(0, 1).flatten(1) for one in maps], dim=1)  # (C/8, pixels)
+    # (B, C/8, h, w), or as this repository has them on a CPU, (B, …, C/8)
+    channels = torch.cat([one.movedim(1 if one.ndim == 4 else -1, 0).flatten(1) for one in maps], dim=1)
     mean = channels.mean(dim=1)
     keep = torch.eye(len(mean)) - torch.outer(mean, mean) / mean.dot(mean)  # masks are 0 on average
     for head in mask_heads:
