@@ -110,6 +110,7 @@ def test_same_numbers_at_full_size(scenario: str) -> None:
     assert difference.error <= TOLERANCE, difference
 
 
+@pytest.mark.slow
 def test_same_records_of_everything() -> None:
     arguments = ["--config", EDGETAM, "--work", "."]
     theirs = answers_of("edgetam", "everything", arguments)
@@ -123,6 +124,7 @@ def test_same_records_of_everything() -> None:
             np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_same_gradients() -> None:
     """Of every parameter, within what the largest of its part allows; and batch statistics in training."""
     size = ["--config", EDGETAM, "--image-size", str(IMAGE_SIZE)]

@@ -237,7 +237,7 @@ def test_continuous_id_scripts(load_script: Load, tmp_path: Path, clip: Path, na
     assert shown and (shown == confirmed or (name == REVERSE_SCRIPT and shown < confirmed))  # ids may be joined
 
 
-@pytest.mark.parametrize("name", [CONTINUOUS_SCRIPT, REVERSE_SCRIPT])
+@pytest.mark.parametrize("name", [CONTINUOUS_SCRIPT, pytest.param(REVERSE_SCRIPT, marks=pytest.mark.slow)])
 def test_ids_go_on_in_the_next_video(load_script: Load, tmp_path: Path, clip: Path, name: str) -> None:
     """The same objects, the second time from the other end, have their ids again, and their names."""
     backwards = tmp_path / "backwards"

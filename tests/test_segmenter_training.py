@@ -57,7 +57,7 @@ def test_matching_loss_prefers_cells_that_look_alike() -> None:
     assert matching_loss(looks, torch.zeros_like(owners)) == 0
 
 
-@pytest.mark.parametrize("with_photographs", [False, True])
+@pytest.mark.parametrize("with_photographs", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_recipe_goes_on_where_it_was_and_exports(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_photographs: bool
 ) -> None:
