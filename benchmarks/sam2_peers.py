@@ -28,6 +28,7 @@ def track_with_transformers(
         (N, 1, height, width) logits of every frame.
     """
     from reference.hugging_face import hugging_face_model
+    from reference.hugging_face_session import masks_of_boxes
     from reference.run import build
     from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
@@ -39,14 +40,7 @@ def track_with_transformers(
     del ours
     width, height = frame_size
     session = Sam2VideoInferenceSession(video, height, width, dtype=torch.float32)
-    corners = torch.from_numpy(boxes).view(-1, 2, 2) / torch.tensor(frame_size) * image_size
-    for obj_id, box in enumerate(corners, start=1):
-        inputs = {"point_coords": box[None, None], "point_labels": torch.tensor([[[2, 3]]], dtype=torch.int32)}
-        session.add_point_inputs(session.obj_id_to_idx(obj_id), 0, inputs)
-        session.obj_with_new_inputs.append(obj_id)
-    for frame in range(len(video)):
-        masks = model(session, frame_idx=frame).pred_masks
-        yield torch.nn.functional.interpolate(masks, size=(height, width), mode="bilinear", align_corners=False)
+    yield from masks_of_boxes(model, session, len(video), image_size, frame_size, boxes)
 
 
 def track_with_ultralytics(config: str, work: Path, image_size: int, boxes: np.ndarray) -> Iterator[Any]:

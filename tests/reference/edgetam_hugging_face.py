@@ -20,6 +20,7 @@ from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, EdgeTamVisionCon
 from transformers.models.edgetam_video.modeling_edgetam_video import EdgeTamVideoInferenceSession
 
 from reference.clip import SHAPES, box_of, centre_of, read_frame, shape_mask, write_clip
+from reference.hugging_face_session import masks_of_boxes
 from reference.run import edgetam_sizes
 from reference.stages import Arrays, normalise
 
@@ -88,14 +89,7 @@ def masks_of_clip(
     square = [np.asarray(Image.open(file).resize((image_size, image_size))) for file in files]
     width, height = frame_size
     session = EdgeTamVideoInferenceSession(torch.cat(list(map(normalise, square))), height, width, dtype=torch.float32)
-    corners = torch.from_numpy(boxes).view(-1, 2, 2) / torch.tensor(frame_size) * image_size
-    for obj_id, box in enumerate(corners, start=1):
-        inputs = {"point_coords": box[None, None], "point_labels": torch.tensor([[[2, 3]]], dtype=torch.int32)}
-        session.add_point_inputs(session.obj_id_to_idx(obj_id), 0, inputs)
-        session.obj_with_new_inputs.append(obj_id)
-    for frame in range(len(files)):
-        masks = model(session, frame_idx=frame).pred_masks
-        yield torch.nn.functional.interpolate(masks, size=(height, width), mode="bilinear", align_corners=False)
+    yield from masks_of_boxes(model, session, len(files), image_size, frame_size, boxes)
 
 
 @torch.inference_mode()
