@@ -18,7 +18,7 @@ CONFIG_FILES = {
     "sam2.1-small": "configs/sam2.1/sam2.1_hiera_s.yaml",
     "sam2.1-base-plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "sam2.1-large": "configs/sam2.1/sam2.1_hiera_l.yaml",
-    "sam2.1-nano": "configs/sam2.1/sam2.1_hiera_nano.yaml",
+    "sam2.1-nano": "configs/sam2.1/sam2.1_nano.yaml",
     "sam2-tiny": "configs/sam2/sam2_hiera_t.yaml",
     "sam2-small": "configs/sam2/sam2_hiera_s.yaml",
     "sam2-base-plus": "configs/sam2/sam2_hiera_b+.yaml",

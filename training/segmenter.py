@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import math
 import os
 import time
@@ -42,6 +43,7 @@ from torch.utils.data import DataLoader, Dataset
 from sam2.config import load_config
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.weights import load_into
+from training.imagenet import load_trunk
 from training.photos import DEFAULT_FOLDER, load_clips, load_photos
 from training.real_scenes import RealScenes
 from training.scenes import make_scene
@@ -57,6 +59,7 @@ from training.segmenter_memory import (
     memory_step,
 )
 from training.segmenter_prompts import normalise
+from training.take_over import take_over
 
 EXPORT_PATH = Path("checkpoints/sam2.1_hiera_nano.pt")
 EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is exported
@@ -65,9 +68,12 @@ WARMUP_STEPS = 60
 STAGES = ("small images", "images", "memory", "final")
 STAGE_SIDES = (256, 320, 256, 320)  # pixels
 WARM_START = (0.4, 0.4, 0.15, 0.0)  # how far into each stage's schedule exported weights start
+TAKEN_OVER_START = (0.15, 0.35, 0.1, 0.0)  # … and those of which only the trunk is another's
+TAKE_OVER_BATCHES = 60
 IMAGE_STEP_EVERY = 3  # steps of the memory stage
 WARM_RATE = 0.4  # of the peak learning rates of the memory stage, for exported weights
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
+TRUNK_SCALE = 0.2  # of the trunk's rates; it starts from published weights
 
 # parameters that no image needs
 MEMORY_PARTS = (
@@ -98,22 +104,40 @@ class Progress:
 class Trainer:
     """Weights, their running average and the optimiser, with a checkpoint to go on from."""
 
-    def __init__(self, folder: Path, minutes: tuple[float, ...], start_from: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        minutes: tuple[float, ...],
+        start_from: Path | None = None,
+        earlier: tuple[Path, Path] | None = None,
+        images: Callable[[], Iterator[Tensor]] | None = None,
+    ) -> None:
         self.folder = folder
         self.minutes = minutes
-        self.first_fractions = (0.0,) * len(STAGES) if start_from is None else WARM_START
+        self.first_fractions = (0.0,) * len(STAGES)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
         self.model = SAM2Base(load_config("sam2.1-nano"))
-        if start_from is None:
-            prepare_initial_weights(self.model)
-        else:
+        is_new = not self.checkpoint_path.is_file()
+        if start_from is not None:
             load_into(self.model, start_from)
+            self.first_fractions = WARM_START
+        elif is_new:
+            load_trunk(self.model.image_encoder.trunk)
+            prepare_initial_weights(self.model)
+        if earlier is not None:
+            self.first_fractions = TAKEN_OVER_START
+            if is_new and images is not None:
+                config, weights = earlier
+                before = SAM2Base(load_config(config))
+                load_into(before, weights)
+                explained = take_over(self.model, before, itertools.islice(images(), TAKE_OVER_BATCHES))
+                print(f"variance of the earlier features explained: {explained}", flush=True)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.progress = Progress(first_seed=time.time_ns() // 1000 % 10**9)
         self.optimiser_state: dict | None = None
-        if self.checkpoint_path.is_file():
+        if not is_new:
             saved = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(saved["model"])
             self.average.load_state_dict(saved["average"])
@@ -315,6 +339,13 @@ def main() -> None:
     parser.add_argument("--export", type=Path, default=EXPORT_PATH)
     parser.add_argument("--start-from", type=Path, help="exported weights to improve instead of random ones")
     parser.add_argument(
+        "--take-over",
+        type=Path,
+        nargs=2,
+        metavar=("CONFIG", "WEIGHTS"),
+        help="a nano model with another trunk whose decoder and memory to begin with",
+    )
+    parser.add_argument(
         "--keep",
         type=float,
         default=0.0,
@@ -330,19 +361,26 @@ def main() -> None:
     if not options.drawn_only:
         photos = [photo for photo in load_photos(options.real) if photo.split == "train"]
         real = RealScenes(photos, load_clips(options.real, "train"))
-    trainer = Trainer(options.folder, tuple(options.minutes), options.start_from)
+
+    def images() -> Iterator[Tensor]:
+        return (make_image_batch(step, STAGE_SIDES[1], real).images for step in itertools.count())
+
+    trainer = Trainer(options.folder, tuple(options.minutes), options.start_from, options.take_over, images)
     model, progress = trainer.model, trainer.progress
     memory = [value for name, value in model.named_parameters() if name.startswith(MEMORY_PARTS)]
-    encoder = list(model.image_encoder.parameters())
-    known = {id(value) for value in (*memory, *encoder)}
+    trunk, neck = list(model.image_encoder.trunk.parameters()), list(model.image_encoder.neck.parameters())
+    known = {id(value) for value in (*memory, *trunk, *neck)}
     decoder = [value for value in model.parameters() if id(value) not in known]
 
     while progress.stage < 2:
         side = STAGE_SIDES[progress.stage]
         batches = endless(lambda step: make_image_batch(step, side, real), trainer.first_seed, options.workers)  # noqa: B023
-        groups = [{"params": encoder + decoder, "lr": IMAGE_RATE}]
+        groups = [
+            {"params": neck + decoder, "lr": IMAGE_RATE},
+            {"params": trunk, "lr": TRUNK_SCALE * IMAGE_RATE},
+        ]
         trainer.run_stage(groups, batches, lambda batch, step, fraction: image_step(model, batch, step, fraction))
-        if progress.stage == 2 and options.start_from is None:
+        if progress.stage == 2 and options.start_from is None and options.take_over is None:
             scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
             with torch.no_grad():
                 align_memory(model, model.forward_image(normalise(scenes).to(trainer.device)).vision)
@@ -374,7 +412,10 @@ def main() -> None:
     side = STAGE_SIDES[-1]
     if progress.stage == 3:
         finals = endless(lambda step: make_final_batch(step, side, real), trainer.first_seed, options.workers)
-        groups = [{"params": encoder + decoder + memory, "lr": FINAL_RATE}]
+        groups = [
+            {"params": neck + decoder + memory, "lr": FINAL_RATE},
+            {"params": trunk, "lr": TRUNK_SCALE * FINAL_RATE},
+        ]
         trainer.run_stage(groups, finals, lambda batch, step, _fraction: final_step(model, batch, step), say_every=10)
     shipped = trainer.average if not options.keep else mixed(trainer.average, options.start_from, options.keep)
     export(shipped, options.export)

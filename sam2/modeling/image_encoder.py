@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sam2.config import SAM2Config
 from sam2.keyed import Keyed
+from sam2.modeling.efficientnet_lite import EfficientNetLite
 from sam2.modeling.hiera import Hiera
 from sam2.modeling.layers import is_plain_inference
 from sam2.modeling.position_encoding import positions
@@ -101,7 +102,7 @@ class Pyramid(Keyed):
         self.extra = {}
 
 
-def build_trunk(config: SAM2Config) -> Hiera | RepViT:
+def build_trunk(config: SAM2Config) -> Hiera | RepViT | EfficientNetLite:
     """The backbone that `config.backbone` names.
 
     It turns (B, 3, S, S) images into maps (B, C, S / stride, S / stride) at strides 4, 8, 16 and 32, finest first, and
@@ -122,4 +123,6 @@ def build_trunk(config: SAM2Config) -> Hiera | RepViT:
             )
         case "repvit":
             return RepViT(config.embed_dim, config.stages)
-    raise ValueError(f"expected the backbone 'hiera' or 'repvit', got {config.backbone!r}")
+        case "efficientnet_lite":
+            return EfficientNetLite()
+    raise ValueError(f"expected the backbone 'hiera', 'repvit' or 'efficientnet_lite', got {config.backbone!r}")
