@@ -26,6 +26,7 @@ had been exported.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import math
 import time
@@ -50,17 +51,14 @@ from training.detector_batches import BATCH_SIZE, SceneBatches
 from training.detector_losses import assign_positions, grounding_loss, match_queries, naming_loss
 from training.detector_model import (
     BIAS_CHANNEL,
-    DRAWN_DEPTHS,
-    PHOTO_DEPTHS,
     STRIDES,
     build_training_model,
     dense_forward,
-    freeze_stem,
     grow_from,
-    hold_batch_norm,
     model_config,
     pin_bias_channel,
     start_decoder_from_proposals,
+    take_over,
 )
 from training.detector_names import DRAWN_PHRASES, LATER_PHRASES
 from training.detector_photos import PhotoSource, clip_photos
@@ -91,8 +89,8 @@ POSITIONS_PER_OBJECT = 5
 FINEST_OBJECT = 28.0  # pixels: the object size that the finest level is meant for; each coarser level twice it
 SAVE_SECONDS = 90.0
 PHOTO_LEARNING_RATE = 1.5e-3
-FREEZE_STEM_AT = 0.18  # of the photo stage: edges and colours are learnt by then, their gradients cost a quarter
-FREEZE_NORMS_AT = 0.85  # of the photo stage: batch normalisation then uses its running averages, as the export does
+TRUNK_RATE_SCALE = 0.2  # of the trunk in the photo stage; it starts from published weights
+TAKE_OVER_BATCHES = 40
 WARM_START = 0.55  # how far into the full stage's schedule exported weights start
 UNSEEN_STEP = 900_000  # where their scenes start, beyond those that they have learnt from
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
@@ -122,12 +120,9 @@ class StepKind:
 
 
 SHARES_AT = (0.0, 0.5, 0.7, 1.0)
-STEP_KINDS: tuple[StepKind, ...] = (  # names are learnt fastest on many small things; size comes later
-    StepKind(True, 10, 2, ((128, 128), (144, 144), (112, 160), (160, 128), (160, 160)), (0.88, 0.75, 0.2, 0.0)),
-    StepKind(True, 8, 2, ((160, 160), (192, 192), (176, 208), (224, 224), (160, 224)), (0.0, 0.05, 0.4, 0.3)),
-    StepKind(
-        False, 4, 2, ((160, 160), (176, 176), (160, 208), (208, 208), (192, 256), (208, 160)), (0.12, 0.2, 0.4, 0.7)
-    ),
+STEP_KINDS: tuple[StepKind, ...] = (
+    StepKind(True, 8, 2, ((192, 192), (224, 224), (192, 256), (256, 192), (256, 256)), (0.85, 0.7, 0.4, 0.3)),
+    StepKind(False, 4, 2, ((192, 192), (224, 224), (192, 256), (256, 208), (208, 272)), (0.15, 0.3, 0.6, 0.7)),
 )
 
 
@@ -237,12 +232,13 @@ class Trainer:
         work_folder: Path,
         device: torch.device,
         start_from: Path | None = None,
-        depths: Sequence[int] = DRAWN_DEPTHS,
+        earlier: Path | None = None,
+        photos: PhotoSource | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.checkpoint_path = work_folder / "detector.pt"
         self.device = device
-        self.config = model_config(len(tokenizer), depths)
+        self.config = model_config(len(tokenizer))
         self.model = build_training_model(self.config).to(device)
         self.model.model.backbone.to(memory_format=torch.channels_last)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -255,6 +251,14 @@ class Trainer:
             grow_from(self.model, exported.state_dict())
             self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.step, self.stage = UNSEEN_STEP, "full"
+        if earlier is not None and not self.checkpoint_path.exists():
+            exported = GroundingDinoForObjectDetection.from_pretrained(earlier, dtype=torch.float32).to(device)
+            batches = self._stream(False, 0, photos, STEP_KINDS[-1].num_photos, BATCH_SIZE)
+            images = (normalise(batch["image"].to(device)) for batch in itertools.islice(batches, TAKE_OVER_BATCHES))
+            explained = take_over(self.model, exported, images)
+            logger.info("variance of the earlier projections explained: %s", explained)
+            self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.step = UNSEEN_STEP
         self.first_progress = 0.0 if start_from is None else WARM_START
         self.optimizer = self._build_optimizer()
         if self.checkpoint_path.exists():
@@ -266,6 +270,8 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             taught = any(part in name for part in ("conv_encoder", "input_proj_vision", "text_backbone"))
             scale = TAUGHT_RATE_SCALE if taught and self.stage == "full" else 1.0
+            if "conv_encoder" in name:
+                scale = TRUNK_RATE_SCALE
             groups.setdefault((scale, WEIGHT_DECAY if parameter.ndim > 1 else 0.0), []).append(parameter)
         options = [
             {"params": parameters, "weight_decay": decay, "rate_scale": scale}
@@ -376,10 +382,6 @@ class Trainer:
         while self.seconds < minutes * 60:
             share = self.seconds / (minutes * 60)
             progress = self.first_progress + (1 - self.first_progress) * share
-            if self.stage == "photos" and progress > FREEZE_NORMS_AT:
-                hold_batch_norm(self.model)
-            if self.stage == "photos" and progress > FREEZE_STEM_AT:
-                freeze_stem(self.model)
             warmup = min(1.0, (self.stage_steps + 1) / WARMUP_STEPS)
             rate = learning_rate * warmup * (0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * progress)))
             for group in self.optimizer.param_groups:
@@ -472,6 +474,9 @@ def main() -> None:
     parser.add_argument(
         "--start-from", type=Path, help="exported folder to improve in the full stage instead of random weights"
     )
+    parser.add_argument(
+        "--take-over", type=Path, help="exported folder of a nano with another trunk, of which to keep the rest"
+    )
     parser.add_argument("--dense-minutes", type=float, default=95.0)
     parser.add_argument("--full-minutes", type=float, default=265.0)
     parser.add_argument(
@@ -494,16 +499,17 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(DRAWN_PHRASES, arguments.work_folder / "tokenizer", LATER_PHRASES)
     photos = load_photos(arguments.real) if arguments.real else []
-    depths = PHOTO_DEPTHS if arguments.real else DRAWN_DEPTHS
-    trainer = Trainer(tokenizer, arguments.work_folder, device, arguments.start_from, depths)
+    source = None
+    if arguments.real:
+        shown = [photo for photo in photos if photo.split == "train"]
+        source = PhotoSource([*shown, *clip_photos(load_clips(arguments.real, "train"))])
+    trainer = Trainer(tokenizer, arguments.work_folder, device, arguments.start_from, arguments.take_over, source)
     on_gpu = device.type == "cuda"
     if not arguments.export_only:
         num_workers = (12 if on_gpu else 0) if arguments.num_workers is None else arguments.num_workers
-        if not (arguments.real and arguments.start_from):
+        if not (source and (arguments.start_from or arguments.take_over)):
             trainer.train(arguments.dense_minutes, arguments.full_minutes, num_workers)
-        if arguments.real:
-            shown = [photo for photo in photos if photo.split == "train"]
-            source = PhotoSource([*shown, *clip_photos(load_clips(arguments.real, "train"))])
+        if source:
             batch_scale = arguments.batch_scale or (4 if on_gpu else 1)
             trainer.train_on_photos(source, arguments.photo_minutes, num_workers, batch_scale)
     export(trainer, arguments.output_folder, arguments.calibration_scenes, photos)

@@ -1,7 +1,6 @@
 """The nano detector's network: a Grounding DINO of a few million parameters that learns from random weights.
 
-The network is transformers' `GroundingDinoForObjectDetection` with a ResNet backbone, which trains faster on a CPU than
-Swin at this size. Its batch normalisation learns here and is frozen in the exported folder.
+The network is transformers' `GroundingDinoForObjectDetection` on an EfficientNet-Lite0 that knows ImageNet.
 
 One channel of the text features is held at 1, so that the same channel of the image features is a bias of the logits:
 it starts at the prior that most pairs do not match, and the export shifts it so that the default thresholds are the
@@ -10,37 +9,32 @@ best ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, ResNetConfig
+from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection
 from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map,
 )
+
+from grounded_sam2.detectors.efficientnet_lite import EfficientNetLiteConfig
+from training.imagenet import load_trunk
+from training.take_over import Fit
 
 LOGIT_PRIOR = -3.5
 FEATURE_GAIN = 0.4  # of the last layer norms at the start: keeps the first logits near the prior
 BIAS_CHANNEL = 0
 STRIDES = (8, 16, 32)  # pixels, of the feature levels
-DRAWN_DEPTHS = (1, 2, 2, 1)  # residual blocks of the backbone's stages, enough for drawn scenes
-PHOTO_DEPTHS = (1, 2, 3, 3)  # for photographs, whose things look more varied and are larger in the image
 
 
-def model_config(vocabulary_size: int, depths: Sequence[int] = DRAWN_DEPTHS) -> GroundingDinoConfig:
+def model_config(vocabulary_size: int) -> GroundingDinoConfig:
     """The nano architecture: stride 8, 16 and 32 features, one encoder layer, two decoder layers.
 
     Args:
         vocabulary_size: rows of the word embedding.
-        depths: residual blocks of the backbone's four stages.
     """
-    backbone = ResNetConfig(
-        embedding_size=24,
-        hidden_sizes=[32, 64, 128, 192],
-        depths=list(depths),
-        layer_type="basic",
-        out_indices=[2, 3, 4],
-    )
+    backbone = EfficientNetLiteConfig(out_indices=[2, 3, 4])
     text = BertConfig(
         vocab_size=vocabulary_size,
         hidden_size=128,
@@ -70,36 +64,15 @@ def model_config(vocabulary_size: int, depths: Sequence[int] = DRAWN_DEPTHS) -> 
 
 
 def build_training_model(config: GroundingDinoConfig) -> GroundingDinoForObjectDetection:
-    """A model with random weights whose batch normalisation learns (the transformers class freezes it)."""
+    """A model with a trunk of published weights and random ones behind it. The trunk's first level never learns: edges
+    and colours are known, and its gradients cost a quarter of a step."""
     model = GroundingDinoForObjectDetection(config)
-    thaw_batch_norm(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
     initialise(model)
-    return model
-
-
-def thaw_batch_norm(module: nn.Module) -> None:
-    """Replace frozen batch normalisation by `nn.BatchNorm2d`; the names of its tensors stay the same."""
-    for name, child in module.named_children():
-        if type(child).__name__ == "GroundingDinoFrozenBatchNorm2d":
-            setattr(module, name, nn.BatchNorm2d(len(child.weight)))
-        else:
-            thaw_batch_norm(child)
-
-
-def freeze_stem(model: GroundingDinoForObjectDetection) -> None:
-    """Stop learning the backbone's first convolution and first stage."""
-    backbone = model.model.backbone.conv_encoder.model
-    for part in (backbone.embedder, backbone.encoder.stages[0]):
+    trunk = model.model.backbone.conv_encoder.model.trunk
+    load_trunk(trunk)
+    for part in (trunk.stem, trunk.levels[0]):
         part.requires_grad_(False)
-
-
-def hold_batch_norm(model: nn.Module) -> None:
-    """Let batch normalisation use its running averages without changing them."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+    return model
 
 
 @torch.no_grad()
@@ -148,10 +121,7 @@ def pin_bias_channel(model: GroundingDinoForObjectDetection) -> None:
 
 @torch.no_grad()
 def grow_from(model: GroundingDinoForObjectDetection, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights of a model with fewer words or fewer blocks in its backbone, so that the new one computes the
-    same.
-
-    New residual blocks start as the identity; the rows of new words keep the values they have.
+    """Load weights of a model with fewer words; the rows of new words keep the values they have.
 
     Raises:
         ValueError: the weights are of another architecture; names the first that does not fit.
@@ -160,12 +130,41 @@ def grow_from(model: GroundingDinoForObjectDetection, weights: Mapping[str, Tens
     words = "text_backbone.embeddings.word_embeddings.weight"
     for name, tensor in weights.items():
         if name not in state or (state[name].shape != tensor.shape and not name.endswith(words)):
-            raise ValueError(f"expected weights of a smaller nano detector, got {name} of shape {tuple(tensor.shape)}")
+            raise ValueError(f"expected weights of a nano detector, got {name} of shape {tuple(tensor.shape)}")
         if tensor.ndim:  # the others count batches
             state[name][: len(tensor)] = tensor
-    for name, tensor in state.items():
-        if name not in weights and name.endswith("layer.1.normalization.weight"):
-            tensor.zero_()  # the last norm of a new block
+
+
+@torch.no_grad()
+def take_over(
+    model: GroundingDinoForObjectDetection, earlier: GroundingDinoForObjectDetection, batches: Iterable[Tensor]
+) -> list[float]:
+    """Copy all weights of a nano detector with another trunk but the trunk's, and fit the projections behind it, so
+    that they make of the new trunk's maps what they made of the earlier one's.
+
+    Args:
+        model: changed in place.
+        earlier: of the same widths behind the trunk.
+        batches: images (B, 3, H, W), normalised, to fit the projections on.
+
+    Returns:
+        What share of the earlier projections' variance the new ones explain, finest level first.
+    """
+    weights = {name: tensor for name, tensor in earlier.state_dict().items() if ".conv_encoder." not in name}
+    projections = [f"model.input_proj_vision.{level}.0." for level in range(len(STRIDES))]
+    grow_from(model, {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(projections))})
+    fits = [Fit() for _ in STRIDES]
+    for images in batches:
+        maps = model.model.backbone.conv_encoder.model(images).feature_maps
+        earlier_maps = earlier.model.backbone.conv_encoder.model(images).feature_maps
+        for level, fit in enumerate(fits):
+            fit.add(maps[level], earlier.model.input_proj_vision[level][0](earlier_maps[level]))
+    solved = [fit.solve() for fit in fits]
+    for level, (weight, bias, _) in enumerate(solved):
+        convolution = model.model.input_proj_vision[level][0]
+        convolution.weight.copy_(weight)
+        convolution.bias.copy_(bias)
+    return [explained for _, _, explained in solved]
 
 
 @torch.no_grad()

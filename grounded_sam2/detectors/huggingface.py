@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES
 
+import grounded_sam2.detectors.efficientnet_lite  # noqa: F401 (the backbone of the bundled detector)
 from checkpoint_files.reading import check_numbers
 from grounded_sam2.detectors.base import Image, PhraseDetector, RawBoxes, Search, keep_queries, pad_elongated
 from grounded_sam2.prompts import encoder_phrase, split_passes

@@ -36,7 +36,7 @@ class GroundingDINOConfig:
     """
 
     # image encoder
-    backbone: str = "swin"  # "swin", or "resnet" of basic blocks
+    backbone: str = "swin"  # "swin", "resnet" of basic blocks, or "efficientnet_lite"
     depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks of each stage
     embed_dim: int = 96  # swin: channels of the first stage
     num_heads: tuple[int, ...] = (3, 6, 12, 24)  # swin: of each stage
@@ -125,6 +125,7 @@ _HF_FIELDS: dict[str, tuple[str, ...]] = {
 _HF_BACKBONE_FIELDS = {
     "swin": ("depths", "embed_dim", "num_heads", "window_size"),
     "resnet": ("depths", "embedding_size", "hidden_sizes"),
+    "efficientnet_lite": (),
 }
 _HF_FIXED: dict[str, Any] = {
     "two_stage": True,
@@ -144,6 +145,7 @@ _HF_BACKBONE_FIXED: dict[str, dict[str, Any]] = {
         "use_absolute_embeddings": False,
     },
     "resnet": {"layer_type": "basic", "hidden_act": "relu", "downsample_in_first_stage": False},
+    "efficientnet_lite": {},
 }
 # transformers' own defaults where they differ from those of this package.
 _HF_RESNET_DEFAULTS: dict[str, Any] = {

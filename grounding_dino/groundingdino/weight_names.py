@@ -49,6 +49,7 @@ _HF_RESNET: _Renames = (
     (r"\.shortcut\.convolution\.", ".downsample.0."),
     (r"\.shortcut\.normalization\.", ".downsample.1."),
 )
+_HF_EFFICIENTNET_LITE: _Renames = ((r"^trunk\.", ""),)
 _HF_ENCODER: _Renames = (
     (r"^(\d+)\.text_enhancer_layer\.", r"text_layers.\1."),
     (r"^(\d+)\.fusion_layer\.", r"fusion_layers.\1."),
@@ -76,7 +77,7 @@ _HF_DECODER: _Renames = (
 )
 # Start of a Hugging Face name, start of the official one, what changes behind it.
 _HF_PARTS: tuple[tuple[str, str, _Renames], ...] = (
-    ("model.backbone.conv_encoder.model.", "backbone.0.", _HF_SWIN + _HF_RESNET),
+    ("model.backbone.conv_encoder.model.", "backbone.0.", _HF_SWIN + _HF_RESNET + _HF_EFFICIENTNET_LITE),
     ("model.text_backbone.", "bert.", ()),
     ("model.text_projection.", "feat_map.", ()),
     ("model.input_proj_vision.", "input_proj.", ()),

@@ -18,6 +18,7 @@ from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from grounding_dino.groundingdino.configuration import GroundingDINOConfig, load_config
 from grounding_dino.groundingdino.models.grounding_dino import GroundingDINO
 from grounding_dino.groundingdino.weight_names import count_layers, indices, is_hugging_face, with_official_names
+from trunks.efficientnet_lite import EfficientNetLite
 
 # a tensor that every Grounding DINO has, in the official layout and that of Hugging Face
 _ANCHORS = ("feat_map.weight", "model.text_projection.weight")
@@ -265,7 +266,7 @@ def _architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
     if any(name not in tensors for name in telling.values()):
         return None
     shape = {fact: tuple(tensors[name].shape) for fact, name in telling.items()}
-    backbone = _swin_of(tensors) or _resnet_of(tensors)
+    backbone = _swin_of(tensors) or _resnet_of(tensors) or _efficientnet_lite_of(tensors)
     if backbone is None:
         return None
     num_levels, hidden_dim = shape["levels"]
@@ -310,6 +311,19 @@ def _swin_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
         "num_heads": tuple(heads for _, heads in shapes),
         "window_size": (math.isqrt(shapes[0][0]) + 1) // 2,
         "return_interm_indices": indices(tensors, r"^backbone\.0\.norm(\d+)\."),
+    }
+
+
+def _efficientnet_lite_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    if "backbone.0.stem.weight" not in tensors:
+        return None
+    num_levels = len(tensors["transformer.level_embed"])
+    projections = [tensors.get(f"input_proj.{level}.0.weight") for level in range(num_levels)]
+    read = [len(weight[0]) for weight in projections if weight is not None and weight.shape[-1] == 1]
+    channels = EfficientNetLite.level_channels
+    return {
+        "backbone": "efficientnet_lite",
+        "return_interm_indices": tuple(channels.index(width) for width in read if width in channels),
     }
 
 

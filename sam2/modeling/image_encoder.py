@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sam2.config import SAM2Config
 from sam2.keyed import Keyed
-from sam2.modeling.efficientnet_lite import EfficientNetLite
 from sam2.modeling.hiera import Hiera
 from sam2.modeling.layers import is_plain_inference
 from sam2.modeling.position_encoding import positions
 from sam2.modeling.repvit import RepViT
+from trunks.efficientnet_lite import EfficientNetLite
 
 
 class FpnNeck(nn.Module):

@@ -17,6 +17,7 @@ from grounding_dino.groundingdino.models.resnet import ResNet
 from grounding_dino.groundingdino.models.swin import SwinTransformer
 from grounding_dino.groundingdino.models.transformer import Transformer
 from grounding_dino.groundingdino.text import TextInputs
+from trunks.efficientnet_lite import EfficientNetLite
 
 
 @dataclass(frozen=True)
@@ -181,14 +182,16 @@ class GroundingDINO(nn.Module):
         return self.detect(self.encode_images(images), self.encode_text(text))
 
 
-def _build_backbone(config: GroundingDINOConfig) -> SwinTransformer | ResNet:
+def _build_backbone(config: GroundingDINOConfig) -> SwinTransformer | ResNet | EfficientNetLite:
     if config.backbone == "swin":
         return SwinTransformer(
             config.embed_dim, config.depths, config.num_heads, config.window_size, config.return_interm_indices
         )
     if config.backbone == "resnet":
         return ResNet(config.embedding_size, config.hidden_sizes, config.depths, config.return_interm_indices)
-    raise ValueError(f"expected the backbone 'swin' or 'resnet', got {config.backbone!r}")
+    if config.backbone == "efficientnet_lite":
+        return EfficientNetLite(config.return_interm_indices)
+    raise ValueError(f"expected the backbone 'swin', 'resnet' or 'efficientnet_lite', got {config.backbone!r}")
 
 
 def _build_input_projections(num_channels: Sequence[int], config: GroundingDINOConfig) -> list[nn.Sequential]:

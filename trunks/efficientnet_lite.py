@@ -1,10 +1,12 @@
-"""EfficientNet-Lite0, the convolutional trunk of the bundled nano model: EfficientNet (Tan and Le, 2019) without
+"""EfficientNet-Lite0, the convolutional trunk of the bundled nano pair: EfficientNet (Tan and Le, 2019) without
 squeeze and excitation and with ReLU6, as its authors published it for small devices.
 
 Batch normalisation is part of the convolutions here: training starts from published weights and keeps its statistics.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, channels_last, nn
@@ -38,12 +40,26 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The trunk: maps at strides 4, 8, 16 and 32."""
+    """The trunk: maps at strides 4, 8, 16 and 32, of sides that are rounded up.
+
+    Args:
+        out_indices: which of them are returned, 0-based and ascending.
+
+    Attributes:
+        num_channels: channels of each returned map.
+
+    Raises:
+        ValueError: `out_indices` are not ascending levels.
+    """
 
     level_channels = tuple(groups[-1][1] for groups in LEVELS)  # finest level first
 
-    def __init__(self) -> None:
+    def __init__(self, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
         super().__init__()
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & set(range(len(LEVELS)))):
+            raise ValueError(f"expected ascending out_indices from 0 to {len(LEVELS) - 1}, got {tuple(out_indices)}")
+        self.out_indices = tuple(out_indices)
+        self.num_channels = tuple(self.level_channels[index] for index in out_indices)
         self.stem = nn.Conv2d(3, STEM_CHANNELS, kernel_size=3, stride=2, padding=1)
         self.levels = nn.ModuleList()
         channels_in = STEM_CHANNELS
@@ -56,10 +72,11 @@ class EfficientNetLite(nn.Module):
             self.levels.append(blocks)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, S, S) normalised → maps (B, C, H, W), finest first."""
+        """(B, 3, H, W) normalised → one (B, C, h, w) for each of `out_indices`, finest first."""
         x = F.relu6(self.stem(images.contiguous(memory_format=channels_last)), inplace=True)
         maps = []
-        for blocks in self.levels:
+        for level, blocks in enumerate(self.levels):
             x = blocks(x)
-            maps.append(x)
+            if level in self.out_indices:
+                maps.append(x)
         return maps

@@ -1,0 +1,1 @@
+"""Image trunks that `sam2` and `grounding_dino` have in common."""
