@@ -123,7 +123,7 @@ slow: references
 # Ratios of processes that take turns; benchmarks/README.md keeps the figures. A GPU has a script of its own: benchmarks/gpu.sh
 bench: peers
 	$(PY) benchmarks/stages.py --num-objects 1
-	$(PY) benchmarks/stages.py --checkpoint checkpoints/sam2.1_hiera_nano.pt --num-objects 6
+	$(PY) benchmarks/stages.py --checkpoint checkpoints/sam2.1_nano.pt --num-objects 6
 	$(PY) benchmarks/sam2_speed.py --image-size 1024 --num-objects 1 8 --num-frames 10
 	$(PY) benchmarks/sam2_speed.py --config edgetam --image-size 1024 --num-objects 1 8 --num-frames 10
 	$(PY) benchmarks/sam2_options.py

@@ -30,7 +30,7 @@ CAPTION_TYPE: Literal["caption", "detailed_caption", "more_detailed_caption"] = 
 # models
 FLORENCE2_MODEL_ID = "florence-community/Florence-2-large"  # folder or hub id
 NUM_BEAMS = 3  # continuations that Florence-2's search holds; 1 is faster
-SAM2_CHECKPOINT = "checkpoints/sam2.1_hiera_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
+SAM2_CHECKPOINT = "checkpoints/sam2.1_nano.pt"  # real footage: checkpoints/sam2.1_hiera_large.pt or edgetam.pt
 SAM2_CONFIG: str | None = None  # configs/sam2.1/sam2.1_hiera_l.yaml and the like; none: read from the weights
 IMAGE_SIZE: int | None = None  # side of the square that SAM 2 sees, a multiple of 32; none: that of the weights
 DEVICE = "auto"  # auto, cpu, cuda, cuda:1, mps

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--num-objects", type=int, nargs=2, default=(1, 4), help="fewest and most in view")
     parser.add_argument("--detect-every", type=int, default=10, help="frames from one look of the detector to the next")
     parser.add_argument("--detector", default="gdino_checkpoints/nano")
-    parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
+    parser.add_argument("--segmenter", default="checkpoints/sam2.1_nano.pt")
     arguments = parser.parse_args()
     if arguments.num_frames <= SETTLED_FRAME:
         parser.error(f"--num-frames must be above {SETTLED_FRAME}, got {arguments.num_frames}")

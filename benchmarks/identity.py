@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--missed", type=float, nargs="+", default=[0.0, 0.25, 0.5], help="chances of a missed box")
     parser.add_argument("--every", type=int, default=20, help="frames from one look of the detector to the next")
     parser.add_argument("--detector", help="folder of a detector to use instead of true boxes")
-    parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
+    parser.add_argument("--segmenter", default="checkpoints/sam2.1_nano.pt")
     parser.add_argument("--real", type=Path, help="folder (or pack) of photographs, whose test split is cut out")
     parser.add_argument(
         "--memory-policy", default="default", choices=get_args(PolicyName), help="of SAM 2, for our methods"

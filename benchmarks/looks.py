@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--looks", nargs="+", default=["none", "pointers", "colours"], help="see LOOKS of the scripts")
     parser.add_argument("--threshold", type=float, help="instead of the descriptor's")
     parser.add_argument("--margin", type=float, help="instead of the descriptor's")
-    parser.add_argument("--segmenter", default="checkpoints/sam2.1_hiera_nano.pt")
+    parser.add_argument("--segmenter", default="checkpoints/sam2.1_nano.pt")
     parser.add_argument("--real", type=Path, help="folder (or pack) of photographs and clips")
     parser.add_argument("--split", default="test", choices=("choose", "test"))
     parser.add_argument("--kinds", nargs="+", default=["drawn", "visits", "spliced"])

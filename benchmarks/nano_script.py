@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
-WEIGHTS = ("checkpoints/sam2.1_hiera_nano.pt", "gdino_checkpoints/nano")
+WEIGHTS = ("checkpoints/sam2.1_nano.pt", "gdino_checkpoints/nano")
 
 
 class Seconds(NamedTuple):

@@ -2,7 +2,7 @@
 
     python benchmarks/stages.py                                              # SAM 2.1 tiny, 1024 px, one object
     python benchmarks/stages.py --config edgetam --num-objects 8 --threads 1
-    python benchmarks/stages.py --checkpoint checkpoints/sam2.1_hiera_nano.pt --num-objects 6
+    python benchmarks/stages.py --checkpoint checkpoints/sam2.1_nano.pt --num-objects 6
     python benchmarks/stages.py --device cuda --num-objects 16               # in bfloat16
 
 For every stage: processor time of a frame once the memory is full, the floating-point operations and the bytes that

@@ -19,11 +19,13 @@ from checkpoint_files.reading import check_numbers, read_index, read_tensors
 from sam2 import edgetam_weights
 from sam2.config import CONFIG_FILES, CONFIG_ROOT, SAM2Config, load_config
 
+_NANO_ANCHOR = "image_encoder.trunk.stem.weight"
 # a tensor that every model of a family has, in the official layout and that of Hugging Face
 _ANCHORS = (
     "image_encoder.trunk.patch_embed.proj.weight",
     "vision_encoder.backbone.patch_embed.projection.weight",
     *edgetam_weights.ANCHORS,
+    _NANO_ANCHOR,
 )
 _POINT_FREQUENCIES = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
@@ -330,7 +332,7 @@ def _architecture_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
     }
     if any(name not in tensors for name in telling.values()):
         return None
-    parts = _hiera_of(tensors) or edgetam_weights.architecture_of(tensors)
+    parts = _hiera_of(tensors) or edgetam_weights.architecture_of(tensors) or _nano_of(tensors)
     if parts is None:
         return None
     shape = {fact: tuple(tensors[name].shape) for fact, name in telling.items()}
@@ -362,6 +364,11 @@ def _hiera_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
     }
 
 
+def _nano_of(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """What the trunk of the bundled model fixes: that it is one; None where it is another."""
+    return {"backbone": "efficientnet_lite"} if _NANO_ANCHOR in tensors else None
+
+
 def _count_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
     indices = (name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix))
     return len(set(indices))
@@ -373,5 +380,7 @@ def _model_name(tensors: Mapping[str, Tensor]) -> str:
     if shapes is None:
         return "SAM 2"
     family = "SAM 2.1" if shapes["no_obj_embed_spatial"] else "SAM 2"
+    if shapes["backbone"] == "efficientnet_lite":
+        return f"{family} nano, {shapes['d_model']} wide"
     family = "EdgeTAM" if shapes["backbone"] == "repvit" else family
     return f"{family}, trunk {shapes['embed_dim']} wide with stages {shapes['stages']}"

@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 cv2.setNumThreads(1)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BUNDLED_WEIGHTS = (REPOSITORY / "checkpoints/sam2.1_hiera_nano.pt", REPOSITORY / "gdino_checkpoints/nano")
+BUNDLED_WEIGHTS = (REPOSITORY / "checkpoints/sam2.1_nano.pt", REPOSITORY / "gdino_checkpoints/nano")
 # What scripts build models with; each is called with the path of its weights, or with "kind:path".
 BUILDERS = ("build_sam2", "build_sam2_video_predictor", "HuggingFaceDetector", "LocalDetector", "build_detector")
 _WORDS = ("a", "red", "green", "apple", "dog", "car", "tire", "the", "cat", "st", "bernard", "straße", "3", "5")

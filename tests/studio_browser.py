@@ -107,7 +107,7 @@ def bundled_models() -> Any:
     from sam2.build_sam import build_sam2_video_predictor
     from studio import Models
 
-    predictor = build_sam2_video_predictor(None, str(REPOSITORY / "checkpoints/sam2.1_hiera_nano.pt"), device="cpu")
+    predictor = build_sam2_video_predictor(None, str(REPOSITORY / "checkpoints/sam2.1_nano.pt"), device="cpu")
     weights = str(REPOSITORY / "gdino_checkpoints/nano")
     return Models(predictor, {"nano": lambda: HuggingFaceDetector(weights, device="cpu")})
 

@@ -33,7 +33,7 @@ REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 VIDEO_SCRIPTS = [TRACKING_SCRIPT, CUSTOM_SCRIPT, LOCAL_CUSTOM_SCRIPT, CONTINUOUS_SCRIPT, REVERSE_SCRIPT]
 SCRIPTS = [*IMAGE_SCRIPTS, *VIDEO_SCRIPTS]
 LOCAL_SCRIPTS = [LOCAL_IMAGE_SCRIPT, LOCAL_CUSTOM_SCRIPT]
-NANO_SAM2 = "checkpoints/sam2.1_hiera_nano.pt"
+NANO_SAM2 = "checkpoints/sam2.1_nano.pt"
 
 Load = Callable[[str], ModuleType]
 Ends = Callable[..., str]

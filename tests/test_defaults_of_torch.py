@@ -82,9 +82,9 @@ def test_sam2(
 
 @other_defaults
 def test_weights_are_read_in_their_own_precision(device: str | None, dtype: torch.dtype) -> None:
-    expected = build_sam2(ckpt_path="checkpoints/sam2.1_hiera_nano.pt", device="cpu").state_dict()
+    expected = build_sam2(ckpt_path="checkpoints/sam2.1_nano.pt", device="cpu").state_dict()
     with defaults(device, dtype):
-        found = build_sam2(ckpt_path="checkpoints/sam2.1_hiera_nano.pt", device="cpu").state_dict()
+        found = build_sam2(ckpt_path="checkpoints/sam2.1_nano.pt", device="cpu").state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 

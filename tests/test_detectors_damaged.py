@@ -180,7 +180,7 @@ def test_weights_that_are_no_numbers(folder: Path, tmp_path: Path) -> None:
     for build in (HuggingFaceDetector, LocalDetector):
         with pytest.raises(ValueError, match=rf"{folder} holds weights that are no numbers .*: \S*fc1|linear1"):
             build(folder)
-    weights = torch.load("checkpoints/sam2.1_hiera_nano.pt", weights_only=True)["model"]
+    weights = torch.load("checkpoints/sam2.1_nano.pt", weights_only=True)["model"]
     weights["no_mem_embed"][:] = float("inf")
     torch.save(weights, tmp_path / "nan.pt")
     with pytest.raises(ValueError, match=r"nan\.pt holds weights that are no numbers .*: no_mem_embed$"):

@@ -315,7 +315,7 @@ def test_missing_and_wrong_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no model\.safetensors"):
         LocalDetector(tmp_path)
     with pytest.raises(ValueError, match="SAM 2 weights"):
-        LocalDetector(REPOSITORY / "checkpoints/sam2.1_hiera_nano.pt", tokenizer=NANO)
+        LocalDetector(REPOSITORY / "checkpoints/sam2.1_nano.pt", tokenizer=NANO)
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=r"model\.safetensors"):
         LocalDetector(tmp_path, tokenizer=NANO)

@@ -74,7 +74,7 @@ SMALL: dict[str, object] = {
     "IMAGES": "assets/album/60[01].jpg",
     "START_FRAME_IDX": NUM_FRAMES - 1,
     "MAX_FRAMES": NUM_FRAMES,
-    "SAM2_CHECKPOINT": "checkpoints/sam2.1_hiera_nano.pt",
+    "SAM2_CHECKPOINT": "checkpoints/sam2.1_nano.pt",
     "GDINO_MODEL_ID": "gdino_checkpoints/nano",
     "GDINO_CHECKPOINT": "gdino_checkpoints/nano",
 }

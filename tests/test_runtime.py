@@ -61,7 +61,7 @@ def test_auto_on_a_gpu() -> None:
     assert choose_dtype(device) == (torch.bfloat16 if in_bfloat16 else torch.float32)
 
 
-NANO = ("gdino_checkpoints/nano", "checkpoints/sam2.1_hiera_nano.pt")
+NANO = ("gdino_checkpoints/nano", "checkpoints/sam2.1_nano.pt")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ NANO = ("gdino_checkpoints/nano", "checkpoints/sam2.1_hiera_nano.pt")
         ("my.mp4", NANO, True),
         ("0", NANO, True),
         ("my.mp4", ("IDEA-Research/grounding-dino-tiny", "checkpoints/sam2.1_hiera_large.pt"), False),
-        ("my.mp4", ("IDEA-Research/grounding-dino-tiny", "checkpoints/sam2.1_hiera_nano.pt"), True),
+        ("my.mp4", ("IDEA-Research/grounding-dino-tiny", "checkpoints/sam2.1_nano.pt"), True),
         ("nano.mp4", ("owner/banano", "nanometres.pt"), False),
     ],
 )

@@ -17,7 +17,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import make_clip
 
-NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
+NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_nano.pt"
 
 
 @pytest.fixture

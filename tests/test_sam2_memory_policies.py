@@ -34,7 +34,7 @@ from sam2.modeling.core import NO_OBJ_SCORE
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 
-NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
+NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_nano.pt"
 NAMES = [name for name in get_args(PolicyName) if name != "default"]
 NUM_FRAMES = 16  # so that the last frame, like the first, is on the grid of dam4sam's recent memories
 

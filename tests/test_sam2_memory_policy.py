@@ -19,7 +19,7 @@ from sam2.modeling.sam2_base import MaskCandidates, SamOutput
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
-NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
+NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_nano.pt"
 
 
 def predictor_with(policy: Callable[[SAM2Config], MemoryPolicy], **changes: object) -> SAM2VideoPredictor:

@@ -22,7 +22,7 @@ from sam2.modeling.core import MaskCandidates
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import FrameOutput, FrameTime, InferenceState, ObjectState
 
-NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
+NANO = Path(__file__).parents[1] / "checkpoints/sam2.1_nano.pt"
 TOLERANCE = 1e-4
 # which rules decide on some frame: candidates are overruled, motion begins anew, frames are left out, masks are empty
 DECIDING = {

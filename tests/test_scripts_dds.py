@@ -246,7 +246,7 @@ def test_from_the_command_line(server: StandIn, footage: Path, scenes: list[Scen
     assert refused.returncode == 2, refused.stderr
     assert wrong not in refused.stdout + refused.stderr
     note, problem = refused.stderr.splitlines()
-    assert note.startswith("Note: checkpoints/sam2.1_hiera_nano.pt is a nano model")
+    assert note.startswith("Note: checkpoints/sam2.1_nano.pt is a nano model")
     assert problem.startswith(f"{GDINO_IMAGE}: the DDS cloud does not accept the token")
     fine = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert fine.returncode == 0, fine.stderr

@@ -180,7 +180,7 @@ def test_masks_to_refine_have_the_size_of_the_image(predictor: SAM2ImagePredicto
 
 def test_a_rough_outline_becomes_the_object() -> None:
     """Of the bundled picture's owl: half of its box at first, afterwards what its box alone gives."""
-    predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_hiera_nano.pt"))
+    predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_nano.pt"))
     image = read_image(REPOSITORY / "assets" / "scene.jpg")
     owl = make_detections(np.array([[537, 213, 622, 329]]), np.ones(1), np.zeros(1, int), ["owl"], (640, 360))
     expected = segment(predictor, image, owl).mask[0]
@@ -193,7 +193,7 @@ def test_a_rough_outline_becomes_the_object() -> None:
 
 def test_parts_that_do_not_touch_are_drawn_one_by_one() -> None:
     """Between the pizza and the owl is a pig, which the box around both takes in."""
-    predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_hiera_nano.pt"))
+    predictor = SAM2ImagePredictor(build_sam2(ckpt_path=REPOSITORY / "checkpoints" / "sam2.1_nano.pt"))
     image = read_image(REPOSITORY / "assets" / "scene.jpg")
     each = make_detections(np.array([[245, 45, 340, 136], [537, 213, 622, 329]]), np.ones(2), np.arange(2),
                            ["pizza", "owl"], (640, 360))  # fmt: skip

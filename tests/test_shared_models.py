@@ -41,7 +41,7 @@ def test_other_models_are_built_each_time(
     build: Callable[..., Any], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("checkpoints/sam2.1_hiera_nano.pt", str(tmp_path), "someone/some-detector"):
+    for name in ("checkpoints/sam2.1_nano.pt", str(tmp_path), "someone/some-detector"):
         build(name), build(name)
     assert len(calls) == 6
 

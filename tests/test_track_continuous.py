@@ -24,7 +24,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from sam2.video_state import InferenceState
 from training.scenes import Scene, make_clip
 
-WEIGHTS = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
+WEIGHTS = Path(__file__).parents[1] / "checkpoints/sam2.1_nano.pt"
 SIZE = (96, 128)
 
 

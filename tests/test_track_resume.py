@@ -42,7 +42,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-WEIGHTS = REPOSITORY / "checkpoints/sam2.1_hiera_nano.pt"
+WEIGHTS = REPOSITORY / "checkpoints/sam2.1_nano.pt"
 CONTINUOUS_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id.py"
 REVERSE_SCRIPT = "grounded_sam2_tracking_demo_with_continuous_id_plus.py"
 SIZE = (96, 128)  # height, width

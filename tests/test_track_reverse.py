@@ -17,7 +17,7 @@ from sam2.build_sam import build_sam2_video_predictor
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from training.scenes import Scene, make_clip
 
-WEIGHTS = Path(__file__).parents[1] / "checkpoints/sam2.1_hiera_nano.pt"
+WEIGHTS = Path(__file__).parents[1] / "checkpoints/sam2.1_nano.pt"
 SIZE = (96, 128)
 NUM_FRAMES = 14
 Found = dict[int, dict[int, int]]  # frame index → object id → row in the scene

@@ -249,7 +249,7 @@ def test_images_and_frames_get_the_same_masks_for_boxes(predictor: SAM2VideoPred
 
 def test_on_footage_masks_of_images_and_frames_are_much_alike() -> None:
     """Frames are shrunk bicubically, images bilinearly."""
-    predictor = build_sam2_video_predictor(None, str(REPOSITORY / "checkpoints/sam2.1_hiera_nano.pt"), device="cpu")
+    predictor = build_sam2_video_predictor(None, str(REPOSITORY / "checkpoints/sam2.1_nano.pt"), device="cpu")
     image = open_indexed_frames(REPOSITORY / "assets" / "crossing.mp4")[0]
     stream: Followed = Sam2Follower(predictor).open_stream()
     stream.append(image)

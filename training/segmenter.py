@@ -1,7 +1,7 @@
 """Train the bundled SAM 2.1 nano on photographs, collages, real and drawn clips; export it in the official layout.
 
     python -m training.segmenter                                   # all stages, goes on after an interruption
-    python -m training.segmenter --start-from checkpoints/sam2.1_hiera_nano.pt     # improve exported weights
+    python -m training.segmenter --start-from checkpoints/sam2.1_nano.pt     # improve exported weights
     python -m training.segmenter --real runs/real.pack --minutes 2 3 3 2 --workers 14     # ten minutes of a GPU
 
 Four stages, each of so many minutes:
@@ -61,7 +61,7 @@ from training.segmenter_memory import (
 from training.segmenter_prompts import normalise
 from training.take_over import take_over
 
-EXPORT_PATH = Path("checkpoints/sam2.1_hiera_nano.pt")
+EXPORT_PATH = Path("checkpoints/sam2.1_nano.pt")
 EMA_HALF_LIFE = 120  # steps at most, of the average of the weights that is exported
 CHECKPOINT_SECONDS = 120
 WARMUP_STEPS = 60

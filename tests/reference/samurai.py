@@ -10,6 +10,7 @@ follows the objects of the clip, and have it offer three masks on every frame as
 """
 
 import argparse
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,14 +81,9 @@ _DIM = 128
 _NANO = {
     "image_size": 320,
     "num_maskmem": 4,
-    "image_encoder.trunk.embed_dim": 32,
-    "image_encoder.trunk.stages": "[1,2,3,1]",
-    "image_encoder.trunk.global_att_blocks": "[4,5,6]",
-    "image_encoder.trunk.window_spec": "[8,4,12,6]",
-    "image_encoder.trunk.window_pos_embed_bkg_spatial_size": "[6,6]",
     "image_encoder.neck.d_model": _DIM,
     "image_encoder.neck.position_encoding.num_pos_feats": _DIM,
-    "image_encoder.neck.backbone_channel_list": "[256,128,64,32]",
+    "image_encoder.neck.backbone_channel_list": "[320,112,40,24]",
     "memory_attention.num_layers": 1,
     "memory_attention.d_model": _DIM,
     "memory_attention.layer.d_model": _DIM,
@@ -110,13 +106,22 @@ def build_reference(variant: Variant, work: Path) -> Any:
     if variant.weights == "nano":  # no configuration has the width of the mask decoder's MLPs
         sam2_base.TwoWayTransformer = lambda **sizes: transformer(**sizes | {"mlp_dim": 256})
     overrides = [f"++model.{name}={value}" for name, value in settings.items()]
-    weights = str(work / f"{variant.weights}.pt")
-    predictor = build_sam2_video_predictor(RANDOM_CONFIG, weights, device="cpu", hydra_overrides_extra=overrides)
+    predictor = build_sam2_video_predictor(RANDOM_CONFIG, None, device="cpu", hydra_overrides_extra=overrides)
     sam2_base.TwoWayTransformer = transformer
     if variant.weights == "nano":
-        # a block that attends to the whole map and halves it divides by zero here; one window of all 20 cells does too
-        predictor.image_encoder.trunk.blocks[6].window_size = 20
+        predictor.image_encoder.trunk = load_trunk_class()()  # the reference has no trunk of this kind
+    weights = torch.load(work / f"{variant.weights}.pt", map_location="cpu", weights_only=True)["model"]
+    predictor.load_state_dict({name: value.float() for name, value in weights.items()})
     return predictor
+
+
+def load_trunk_class() -> Any:
+    """`EfficientNetLite` from its file, as the repository's packages must not be found in this process."""
+    file = Path(__file__).parents[2] / "trunks/efficientnet_lite.py"
+    spec = importlib.util.spec_from_file_location("efficientnet_lite", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.EfficientNetLite
 
 
 def prompt(predictor: Any, state: Any, variant: Variant) -> None:
