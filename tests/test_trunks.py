@@ -107,7 +107,7 @@ def test_weights_of_another_trunk(tmp_path: Path) -> None:
     state = published_state()
     del state["_blocks.3._expand_conv.weight"], state["_blocks.3._bn0.running_mean"]
     torch.save(state, tmp_path / "published.pth")
-    with pytest.raises(ValueError, match="the trunk has 49 convolutions, the published weights are of 48"):
+    with pytest.raises(ValueError, match="the trunk has 48 convolutions, the published weights are of 47"):
         load_trunk(EfficientNetLite(), tmp_path / "published.pth")
 
 
