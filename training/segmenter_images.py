@@ -163,4 +163,4 @@ def image_step(model: SAM2Base, batch: Batch, step: int, fraction: float) -> tup
     matching = matching_loss(features.vision[SINGLE_SCENES:].float(), batch.owners.to(device))
     penalty = scale_penalty(features.vision)
     numbers |= {"match": float(matching.detach()), "scale": float(penalty.detach())}
-    return total + 0.15 * matching + 0.05 * penalty, numbers
+    return total + 0.15 * matching + 0.15 * penalty, numbers
