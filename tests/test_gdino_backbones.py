@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from grounding_dino.groundingdino.models import swin
 from grounding_dino.groundingdino.models.resnet import ResNet
 from grounding_dino.groundingdino.models.swin import SwinTransformer
+from trunks.efficientnet_lite import EfficientNetLite
 
 SWIN = {"embed_dim": 8, "depths": (2, 1, 2, 2), "num_heads": (1, 2, 2, 4)}
 RESNET = {"embedding_size": 8, "hidden_sizes": (8, 16, 24, 32), "depths": (1, 2, 1, 2)}
@@ -57,6 +58,11 @@ def make_swin(window_size: int = 4, **changes: object) -> SwinTransformer:
     model = SwinTransformer(**(SWIN | {"window_size": window_size} | changes)).eval()  # type: ignore[arg-type]
     randomize(model)
     return model
+
+
+def make_efficientnet_lite(**changes: object) -> EfficientNetLite:
+    torch.manual_seed(0)
+    return EfficientNetLite(**({"out_indices": (1, 2, 3)} | changes)).eval()  # type: ignore[arg-type]
 
 
 def make_resnet(**changes: object) -> ResNet:
@@ -149,10 +155,10 @@ def test_swin_has_the_official_names() -> None:
     assert keys == expected
 
 
-@pytest.mark.parametrize("make_model", [make_swin, make_resnet])
+@pytest.mark.parametrize("make_model", [make_swin, make_resnet, make_efficientnet_lite])
 @pytest.mark.parametrize("out_indices", [(0,), (1, 3), (0, 1, 2, 3)])
 def test_maps_of_chosen_stages(
-    make_model: Callable[..., SwinTransformer | ResNet], out_indices: tuple[int, ...]
+    make_model: Callable[..., SwinTransformer | ResNet | EfficientNetLite], out_indices: tuple[int, ...]
 ) -> None:
     every_stage, chosen = make_model(out_indices=(0, 1, 2, 3)), make_model(out_indices=out_indices)
     chosen.load_state_dict(every_stage.state_dict(), strict=False)
@@ -165,9 +171,11 @@ def test_maps_of_chosen_stages(
     assert [level.shape[2:] for level in maps] == [(-(-40 // stride), -(-33 // stride)) for stride in strides]
 
 
-@pytest.mark.parametrize("make_model", [make_swin, make_resnet])
+@pytest.mark.parametrize("make_model", [make_swin, make_resnet, make_efficientnet_lite])
 @pytest.mark.parametrize("batch", [0, 1, 3])
-def test_batched_equals_single(make_model: Callable[..., SwinTransformer | ResNet], batch: int) -> None:
+def test_batched_equals_single(
+    make_model: Callable[..., SwinTransformer | ResNet | EfficientNetLite], batch: int
+) -> None:
     model = make_model()
     images = make_images(batch, 45, 70)
     with torch.inference_mode():
@@ -177,9 +185,11 @@ def test_batched_equals_single(make_model: Callable[..., SwinTransformer | ResNe
             assert_equal_maps([level[i : i + 1] for level in batched], model(images[i : i + 1]))
 
 
-@pytest.mark.parametrize("make_model", [make_swin, make_resnet])
+@pytest.mark.parametrize("make_model", [make_swin, make_resnet, make_efficientnet_lite])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_close(make_model: Callable[..., SwinTransformer | ResNet], dtype: torch.dtype) -> None:
+def test_half_precision_is_close(
+    make_model: Callable[..., SwinTransformer | ResNet | EfficientNetLite], dtype: torch.dtype
+) -> None:
     model = make_model()
     images = make_images(1, 45, 70)
     with torch.inference_mode():
@@ -189,9 +199,11 @@ def test_half_precision_is_close(make_model: Callable[..., SwinTransformer | Res
     assert_equal_maps([level.float() for level in rounded], exact, tolerance=0.05)
 
 
-@pytest.mark.parametrize("make_model", [make_swin, make_resnet])
+@pytest.mark.parametrize("make_model", [make_swin, make_resnet, make_efficientnet_lite])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 0, 32), (2, 32, 32, 3)])
-def test_other_shapes_are_refused(make_model: Callable[..., SwinTransformer | ResNet], shape: tuple[int, ...]) -> None:
+def test_other_shapes_are_refused(
+    make_model: Callable[..., SwinTransformer | ResNet | EfficientNetLite], shape: tuple[int, ...]
+) -> None:
     with pytest.raises(ValueError, match=re.escape(f"got {shape}")):
         make_model()(torch.zeros(shape))
 

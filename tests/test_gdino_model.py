@@ -52,6 +52,7 @@ MODELS = {
         "num_feature_levels": 3,
         "decoder_bbox_embed_share": False,
     },
+    "efficientnet_lite, 3 levels": {"backbone": "efficientnet_lite", "num_feature_levels": 3},
     "MM-Grounding-DINO": {"kind": "MMGroundingDino"},
 }
 
@@ -77,6 +78,8 @@ def test_random_models_equal_the_reference(settings, tmp_path):
 
 def test_nano_equals_the_reference_on_the_bundled_scene():
     import transformers
+
+    import grounded_sam2.detectors.efficientnet_lite  # noqa: F401 (a backbone that transformers has not)
 
     reference = transformers.GroundingDinoForObjectDetection.from_pretrained(NANO_FOLDER, dtype=torch.float32).eval()
     processor = transformers.AutoProcessor.from_pretrained(NANO_FOLDER)

@@ -112,6 +112,7 @@ def test_a_hugging_face_folder_of_several_files_and_of_the_old_format(folder, tm
         {},
         {"num_feature_levels": 5, "encoder_attention_heads": 8},
         {"backbone": "resnet", "num_feature_levels": 3},
+        {"backbone": "efficientnet_lite", "num_feature_levels": 3},
         {"kind": "MMGroundingDino"},
         {"embedding_init_target": False},
     ],
@@ -143,7 +144,7 @@ def test_a_head_for_each_layer_stays_its_own(tmp_path):
 
 def test_bundled_nano_is_described_by_its_folder_and_by_its_file():
     config = config_for(NANO_FOLDER)
-    assert (config.backbone, config.hidden_dim, config.num_feature_levels) == ("resnet", 64, 3)
+    assert (config.backbone, config.hidden_dim, config.num_feature_levels) == ("efficientnet_lite", 64, 3)
     assert config_for(NANO_FOLDER / "model.safetensors") == config
 
 

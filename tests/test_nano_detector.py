@@ -14,7 +14,7 @@ from grounded_sam2.detectors.huggingface import HuggingFaceDetector
 from training.detector import FULL_LEARNING_RATE, SHARES_AT, StepKind, Trainer, dense_loss, full_loss
 from training.detector_batches import BATCH_SIZE, Sample, SceneBatches, crop_and_mirror
 from training.detector_losses import assign_positions, grounding_loss, match_queries, naming_loss, paired_giou
-from training.detector_model import PHOTO_DEPTHS, build_training_model, freeze_stem, grow_from, model_config
+from training.detector_model import STRIDES, build_training_model, grow_from, model_config, take_over
 from training.detector_names import (
     ALIASES,
     COMMON_NAMES,
@@ -216,29 +216,66 @@ def test_frames_of_training_clips_are_photographs():
 # ---- growing ----
 
 
-def test_a_grown_model_computes_the_same(tokenizer):
-    torch.manual_seed(0)
-    small = build_training_model(model_config(len(tokenizer) - 5)).eval()
-    grown = build_training_model(model_config(len(tokenizer), PHOTO_DEPTHS)).eval()
-    grow_from(grown, small.state_dict())
-    inputs = {
-        "pixel_values": torch.randn(1, 3, 96, 128),
+@pytest.fixture
+def no_published_weights(monkeypatch):
+    """Trunks start from random weights: the published ones are a package that only training needs."""
+    monkeypatch.setattr("training.detector_model.load_trunk", lambda trunk: None)
+
+
+@pytest.fixture
+def inputs():
+    return {
+        "pixel_values": torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)),
         "input_ids": torch.tensor([[101, 500, 1012, 600, 1012, 102]]),
         "attention_mask": torch.ones(1, 6, dtype=torch.long),
     }
+
+
+@pytest.mark.usefixtures("no_published_weights")
+def test_a_model_with_more_words_computes_the_same(tokenizer, inputs):
+    torch.manual_seed(0)
+    small = build_training_model(model_config(len(tokenizer) - 5)).eval()
+    grown = build_training_model(model_config(len(tokenizer))).eval()
+    grow_from(grown, small.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(grown(**inputs).pred_boxes, small(**inputs).pred_boxes, atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match="smaller nano detector"):
-        grow_from(small, grown.state_dict())
+    with pytest.raises(ValueError, match="expected weights of a nano detector, got elsewhere"):
+        grow_from(small, {"elsewhere": torch.zeros(1)})
 
 
-def test_a_frozen_stem_has_no_gradients(tokenizer):
+@pytest.mark.usefixtures("no_published_weights")
+def test_what_is_taken_over_from_a_model_with_another_trunk(tokenizer):
+    """Here the trunks are alike, so that the projections can become what they were."""
+    torch.manual_seed(0)
+    earlier, model = (build_training_model(model_config(len(tokenizer))).eval() for _ in range(2))
+    before, after = (each.model.backbone.conv_encoder.model for each in (earlier, model))
+    for convolution in before.modules():
+        if isinstance(convolution, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(
+                convolution.weight
+            )  # with weaker ones nothing of the image is left at the end
+    after.load_state_dict(before.state_dict())
+    images = torch.randn(3, 2, 3, 192, 256, generator=torch.Generator().manual_seed(1))
+    explained = take_over(model, earlier, images)
+    assert len(explained) == len(STRIDES) and min(explained) > 0.95 and max(explained) <= 1
+    fitted = {f"model.input_proj_vision.{level}.0.{kind}" for level in range(3) for kind in ("weight", "bias")}
+    for name, tensor in earlier.state_dict().items():
+        assert name in fitted or torch.equal(model.state_dict()[name], tensor), name
+    with torch.no_grad():
+        for level, features in enumerate(before(images[0]).feature_maps):
+            expected = earlier.model.input_proj_vision[level][0](features)
+            found = model.model.input_proj_vision[level][0](features)
+            assert (found - expected).square().mean() < 0.05 * expected.var()
+
+
+@pytest.mark.usefixtures("no_published_weights")
+def test_edges_and_colours_are_not_learnt_again(tokenizer):
     model = build_training_model(model_config(len(tokenizer)))
-    freeze_stem(model)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    assert frozen and all("embedder" in name or "stages.0" in name for name in frozen)
+    assert frozen and all("trunk.stem" in name or "trunk.levels.0." in name for name in frozen)
 
 
+@pytest.mark.usefixtures("no_published_weights")
 def test_training_on_photographs_survives_an_interruption(tokenizer, photo_source, tmp_path, monkeypatch):
     kinds = tuple(StepKind(is_dense, 1, 1, ((96, 128),), (0.5,) * len(SHARES_AT)) for is_dense in (True, False))
     monkeypatch.setattr("training.detector.STEP_KINDS", kinds)

@@ -21,6 +21,7 @@ from training.real_scenes import RealScenes
 from training.segmenter_images import Batch, image_step
 from training.segmenter_losses import mask_iou, mask_loss, matching_loss
 from training.segmenter_scores import masks_iou
+from training.take_over import take_over
 
 
 def square(start: int, stop: int, side: int = 32) -> torch.Tensor:
@@ -61,6 +62,7 @@ def test_matching_loss_prefers_cells_that_look_alike() -> None:
 def test_recipe_goes_on_where_it_was_and_exports(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, with_photographs: bool
 ) -> None:
+    monkeypatch.setattr(segmenter, "load_trunk", lambda trunk: None)  # published weights: a package
     minutes = (3.0, 0.0, 0.001, 0.001)
     interrupted = segmenter.Trainer(tmp_path, minutes)
     interrupted.progress.step, interrupted.progress.stage_seconds = 2, 179.99
@@ -86,7 +88,7 @@ def test_recipe_goes_on_where_it_was_and_exports(
     assert steps_run[0][1] == pytest.approx(179.99 / 180)
     assert segmenter.Trainer(tmp_path, minutes).progress.stage == len(segmenter.STAGES)
     model = build_sam2(None, tmp_path / "nano.pt", device="cpu")
-    assert model.image_size == 320 and sum(parameter.numel() for parameter in model.parameters()) < 4e6
+    assert model.image_size == 320 and sum(parameter.numel() for parameter in model.parameters()) < 8e6
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
@@ -97,6 +99,27 @@ def test_what_is_exported_may_keep_a_share_of_earlier_weights(tmp_path: Path) ->
     for name, value in between.state_dict().items():
         expected = 0.25 * earlier.state_dict()[name].half().float() + 0.75 * later.state_dict()[name]
         assert torch.allclose(value, expected, atol=1e-6), name
+
+
+def test_decoder_and_memory_are_taken_over_from_a_model_with_another_trunk(tmp_path: Path) -> None:
+    """Here the trunks are alike, so that the neck can become what it was; the start of training does it once."""
+    torch.manual_seed(0)
+    earlier, model = (SAM2Base(load_config("sam2.1-nano")) for _ in range(2))
+    for convolution in earlier.image_encoder.trunk.modules():
+        if isinstance(convolution, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(
+                convolution.weight
+            )  # with weaker ones nothing of the image is left at the end
+    model.image_encoder.trunk.load_state_dict(earlier.image_encoder.trunk.state_dict())
+    images = torch.randn(3, 2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    explained = take_over(model, earlier, images)
+    assert len(explained) == 3 and min(explained) > 0.95 and max(explained) <= 1
+    for name, tensor in earlier.state_dict().items():
+        assert ".neck." in name or torch.equal(model.state_dict()[name], tensor), name
+    with torch.no_grad():
+        pyramids = zip(*(each.image_encoder(images[0])["backbone_fpn"] for each in (model, earlier)), strict=True)
+        for found, expected in pyramids:
+            assert (found - expected).square().mean() < 0.05 * expected.var()
 
 
 def write_photographs(folder: Path) -> Path:

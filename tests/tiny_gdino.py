@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grounded_sam2.detectors.efficientnet_lite import EfficientNetLiteConfig
 from grounding_dino.groundingdino.models.grounding_dino import DetectorOutput, GroundingDINO
 from grounding_dino.groundingdino.text import TextInputs, text_inputs
 
@@ -37,7 +38,7 @@ def hugging_face_model(kind: str = "GroundingDino", backbone: str = "swin", seed
 
     Args:
         kind: "GroundingDino" or "MMGroundingDino".
-        backbone: "swin" or "resnet".
+        backbone: "swin", "resnet" or "efficientnet_lite".
         seed: of the weights.
         settings: of the model's config, in transformers' spelling.
     """
@@ -46,6 +47,8 @@ def hugging_face_model(kind: str = "GroundingDino", backbone: str = "swin", seed
     torch.manual_seed(seed)
     if backbone == "swin":
         backbone_config = transformers.SwinConfig(image_size=64, out_indices=[2, 3, 4], **SWIN)
+    elif backbone == "efficientnet_lite":
+        backbone_config = EfficientNetLiteConfig(out_indices=[2, 3, 4])
     else:
         backbone_config = transformers.ResNetConfig(out_indices=[2, 3, 4], **RESNET)
     text_config = transformers.BertConfig(

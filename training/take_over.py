@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sam2.modeling.sam2_base import SAM2Base
 
-RIDGE = 1e-3  # of the fit, in parts of the mean square of the inputs
+RIDGE = 1e-6  # of the fit, in parts of the mean square of the inputs
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ class EfficientNetLite(nn.Module):
         num_channels: channels of each returned map.
 
     Raises:
-        ValueError: `out_indices` are not ascending levels.
+        ValueError: `out_indices` are not ascending levels; from `forward`, images of another shape.
     """
 
     level_channels = tuple(groups[-1][1] for groups in LEVELS)  # finest level first
@@ -73,6 +73,8 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised → one (B, C, h, w) for each of `out_indices`, finest first."""
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
         x = F.relu6(self.stem(images.contiguous(memory_format=channels_last)), inplace=True)
         maps = []
         for level, blocks in enumerate(self.levels):
