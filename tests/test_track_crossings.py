@@ -193,3 +193,55 @@ def test_the_tracker_puts_the_follower_right() -> None:
     assert colours[0] == colours[-1] == {1: 100, 2: 200}
     assert colours[19] == colours[20] == {1: 200, 2: 100}
     assert [event.kind for event in tracker.take_events()].count("exchanged") == 2
+
+
+def detected(keeper: IdentityKeeper, frame: int, ways: list[Way], tops: tuple[int, int] = (10, 14)) -> list[int]:
+    """A round of detection that finds both; the id under which each way was found."""
+    masks = np.stack([square(way(frame), top) for way, top in zip(ways, tops, strict=True)])
+    found = keeper.match(
+        frame,
+        sv.Detections(
+            xyxy=sv.mask_to_xyxy(masks).astype(np.float32),
+            mask=masks,
+            class_id=np.array([0, 0]),
+            confidence=np.array([0.9, 0.9], np.float32),
+        ),
+    )
+    return found.obj_ids.tolist()
+
+
+def sees_what_it_is_given(
+    keeper: IdentityKeeper, ways: list[Way], change_at: int, num_frames: int, detect_every: int = 1
+) -> list[list[int]]:
+    """SAM 2 that goes on with the object it was given last under each id, and takes them for each other once."""
+    following = {1: 0, 2: 1}
+    told = [detected(keeper, 0, ways)]
+    for frame in range(1, num_frames):
+        if frame == change_at:
+            following = {1: following[2], 2: following[1]}
+        masks = np.stack([square(ways[following[obj_id]](frame), (10, 14)[following[obj_id]]) for obj_id in (1, 2)])
+        keeper.see(frame, [1, 2], masks, np.array([5.0, 5.0]))
+        if frame % detect_every == 0:
+            told.append(detected(keeper, frame, ways))
+            following = {obj_id: told[-1].index(obj_id) for obj_id in (1, 2)}
+        for one, other in keeper.sort_out(frame):
+            following[one], following[other] = following[other], following[one]
+    return told
+
+
+def test_detections_in_a_crossing_go_to_who_came_that_way() -> None:
+    """SAM 2 changes two objects over while they touch; at the next look each is where it was going."""
+    told = sees_what_it_is_given(IdentityKeeper(), [RIGHTWARDS, LEFTWARDS], change_at=21, num_frames=NUM_FRAMES)
+    assert told == [[1, 2]] * NUM_FRAMES
+
+
+def test_who_turns_back_in_sight_of_the_detector_keeps_its_id() -> None:
+    """Each comes, stays beside the other and goes back; without a look between, that cannot be told from a crossing."""
+    ways: list[Way] = [
+        lambda frame: 42 - 2.5 * max(0, abs(frame - 20) - 3),
+        lambda frame: 53 + 2.5 * max(0, abs(frame - 20) - 3),
+    ]
+    told = sees_what_it_is_given(IdentityKeeper(), ways, change_at=-1, num_frames=NUM_FRAMES)
+    assert told == [[1, 2]] * NUM_FRAMES
+    blind = sees_what_it_is_given(IdentityKeeper(), ways, change_at=-1, num_frames=NUM_FRAMES, detect_every=30)
+    assert blind == [[1, 2], [2, 1]]

@@ -2,11 +2,12 @@
 
 While two look-alikes are in each other's way, SAM 2 may change them over, and neither masks nor looks tell. Their ways
 do: from where one is beside the other before they meet follows, at a steady pace, where it is beside the other when
-they have parted. A camera that moves moves both, and does not matter.
+they have parted. A camera that moves moves both, and does not matter. Where a detector sees both while they meet, their
+ways go on from there, so that a turn is seen.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -24,6 +25,7 @@ _LONGEST_TRAIL = 8  # frames before a meeting from which a way is known
 _SHORTEST_TRAIL = 4
 _MARGIN = 0.1  # of a box, by which it is larger at each side: what lies before another object cuts it off at its edge
 _SURENESS = 0.5  # of the way that is expected, the most by which another one may differ from it
+_APART = 0.3  # of the size of an object, the least way at which a detector's boxes tell which is where
 
 Pair = tuple[int, int]  # object ids, the lower one first
 
@@ -67,6 +69,36 @@ class Crossings:
             trail = self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
             x, y = _centre(boxes[obj_id])
             trail.append((frame_idx, float(x), float(y)))
+        return changed
+
+    def sort_found(
+        self, frame_idx: int, found: Mapping[int, npt.NDArray[np.float64]], rules: IdentityRules
+    ) -> list[Pair]:
+        """Take in where a detector found objects, each under the id of the mask it fits; returns pairs that are in each
+        other's way and were found changed over.
+
+        Args:
+            frame_idx: 0-based, the frame after the last that `see` was told about.
+            found: boxes, xyxy in pixels, by object id.
+            rules: `crossing_frames`, and `stay_for`: a way is known for so many frames.
+        """
+        changed = []
+        for pair in self.meetings:
+            if not found.keys() >= set(pair) or not rules.crossing_frames:
+                continue
+            boxes = [found[obj_id] for obj_id in pair]
+            centres = [_centre(box) for box in boxes]
+            offset = centres[0] - centres[1]
+            least = _APART * np.sqrt(np.mean([np.prod(box[2:] - box[:2]) for box in boxes]))
+            seen_at = min((self.trails[obj_id][-1][0] for obj_id in pair if self.trails.get(obj_id)), default=-1)
+            is_known = 0 <= seen_at and frame_idx - seen_at <= rules.stay_for and np.linalg.norm(offset) >= least
+            if is_known and self._is_changed_over(pair, frame_idx, offset):
+                changed.append(pair)
+                centres.reverse()
+            for obj_id, (x, y) in zip(pair, centres, strict=True):
+                trail = self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
+                if not trail or trail[-1][0] < frame_idx:
+                    trail.append((frame_idx, float(x), float(y)))
         return changed
 
     def _is_changed_over(self, pair: Pair, frame_idx: int, offset: npt.NDArray[np.float64]) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 
-from grounded_sam2.masks import Masks, mask_overlaps
+from grounded_sam2.masks import Masks, corners_of, mask_overlaps
 from grounded_sam2.track.association import (
     Association,
     begin_association,
@@ -290,8 +290,20 @@ class IdentityKeeper:
     # ---- a round of detection ----
 
     def _find_seen(self, association: Association) -> None:
-        """Give detections to objects that SAM 2 sees, by where they are."""
-        for index, column in match_by_overlap(association, self.rules):
+        """Give detections to objects that SAM 2 sees, by where they are, and where two are in each other's way by how
+        they came."""
+        pairs = match_by_overlap(association, self.rules)
+        columns = {association.seen[column].obj_id: column for _, column in pairs}
+        found = {
+            association.seen[column].obj_id: np.array(corners_of(association.masks[index]), dtype=np.float64)
+            for index, column in pairs
+        }
+        exchanged = dict(
+            (columns[obj_id], columns[other])
+            for one, two in self.crossings.sort_found(association.frame_idx, found, self.rules)
+            for obj_id, other in ((one, two), (two, one))
+        )
+        for index, column in ((index, exchanged.get(column, column)) for index, column in pairs):
             track, mask = association.seen[column], association.masks[index]
             track.vote(int(association.class_ids[index]), float(association.confidences[index]))
             track.astray_rounds, track.is_guess = 0, False
