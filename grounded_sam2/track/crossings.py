@@ -24,7 +24,8 @@ __all__ = ["Crossings"]
 _LONGEST_TRAIL = 8  # frames before a meeting from which a way is known
 _SHORTEST_TRAIL = 4
 _MARGIN = 0.1  # of a box, by which it is larger at each side: what lies before another object cuts it off at its edge
-_SURENESS = 0.5  # of the way that is expected, the most by which another one may differ from it
+_MOST_OFF = 0.8  # of the way that is expected, the most by which one may differ from it to be taken for it
+_SURENESS = 0.5  # of that difference, the most that what is taken for true may have of what is not
 _APART = 0.3  # of the size of an object, the least way at which a detector's boxes tell which is where
 
 Pair = tuple[int, int]  # object ids, the lower one first
@@ -62,7 +63,7 @@ class Crossings:
             del self.meetings[pair]
             if followed_ids.issuperset(pair) and frame_idx - since <= rules.crossing_frames:
                 offset = _centre(boxes[pair[0]]) - _centre(boxes[pair[1]])
-                if self._is_changed_over(pair, frame_idx, offset):
+                if is_like(self._expected(pair, frame_idx), -offset):
                     changed.append(pair)
         is_met = {obj_id for pair in self.meetings for obj_id in pair}
         for obj_id in boxes.keys() - is_met:
@@ -90,32 +91,29 @@ class Crossings:
             centres = [_centre(box) for box in boxes]
             offset = centres[0] - centres[1]
             least = _APART * np.sqrt(np.mean([np.prod(box[2:] - box[:2]) for box in boxes]))
-            seen_at = min((self.trails[obj_id][-1][0] for obj_id in pair if self.trails.get(obj_id)), default=-1)
-            is_known = 0 <= seen_at and frame_idx - seen_at <= rules.stay_for and np.linalg.norm(offset) >= least
-            if is_known and self._is_changed_over(pair, frame_idx, offset):
+            seen_at = min((self.trails[obj_id][-1][0] for obj_id in pair if self.trails.get(obj_id)), default=-(10**9))
+            if not 0 <= frame_idx - seen_at <= rules.stay_for or np.linalg.norm(offset) < least:
+                continue
+            expected = self._expected(pair, frame_idx)
+            if is_like(expected, -offset):
                 changed.append(pair)
                 centres.reverse()
+            elif _overlap(*boxes) and not is_like(expected, offset):
+                continue  # one may hide the other, and either be taken for it
             for obj_id, (x, y) in zip(pair, centres, strict=True):
-                trail = self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
-                if not trail or trail[-1][0] < frame_idx:
-                    trail.append((frame_idx, float(x), float(y)))
+                if self.trails[obj_id][-1][0] < frame_idx:
+                    self.trails[obj_id].append((frame_idx, float(x), float(y)))
         return changed
 
-    def _is_changed_over(self, pair: Pair, frame_idx: int, offset: npt.NDArray[np.float64]) -> bool:
-        """Whether the second of two objects is, beside the first, where the first should be beside the second.
-
-        Args:
-            pair: object ids.
-            frame_idx: on which they have parted.
-            offset: (2,) from the second's centre there to the first's.
-        """
+    def _expected(self, pair: Pair, frame_idx: int) -> npt.NDArray[np.float64] | None:
+        """(2,) from the second object's centre to the first's on a frame, if both went on as they came; None: it is not
+        known how they came."""
         one, other = ({frame: np.array((x, y)) for frame, x, y in self.trails.get(obj_id, ())} for obj_id in pair)
         frames = sorted(one.keys() & other.keys())[-_LONGEST_TRAIL:]
         if len(frames) < _SHORTEST_TRAIL:
-            return False
+            return None
         slope, start = np.polyfit(frames, np.stack([one[frame] - other[frame] for frame in frames]), 1)
-        expected = start + slope * frame_idx
-        return bool(np.linalg.norm(expected + offset) <= _SURENESS * np.linalg.norm(expected))
+        return np.asarray(start + slope * frame_idx)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; the inverse of `restore`."""
@@ -132,6 +130,14 @@ class Crossings:
         self.meetings = {(one, other): since for one, other, since in saved["meetings"]}
 
 
+def is_like(expected: npt.NDArray[np.float64] | None, way: npt.NDArray[np.float64]) -> bool:
+    """Whether a way (2,) is about the one that is expected, and surely not the opposite one."""
+    if expected is None:
+        return False
+    error, opposite = np.linalg.norm(expected - way), np.linalg.norm(expected + way)
+    return bool(error <= _MOST_OFF * np.linalg.norm(expected) and error <= _SURENESS * opposite)
+
+
 def _touching(seen: Sequence[Track], boxes: dict[int, npt.NDArray[np.float64]]) -> set[Pair]:
     """Pairs of one phrase, neither shown by a person, whose boxes, xyxy in pixels, overlap or nearly do."""
     grown = {}
@@ -142,10 +148,14 @@ def _touching(seen: Sequence[Track], boxes: dict[int, npt.NDArray[np.float64]]) 
     for one, other in combinations(seen, 2):
         if one.class_id != other.class_id or one.is_given or other.is_given:
             continue
-        (left, top, right, bottom), (left_2, top_2, right_2, bottom_2) = grown[one.obj_id], grown[other.obj_id]
-        if min(right, right_2) > max(left, left_2) and min(bottom, bottom_2) > max(top, top_2):
+        if _overlap(grown[one.obj_id], grown[other.obj_id]):
             pairs.add((min(one.obj_id, other.obj_id), max(one.obj_id, other.obj_id)))
     return pairs
+
+
+def _overlap(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
+    """Whether two boxes, xyxy, have an area in common."""
+    return bool((np.minimum(one[2:], other[2:]) > np.maximum(one[:2], other[:2])).all())
 
 
 def _centre(box: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
