@@ -219,7 +219,7 @@ def test_frames_of_training_clips_are_photographs():
 @pytest.fixture
 def no_published_weights(monkeypatch):
     """Trunks start from random weights: the published ones are a package that only training needs."""
-    monkeypatch.setattr("training.detector_model.load_trunk", lambda trunk: None)
+    monkeypatch.setattr("training.detector.load_trunk", lambda trunk: None)
 
 
 @pytest.fixture
@@ -231,7 +231,6 @@ def inputs():
     }
 
 
-@pytest.mark.usefixtures("no_published_weights")
 def test_a_model_with_more_words_computes_the_same(tokenizer, inputs):
     torch.manual_seed(0)
     small = build_training_model(model_config(len(tokenizer) - 5)).eval()
@@ -243,7 +242,6 @@ def test_a_model_with_more_words_computes_the_same(tokenizer, inputs):
         grow_from(small, {"elsewhere": torch.zeros(1)})
 
 
-@pytest.mark.usefixtures("no_published_weights")
 def test_what_is_taken_over_from_a_model_with_another_trunk(tokenizer):
     """Here the trunks are alike, so that the projections can become what they were."""
     torch.manual_seed(0)
@@ -268,7 +266,6 @@ def test_what_is_taken_over_from_a_model_with_another_trunk(tokenizer):
             assert (found - expected).square().mean() < 0.05 * expected.var()
 
 
-@pytest.mark.usefixtures("no_published_weights")
 def test_edges_and_colours_are_not_learnt_again(tokenizer):
     model = build_training_model(model_config(len(tokenizer)))
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]

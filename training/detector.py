@@ -17,10 +17,8 @@ after each decoder layer, the dense loss kept. The photo stage mixes steps of bo
 photographs with cut-outs pasted over them, and on drawn scenes so that nothing is forgotten. A phrase is only asked of
 a photograph where the labels tell whether it is there.
 
-The drawn weights took the default minutes of one CPU core, in several runs: the first 40 of the dense stage with three
-of the eight art styles, the first 80 of the full stage at three fifths of the size and the next 100 at four fifths,
-with crops up to twice as large, and the last 85 as written here. The last two runs began with `--start-from` on what
-had been exported.
+`--take-over` begins with a nano detector that has another trunk: all its other weights, with new projections between.
+How the shipped weights came about is told in `training/README.md`.
 """
 
 from __future__ import annotations
@@ -70,6 +68,7 @@ from training.detector_scores import (
     score,
     score_photos,
 )
+from training.imagenet import load_trunk
 from training.photos import DEFAULT_FOLDER, Photo, frequent_names, load_clips, load_photos
 from training.tokenizer import build_tokenizer
 
@@ -240,6 +239,8 @@ class Trainer:
         self.device = device
         self.config = model_config(len(tokenizer))
         self.model = build_training_model(self.config).to(device)
+        if start_from is None and not self.checkpoint_path.exists():
+            load_trunk(self.model.model.backbone.conv_encoder.model.trunk)
         self.model.model.backbone.to(memory_format=torch.channels_last)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.step = 0

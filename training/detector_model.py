@@ -19,7 +19,6 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 )
 
 from grounded_sam2.detectors.efficientnet_lite import EfficientNetLiteConfig
-from training.imagenet import load_trunk
 from training.take_over import Fit
 
 LOGIT_PRIOR = -3.5
@@ -64,12 +63,11 @@ def model_config(vocabulary_size: int) -> GroundingDinoConfig:
 
 
 def build_training_model(config: GroundingDinoConfig) -> GroundingDinoForObjectDetection:
-    """A model with a trunk of published weights and random ones behind it. The trunk's first level never learns: edges
-    and colours are known, and its gradients cost a quarter of a step."""
+    """A model with random weights. The trunk's first level never learns: in published weights it knows edges and colours,
+    and its gradients cost a quarter of a step."""
     model = GroundingDinoForObjectDetection(config)
     initialise(model)
     trunk = model.model.backbone.conv_encoder.model.trunk
-    load_trunk(trunk)
     for part in (trunk.stem, trunk.levels[0]):
         part.requires_grad_(False)
     return model

@@ -3,6 +3,7 @@
     python -m training.segmenter                                   # all stages, goes on after an interruption
     python -m training.segmenter --start-from checkpoints/sam2.1_nano.pt     # improve exported weights
     python -m training.segmenter --real runs/real.pack --minutes 2 3 3 2 --workers 14     # ten minutes of a GPU
+    python -m training.segmenter --take-over old.yaml old.pt      # decoder and memory of a nano with another trunk
 
 Four stages, each of so many minutes:
 
