@@ -63,8 +63,8 @@ def model_config(vocabulary_size: int) -> GroundingDinoConfig:
 
 
 def build_training_model(config: GroundingDinoConfig) -> GroundingDinoForObjectDetection:
-    """A model with random weights. The trunk's first level never learns: in published weights it knows edges and colours,
-    and its gradients cost a quarter of a step."""
+    """A model with random weights. The trunk's first level never learns: published weights know edges and colours, and
+    its gradients cost a quarter of a step."""
     model = GroundingDinoForObjectDetection(config)
     initialise(model)
     trunk = model.model.backbone.conv_encoder.model.trunk
