@@ -11,6 +11,7 @@ __all__ = ["choose_device", "choose_dtype", "nano_note", "note_nano_models"]
 logger = logging.getLogger(__name__)
 
 _NANO_NAME = "nano"
+_NANO_FINDS = "people, cats, dogs, horses, cows, sheep, cars and shoes"  # see the table in training/README.md
 # setting that names the detector → the real models to download, and what to give the setting
 _REAL_DETECTORS = {
     "GDINO_MODEL_ID": ("sam2.1-large", "IDEA-Research/grounding-dino-tiny"),
@@ -87,11 +88,10 @@ def note_nano_models(
     *weights: str | Path,
     detector_setting: Literal["GDINO_MODEL_ID", "GDINO_CHECKPOINT"] | None = "GDINO_MODEL_ID",
 ) -> None:
-    """Say once, as a warning, that the bundled nano models are being run on footage they were not made for.
+    """Say once, as a warning, what to expect of the bundled nano models on footage that is not bundled.
 
-    The nano detector knows the drawn objects of the bundled footage and finds little else; the nano segmenter has seen
-    photographs, but is no match for the real one. The user should know which flags and which download bring the real
-    models.
+    The nano detector finds a few common things on photographs, and misses many of them; the nano segmenter is no match
+    for the real one. The user should know which flags and which download bring the real models.
 
     Args:
         source: the image, video or folder that is read, as the script's setting names it.
@@ -119,7 +119,9 @@ def nano_note(
         downloads, detector = _REAL_DETECTORS[detector_setting]
         flags += f" --{detector_setting.lower().replace('_', '-')} {detector}"
     named = f"{' and '.join(nano)} {'is' if len(nano) == 1 else 'are each'} a nano model"
+    is_detector = any(Path(path).name == _NANO_NAME for path in nano)
+    finds = f", the detector finds {_NANO_FINDS} now and then and little else" if is_detector else ""
     return (
-        f"Note: {named}, made for the drawn objects of the bundled footage. For real footage get the real "
-        f"models: python -m grounded_sam2.download {downloads}, then pass {flags}"
+        f"Note: {named}: masks are rough{finds}. For footage of your own get the real models: "
+        f"python -m grounded_sam2.download {downloads}, then pass {flags}"
     )

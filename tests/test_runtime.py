@@ -84,6 +84,7 @@ def test_note_about_nano_models(
     if is_noted:
         assert "python -m grounded_sam2.download sam2.1-large" in caplog.text
         assert "--sam2-checkpoint" in caplog.text and "--gdino-model-id" in caplog.text
+        assert ("the detector finds people, cats, dogs" in caplog.text) == (weights[0] == NANO[0])
 
 
 def test_the_note_names_the_detector_of_the_script(caplog: pytest.LogCaptureFixture) -> None:
