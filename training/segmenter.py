@@ -13,7 +13,7 @@ Four stages, each of so many minutes:
 3. memory, at 256 pixels: encoder frozen and its features of many clips cached; objects are followed over ever longer
    stretches, at first with the true masks in memory, then with the model's own. Every third step prompts single images,
    so that the decoder does not forget them.
-4. final, at 320 pixels: the same with the encoder trained too, slowly, and with single images beside the clips.
+4. final, around 320 pixels: the same with the encoder trained too, slowly, and with single images beside the clips.
 
 Minutes count what the process gets of a CPU, or the clock on a GPU.
 
@@ -68,6 +68,7 @@ CHECKPOINT_SECONDS = 120
 WARMUP_STEPS = 60
 STAGES = ("small images", "images", "memory", "final")
 STAGE_SIDES = (256, 320, 256, 320)  # pixels
+FINAL_SIDES, FINAL_SIDE_CHANCES = (256, 320, 384, 448), (0.2, 0.4, 0.2, 0.2)  # so that other sizes work too
 WARM_START = (0.4, 0.4, 0.15, 0.0)  # how far into each stage's schedule exported weights start
 TAKEN_OVER_START = (0.15, 0.35, 0.1, 0.0)  # … and those of which only the trunk is another's
 TAKE_OVER_BATCHES = 60
@@ -412,12 +413,21 @@ def main() -> None:
         export(trainer.average, options.export)
     side = STAGE_SIDES[-1]
     if progress.stage == 3:
-        finals = endless(lambda step: make_final_batch(step, side, real), trainer.first_seed, options.workers)
+
+        def of_some_size(step: int) -> Any:
+            rng = np.random.default_rng([41, step])
+            return make_final_batch(step, int(rng.choice(FINAL_SIDES, p=FINAL_SIDE_CHANCES)), real)
+
+        def final_step_of_size(batch: Any, step: int, _fraction: float) -> tuple[Tensor, dict[str, float]]:
+            set_image_size(model, batch[1].images.shape[-1])
+            return final_step(model, batch, step)
+
+        finals = endless(of_some_size, trainer.first_seed, options.workers)
         groups = [
             {"params": neck + decoder + memory, "lr": FINAL_RATE},
             {"params": trunk, "lr": TRUNK_SCALE * FINAL_RATE},
         ]
-        trainer.run_stage(groups, finals, lambda batch, step, _fraction: final_step(model, batch, step), say_every=10)
+        trainer.run_stage(groups, finals, final_step_of_size, say_every=10)
     shipped = trainer.average if not options.keep else mixed(trainer.average, options.start_from, options.keep)
     export(shipped, options.export)
 

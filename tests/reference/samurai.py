@@ -83,7 +83,6 @@ _NANO = {
     "num_maskmem": 4,
     "image_encoder.neck.d_model": _DIM,
     "image_encoder.neck.position_encoding.num_pos_feats": _DIM,
-    "image_encoder.neck.backbone_channel_list": "[320,112,40,24]",
     "memory_attention.num_layers": 1,
     "memory_attention.d_model": _DIM,
     "memory_attention.layer.d_model": _DIM,
@@ -109,7 +108,9 @@ def build_reference(variant: Variant, work: Path) -> Any:
     predictor = build_sam2_video_predictor(RANDOM_CONFIG, None, device="cpu", hydra_overrides_extra=overrides)
     sam2_base.TwoWayTransformer = transformer
     if variant.weights == "nano":
-        predictor.image_encoder.trunk = load_trunk_class()()  # the reference has no trunk of this kind
+        trunk = predictor.image_encoder.trunk = load_trunk_class()()  # the reference has no trunk of this kind
+        for lateral, channels in zip(predictor.image_encoder.neck.convs, reversed(trunk.level_channels), strict=True):
+            lateral.conv = torch.nn.Conv2d(channels, _DIM, kernel_size=1)
     weights = torch.load(work / f"{variant.weights}.pt", map_location="cpu", weights_only=True)["model"]
     predictor.load_state_dict({name: value.float() for name, value in weights.items()})
     return predictor
