@@ -245,3 +245,23 @@ def test_who_turns_back_in_sight_of_the_detector_keeps_its_id() -> None:
     assert told == [[1, 2]] * NUM_FRAMES
     blind = sees_what_it_is_given(IdentityKeeper(), ways, change_at=-1, num_frames=NUM_FRAMES, detect_every=30)
     assert blind == [[1, 2], [2, 1]]
+
+
+def test_who_appears_beside_another_has_no_way_yet() -> None:
+    """One is followed for a while; then another is found for the first time in its way."""
+    ways: list[Way] = [lambda frame: 40, lambda frame: 51]
+    keeper = IdentityKeeper()
+    alone = square(40)[None]
+    keeper.match(
+        0, make_detections(sv.mask_to_xyxy(alone), np.array([0.9]), np.array([0]), ["cat"], SIZE[::-1], masks=alone)
+    )
+    for frame in range(6):
+        keeper.see(frame, [1], alone, np.array([5.0]))
+        keeper.sort_out(frame)
+    assert detected(keeper, 6, ways, tops=(10, 10)) == [1, 2]
+    both = np.stack([square(40), square(51)])
+    for frame in range(7, 10):
+        keeper.see(frame, [1, 2], both, np.array([5.0, 5.0]))
+        keeper.sort_out(frame)
+        assert detected(keeper, frame, ways, tops=(10, 10)) == [1, 2]
+    assert (1, 2) in keeper.crossings.meetings

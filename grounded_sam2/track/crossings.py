@@ -91,18 +91,19 @@ class Crossings:
             centres = [_centre(box) for box in boxes]
             offset = centres[0] - centres[1]
             least = _APART * np.sqrt(np.mean([np.prod(box[2:] - box[:2]) for box in boxes]))
-            seen_at = min((self.trails[obj_id][-1][0] for obj_id in pair if self.trails.get(obj_id)), default=-(10**9))
-            if not 0 <= frame_idx - seen_at <= rules.stay_for or np.linalg.norm(offset) < least:
+            if np.linalg.norm(offset) < least:
                 continue
-            expected = self._expected(pair, frame_idx)
+            trails = [self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL)) for obj_id in pair]
+            is_fresh = all(trail and frame_idx - trail[-1][0] <= rules.stay_for for trail in trails)
+            expected = self._expected(pair, frame_idx) if is_fresh else None
             if is_like(expected, -offset):
                 changed.append(pair)
                 centres.reverse()
             elif _overlap(*boxes) and not is_like(expected, offset):
                 continue  # one may hide the other, and either be taken for it
-            for obj_id, (x, y) in zip(pair, centres, strict=True):
-                if self.trails[obj_id][-1][0] < frame_idx:
-                    self.trails[obj_id].append((frame_idx, float(x), float(y)))
+            for trail, (x, y) in zip(trails, centres, strict=True):
+                if not trail or trail[-1][0] < frame_idx:
+                    trail.append((frame_idx, float(x), float(y)))
         return changed
 
     def _expected(self, pair: Pair, frame_idx: int) -> npt.NDArray[np.float64] | None:
