@@ -298,11 +298,11 @@ class IdentityKeeper:
             association.seen[column].obj_id: np.array(corners_of(association.masks[index]), dtype=np.float64)
             for index, column in pairs
         }
-        exchanged = dict(
-            (columns[obj_id], columns[other])
+        exchanged = {
+            columns[obj_id]: columns[other]
             for one, two in self.crossings.sort_found(association.frame_idx, found, self.rules)
             for obj_id, other in ((one, two), (two, one))
-        )
+        }
         for index, column in ((index, exchanged.get(column, column)) for index, column in pairs):
             track, mask = association.seen[column], association.masks[index]
             track.vote(int(association.class_ids[index]), float(association.confidences[index]))
