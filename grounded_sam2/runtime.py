@@ -11,7 +11,7 @@ __all__ = ["choose_device", "choose_dtype", "nano_note", "note_nano_models"]
 logger = logging.getLogger(__name__)
 
 _NANO_NAME = "nano"
-_NANO_FINDS = "people, cats, dogs, horses, cows, sheep, cars and shoes"  # see the table in training/README.md
+_NANO_FINDS = "people, cats, dogs, horses, cows and sheep"  # see the table in training/README.md
 # setting that names the detector → the real models to download, and what to give the setting
 _REAL_DETECTORS = {
     "GDINO_MODEL_ID": ("sam2.1-large", "IDEA-Research/grounding-dino-tiny"),

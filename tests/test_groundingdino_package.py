@@ -43,8 +43,8 @@ def test_modules_are_there(name: str) -> None:
 def test_images_for_the_official_models_suit_the_nano(nano: CaptionedGroundingDINO) -> None:
     image_source, image = load_image(str(SCENE))
     assert image.shape[1:] == ImageTransform().size_of(*image_source.shape[:2])
-    boxes, logits, phrases = predict(nano, image, CAPTION, 0.35, 0.25, device="cpu")
-    exact = predict(nano, load_image(SCENE, nano.image_transform)[1], CAPTION, 0.35, 0.25)
+    boxes, logits, phrases = predict(nano, image, CAPTION, 0.5, 0.25, device="cpu")
+    exact = predict(nano, load_image(SCENE, nano.image_transform)[1], CAPTION, 0.5, 0.25)
     assert phrases == exact[2] == ["owl", "pizza"]
     torch.testing.assert_close(boxes, exact[0], atol=0.02, rtol=0)
     assert annotate(image_source, boxes, logits, phrases).shape == image_source.shape

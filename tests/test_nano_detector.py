@@ -448,7 +448,7 @@ def test_photo_scores_of_known_detections():
     assert "dog" in str(scores)
 
 
-def test_the_shipped_threshold_spares_scenes_and_heeds_photographs():
+def test_the_shipped_threshold_heeds_photographs_first():
     boxes, sure = [[0, 0, 10, 10], [20, 20, 30, 30], [35, 35, 39, 39]], [0.9, 0.6, 0.25]
     images = [_scored(boxes, sure, [0, 0, 0])]  # both dogs and nothing else between 0.25 and 0.6
     assert 0.25 <= best_threshold(images) <= 0.6

@@ -22,7 +22,7 @@ from sam2.modeling.position_encoding import rope_rotations
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "vgg"}, "expected the backbone 'hiera' or 'repvit', got 'vgg'"),
+        ({"backbone": "vgg"}, "expected the backbone 'hiera', 'repvit' or 'efficientnet_lite', got 'vgg'"),
         ({"memory_compressor": "zip"}, "expected the memory_compressor 'none' or 'perceiver', got 'zip'"),
     ],
 )

@@ -123,7 +123,8 @@ def test_an_object_that_drifted_is_put_right(
 ) -> None:
     """SAM 2 loses the right half of an object; when the detector looks next, the whole object is remembered anew."""
     detector = TruthDetector()
-    tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=6, scene_cut=None)
+    rules = IdentityRules(reprompt_iou=0.65)  # the bundled model is not off by so much, half an object is
+    tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=6, scene_cut=None, rules=rules)
     run(tracker, detector, clip[:6])
     step = predictor.step
     middle = int(clip[6].boxes_xyxy[0, [0, 2]].mean())
