@@ -303,8 +303,8 @@ def best_threshold(
     """The box threshold to ship, from images that are neither trained on nor reported.
 
     Photographs come first: the one with the best mean of recall and precision (F1, over the names) among those with few
-    enough false boxes, or the highest if all have too many. Without photographs, the one at which the lower one of recall
-    and precision on drawn scenes is best.
+    enough false boxes, or the highest if all have too many. Without photographs, the one at which the lower one of
+    recall and precision on drawn scenes is best.
     """
     candidates = np.arange(LEAST_CONFIDENCE, 0.96, 0.01)
     if not photos:
