@@ -171,9 +171,7 @@ def main() -> None:
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the detector"
     )
-    parser.add_argument(
-        "--segmenter", default="checkpoints/sam2.1_nano.pt", help="checkpoint of the SAM 2.1 nano"
-    )
+    parser.add_argument("--segmenter", default="checkpoints/sam2.1_nano.pt", help="checkpoint of the SAM 2.1 nano")
     parser.add_argument("--num-clips", type=int, default=20, help="of each kind and length")
     parser.add_argument("--only", choices=("detector", "segmenter", "clips"), help="score one; clips: the segmenter's")
     parser.add_argument("--memory-policy", default="default", choices=POLICIES, help="of the segmenter in clips")
