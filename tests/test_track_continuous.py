@@ -121,29 +121,28 @@ def test_an_object_that_joins_changes_no_other(predictor: SAM2VideoPredictor, cl
 def test_an_object_that_drifted_is_put_right(
     predictor: SAM2VideoPredictor, clip: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SAM 2 loses most of an object; when the detector looks next, the whole object is remembered anew."""
+    """SAM 2 loses the right half of an object; when the detector looks next, the whole object is remembered anew."""
     detector = TruthDetector()
-    rules = IdentityRules(reprompt_iou=0.5)  # the bundled model is not off by so much, a quarter of an object is
-    tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=6, scene_cut=None, rules=rules)
+    tracker = ContinuousTracker(detector, predictor, all_nouns(clip), detect_every=6, scene_cut=None)
     run(tracker, detector, clip[:6])
     step = predictor.step
-    left, right = clip[6].boxes_xyxy[0, [0, 2]]
-    kept_until = int(left + (right - left) / 4)
+    middle = int(clip[6].boxes_xyxy[0, [0, 2]].mean())
 
-    def lose_most(state: InferenceState) -> tuple[list[int], torch.Tensor]:
+    def lose_a_half(state: InferenceState) -> tuple[list[int], torch.Tensor]:
         obj_ids, logits = step(state)
         cut = logits.clone()
-        cut[obj_ids.index(1), :, :, kept_until:] = -10.0
+        cut[obj_ids.index(1), :, :, middle:] = -10.0
         return obj_ids, cut
 
-    monkeypatch.setattr(predictor, "step", lose_most)
+    monkeypatch.setattr(predictor, "step", lose_a_half)
     [objects] = run(tracker, detector, clip[6:7])
     monkeypatch.undo()
     [put_right] = masks_of([objects], obj_id=1)
     assert put_right is not None and mask_overlaps([put_right], [clip[6].masks[0]])[0].item() > 0.7
     run(tracker, detector, clip[7:8])
     objects = tracker.save()["stream"]["objects"]
-    assert {obj_id: list(obj["cond"]) for obj_id, obj in objects.items()} == {1: [0, 6], 2: [0], 3: [0]}
+    # the others too where the bundled model is off by more than a tenth
+    assert list(objects[1]["cond"]) == [0, 6] and all(list(obj["cond"])[0] == 0 for obj in objects.values())
 
 
 def test_the_prompt_changes_and_ids_live_on(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:
