@@ -142,7 +142,7 @@ def test_an_object_that_drifted_is_put_right(
     run(tracker, detector, clip[7:8])
     objects = tracker.save()["stream"]["objects"]
     # the others too where the bundled model is off by more than a tenth
-    assert list(objects[1]["cond"]) == [0, 6] and all(list(obj["cond"])[0] == 0 for obj in objects.values())
+    assert list(objects[1]["cond"]) == [0, 6] and all(next(iter(obj["cond"])) == 0 for obj in objects.values())
 
 
 def test_the_prompt_changes_and_ids_live_on(predictor: SAM2VideoPredictor, clip: list[Scene]) -> None:
