@@ -269,7 +269,7 @@ class Trainer:
         """AdamW; what the dense stage taught learns at a lower rate in the full stage."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
-            taught = any(part in name for part in ("conv_encoder", "input_proj_vision", "text_backbone"))
+            taught = any(part in name for part in ("input_proj_vision", "text_backbone"))
             scale = TAUGHT_RATE_SCALE if taught and self.stage == "full" else 1.0
             if "conv_encoder" in name:
                 scale = TRUNK_RATE_SCALE

@@ -411,7 +411,6 @@ def main() -> None:
         trainer.run_stage(groups, range(10**9), bank_step, say_every=30)
         model.image_encoder.requires_grad_(True)
         export(trainer.average, options.export)
-    side = STAGE_SIDES[-1]
     if progress.stage == 3:
 
         def of_some_size(step: int) -> Any:

@@ -63,11 +63,11 @@ class Crossings:
             del self.meetings[pair]
             if followed_ids.issuperset(pair) and frame_idx - since <= rules.crossing_frames:
                 offset = _centre(boxes[pair[0]]) - _centre(boxes[pair[1]])
-                if is_like(self._expected(pair, frame_idx), -offset):
+                if _is_like(self._expected(pair, frame_idx), -offset):
                     changed.append(pair)
         is_met = {obj_id for pair in self.meetings for obj_id in pair}
         for obj_id in boxes.keys() - is_met:
-            trail = self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
+            trail = self._trail(obj_id)
             x, y = _centre(boxes[obj_id])
             trail.append((frame_idx, float(x), float(y)))
         return changed
@@ -93,18 +93,22 @@ class Crossings:
             least = _APART * np.sqrt(np.mean([np.prod(box[2:] - box[:2]) for box in boxes]))
             if np.linalg.norm(offset) < least:
                 continue
-            trails = [self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL)) for obj_id in pair]
+            trails = [self._trail(obj_id) for obj_id in pair]
             is_fresh = all(trail and frame_idx - trail[-1][0] <= rules.stay_for for trail in trails)
             expected = self._expected(pair, frame_idx) if is_fresh else None
-            if is_like(expected, -offset):
+            if _is_like(expected, -offset):
                 changed.append(pair)
                 centres.reverse()
-            elif _overlap(*boxes) and not is_like(expected, offset):
+            elif _overlap(*boxes) and not _is_like(expected, offset):
                 continue  # one may hide the other, and either be taken for it
             for trail, (x, y) in zip(trails, centres, strict=True):
                 if not trail or trail[-1][0] < frame_idx:
                     trail.append((frame_idx, float(x), float(y)))
         return changed
+
+    def _trail(self, obj_id: int) -> deque[tuple[int, float, float]]:
+        """The trail of an object, begun where it has none."""
+        return self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
 
     def _expected(self, pair: Pair, frame_idx: int) -> npt.NDArray[np.float64] | None:
         """(2,) from the second object's centre to the first's on a frame, if both went on as they came; None: it is not
@@ -131,7 +135,7 @@ class Crossings:
         self.meetings = {(one, other): since for one, other, since in saved["meetings"]}
 
 
-def is_like(expected: npt.NDArray[np.float64] | None, way: npt.NDArray[np.float64]) -> bool:
+def _is_like(expected: npt.NDArray[np.float64] | None, way: npt.NDArray[np.float64]) -> bool:
     """Whether a way (2,) is about the one that is expected, and surely not the opposite one."""
     if expected is None:
         return False
