@@ -46,6 +46,10 @@ STAGES = {
     "perceiver": "spatial_perceiver",
 }
 REST = "all else"
+SAME_WORK = {  # of operators that PyTorch does not count, those that it does
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten.addmm_: torch.ops.aten.addmm,
+}
 VIEWS = ("view", "reshape", "permute", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "split", "t")
 
 
@@ -119,7 +123,7 @@ class Counter(TorchDispatchMode):
         if func.overloadpacket.__name__.strip("_") not in VIEWS:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
             self.bytes[self.watch.stage] += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        counted = flop_registry.get(func.overloadpacket)
+        counted = flop_registry.get(SAME_WORK.get(func.overloadpacket, func.overloadpacket))
         if counted is not None:
             self.flop[self.watch.stage] += counted(*args, **(kwargs or {}), out_val=result)
         return result

@@ -4,7 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sam2.modeling.attention import Attention, RoPEAttention, attend_in_blocks
+from sam2.modeling import attention as attention_module
+from sam2.modeling.attention import (
+    KEYS_AT_ONCE,
+    QUERIES_AT_ONCE,
+    Attention,
+    RoPEAttention,
+    attend_in_blocks,
+    attend_to_narrow,
+)
 
 
 @pytest.mark.parametrize(("num_queries", "num_keys"), [(1, 1), (16, 37), (300, 20)])
@@ -18,6 +26,37 @@ def test_blocks_equal_the_fused_kernel(num_queries: int, num_keys: int, max_scor
     with torch.inference_mode():
         blocks = attend_in_blocks(q, k, v, max_scores)
         torch.testing.assert_close(blocks, F.scaled_dot_product_attention(q[None], k[None], v[None])[0])
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "num_keys"), [(1, 1), (16, 37), (QUERIES_AT_ONCE + 3, KEYS_AT_ONCE), (40, 2 * KEYS_AT_ONCE + 5)]
+)
+@pytest.mark.parametrize("scale", [1.0, 40.0], ids=["usual scores", "scores that overflow"])
+def test_narrow_values_equal_the_fused_kernel(
+    num_queries: int, num_keys: int, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_softmax = []
+    monkeypatch.setattr(
+        attention_module,
+        "attend_in_blocks",
+        lambda *args, **kwargs: by_softmax.append(True) or attend_in_blocks(*args, **kwargs),
+    )
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(length, width, generator=generator)
+        for length, width in ((num_queries, 8), (num_keys, 8), (num_keys, 3))
+    )
+    q[0], k[0] = 3 * scale, scale  # 8 · 3 · 40² / √8 is far beyond what float32 has exponentials for
+    with torch.inference_mode():
+        narrow = attend_to_narrow(q, k, v)
+        torch.testing.assert_close(narrow, F.scaled_dot_product_attention(q[None], k[None], v[None])[0])
+    assert bool(by_softmax) == (scale > 1)
+
+
+def test_scores_that_all_vanish_are_not_lost() -> None:
+    q, k, v = torch.full((2, 8), -20.0), torch.full((5, 8), 20.0), torch.arange(5.0)[:, None]
+    with torch.inference_mode():
+        torch.testing.assert_close(attend_to_narrow(q, k, v), torch.full((2, 1), 2.0))
 
 
 @pytest.mark.parametrize("num_pointers", [0, 4])

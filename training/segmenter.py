@@ -75,7 +75,7 @@ TAKE_OVER_BATCHES = 60
 IMAGE_STEP_EVERY = 3  # steps of the memory stage
 WARM_RATE = 0.4  # of the peak learning rates of the memory stage, for exported weights
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
-TRUNK_SCALE = 0.2  # of the trunk's rates; it starts from published weights
+TRUNK_SCALE = 0.2  # of the trunk's rates; it starts from published weights, and its finest level keeps them
 
 # parameters that no image needs
 MEMORY_PARTS = (
@@ -245,6 +245,13 @@ class Trainer:
         os.replace(partial, self.checkpoint_path)
 
 
+def let_encoder_learn(model: SAM2Base, learns: bool) -> None:
+    """Train the image encoder or not; the trunk's stem and finest level, a third of its work, stay as they are."""
+    model.image_encoder.requires_grad_(learns)
+    model.image_encoder.trunk.stem.requires_grad_(False)
+    model.image_encoder.trunk.levels[0].requires_grad_(False)
+
+
 def set_image_size(model: SAM2Base, side: int) -> None:
     """Let a model look at images of another size; its weights fit any."""
     model.image_size = model.sam_prompt_encoder.image_size = side
@@ -369,9 +376,11 @@ def main() -> None:
 
     trainer = Trainer(options.folder, tuple(options.minutes), options.start_from, options.take_over, images)
     model, progress = trainer.model, trainer.progress
+    let_encoder_learn(model, True)
     memory = [value for name, value in model.named_parameters() if name.startswith(MEMORY_PARTS)]
-    trunk, neck = list(model.image_encoder.trunk.parameters()), list(model.image_encoder.neck.parameters())
-    known = {id(value) for value in (*memory, *trunk, *neck)}
+    trunk = [value for value in model.image_encoder.trunk.parameters() if value.requires_grad]
+    neck = list(model.image_encoder.neck.parameters())
+    known = {id(value) for value in (*memory, *model.image_encoder.parameters())}
     decoder = [value for value in model.parameters() if id(value) not in known]
 
     while progress.stage < 2:
@@ -394,7 +403,7 @@ def main() -> None:
     if progress.stage == 2:
         clips = endless(lambda seed: make_training_clip(seed, side, real), trainer.first_seed, options.workers)
         images = endless(lambda seed: make_image_batch(seed, side, real), trainer.first_seed, options.workers)
-        model.image_encoder.requires_grad_(False)
+        let_encoder_learn(model, False)
         bank = ClipBank(model, options.clips)
         for _ in range(FIRST_CLIPS):
             bank.add(next(clips))
@@ -409,7 +418,7 @@ def main() -> None:
         scale = 1.0 if options.start_from is None else WARM_RATE
         groups = [{"params": decoder, "lr": scale * DECODER_RATE}, {"params": memory, "lr": scale * MEMORY_RATE}]
         trainer.run_stage(groups, range(10**9), bank_step, say_every=30)
-        model.image_encoder.requires_grad_(True)
+        let_encoder_learn(model, True)
         export(trainer.average, options.export)
     if progress.stage == 3:
 

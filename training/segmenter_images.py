@@ -18,7 +18,7 @@ from training.segmenter_losses import matching_loss
 from training.segmenter_prompts import LOSS_SIDE, candidates_loss, corrected, decode, draw_prompts, normalise
 
 SINGLE_SCENES, FRAME_PAIRS = 4, 1  # images of one step: scenes, and pairs of frames of one clip
-DRAWN_SHARE = 0.22  # of the scenes and pairs, where there are real ones
+DRAWN_SHARE = 0.3  # of the scenes and pairs, where there are real ones
 COLLAGE_SHARE = 0.2  # of the real scenes
 PROMPTS_PER_IMAGE = 6
 PAIR_KINDS = ("drift", "crossing", "occlusion", "mixed")

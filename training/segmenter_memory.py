@@ -26,9 +26,9 @@ FRAMES_PER_STEP = 64  # object-frames
 # frames of a rollout until this fraction of the stage
 ROLLOUT_FRAMES = ((0.08, 3), (0.2, 4), (0.4, 6), (0.65, 8), (0.85, 12), (math.inf, 16))
 FINAL_FRAMES = 6
-KIND_CHANCES = {"crossing": 0.3, "twins": 0.15, "occlusion": 0.2, "reentry": 0.15, "mixed": 0.15, "drift": 0.05}
+KIND_CHANCES = {"crossing": 0.25, "twins": 0.25, "occlusion": 0.18, "reentry": 0.12, "mixed": 0.15, "drift": 0.05}
 FOOTAGE_SHARE = 0.5  # of the clips that are not drawn
-ABSENT_WEIGHT = 4.0  # of the presence loss where the object is absent; unweighted, the score always says "present"
+ABSENT_WEIGHT = 2.0  # of the presence loss where the object is absent; unweighted, the score always says "present"
 
 
 @dataclass

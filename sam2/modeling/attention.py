@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from sam2.modeling.layers import is_plain_inference
 from sam2.modeling.position_encoding import rope_rotations, rotate
 
+QUERIES_AT_ONCE, KEYS_AT_ONCE = 512, 1024  # scores that stay in a CPU's caches until they have been used
+SMALLEST_TOTAL, LARGEST_TOTAL = 1e-20, 1e30  # of a query's exponentials, far from where float32 loses digits
+
 
 class Attention(nn.Module):
     """Queries (B, Q, C) attend to keys and values (B, K, C_kv); the inner width is C / `downsample_rate`."""
@@ -98,7 +101,7 @@ class RoPEAttention(Attention):
             # An average of projected values is the projected average of the values, which are narrower.
             turns = rotations.expand(len(k), -1, -1)
             attended = [
-                attend_in_blocks(
+                attend_to_narrow(
                     q[i],
                     self._turned_keys(k[i], num_keys_without_position, turns[i]),
                     v[i],
@@ -115,25 +118,56 @@ class RoPEAttention(Attention):
         k = self.k_proj(k)
         num_turned = k.shape[-2] - num_without_position
         grids = k[..., :num_turned, :].unflatten(-2, (-1, rotations.shape[-2]))  # (..., grids, T, C)
+        if is_plain_inference(k):
+            torch.view_as_complex(grids.unflatten(-1, (-1, 2))).mul_(rotations.unsqueeze(-3))
+            return k
         turned = rotate(grids, rotations.unsqueeze(-3)).flatten(-3, -2)
         return turned if num_without_position == 0 else torch.cat((turned, k[..., num_turned:, :]), dim=-2)
 
 
-def attend_in_blocks(
-    q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23, received: Tensor | None = None
-) -> Tensor:
+def attend_to_narrow(q: Tensor, k: Tensor, v: Tensor, received: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention for values narrower than the keys, which PyTorch's fused CPU kernel cannot take.
 
     Args:
         q: (Q, C).
         k: (K, C).
         v: (K, C_v).
-        max_scores: how many scores are held at a time.
         received: (K,) float32, to which the weight of each key, summed over the queries, is added.
 
     Returns:
         (Q, C_v).
     """
+    if received is None:
+        totals = exponential_totals(q, k, v)
+        total = totals[:, -1:]
+        if total.min() > SMALLEST_TOTAL and total.max() < LARGEST_TOTAL:
+            return totals[:, :-1] / total
+    return attend_in_blocks(q, k, v, received=received)
+
+
+def exponential_totals(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(Q, C_v + 1): for each query the sum of the values times the exponentials of their scores, and that of the
+    exponentials; their ratio is attention.
+
+    A softmax takes the largest score from the others first, so that no exponential overflows, which is two more passes
+    over all scores. Scores are rarely so large; where they are, a total says so.
+    """
+    q = q * q.shape[1] ** -0.5
+    values_and_one = F.pad(v, (0, 1), value=1.0)
+    totals = q.new_zeros(len(q), v.shape[1] + 1)
+    scores = q.new_empty(QUERIES_AT_ONCE * KEYS_AT_ONCE)
+    for queries, sums in zip(q.split(QUERIES_AT_ONCE), totals.split(QUERIES_AT_ONCE), strict=True):
+        for keys, values in zip(k.split(KEYS_AT_ONCE), values_and_one.split(KEYS_AT_ONCE), strict=True):
+            tile = scores[: len(queries) * len(keys)].view(len(queries), len(keys))
+            torch.mm(queries, keys.T, out=tile)
+            sums.addmm_(tile.exp_(), values)
+    return totals
+
+
+def attend_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, max_scores: int = 2**23, received: Tensor | None = None
+) -> Tensor:
+    """The same by softmax, of so many scores at a time; arguments as in `attend_to_narrow`."""
     num_queries, num_keys = len(q), len(k)
     block = min(num_queries, 256, max(16, max_scores // num_keys))
     q = q * q.shape[1] ** -0.5

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2.modeling.layers import MLP
+from sam2.modeling.layers import MLP, is_plain_inference
+
+TOKENS_AT_ONCE = 2048  # of whole windows that go through a block together on a CPU: all they become stays in the caches
 
 
 def split_windows(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
@@ -89,22 +91,38 @@ class MultiScaleBlock(nn.Module):
             self.proj = nn.Linear(dim, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.window and is_plain_inference(x) and not (x.shape[1] % self.window or x.shape[2] % self.window):
+            return self._by_windows(x)
+        return self._whole(x, self.window)
+
+    def _whole(self, x: Tensor, window: int) -> Tensor:
         shortcut = x
         x = self.norm1(x)
         if hasattr(self, "proj"):
             shortcut = self.proj(x)
             if self.pool_queries:
                 shortcut = max_pool_2x2(shortcut)
-        if self.window:
-            windows, padded = split_windows(x, self.window)
-            side = self.window
-            if self.pool_queries:
-                side, padded = side // 2, (padded[0] // 2, padded[1] // 2)
-            x = join_windows(self.attn(windows), side, padded, (shortcut.shape[1], shortcut.shape[2]))
+        if window:
+            windows, padded = split_windows(x, window)
+            x = join_windows(self.attn(windows), *self._after_pooling(window, padded), shortcut.shape[1:3])
         else:
             x = self.attn(x)
         x = shortcut + x
         return x + self.mlp(self.norm2(x))
+
+    def _by_windows(self, x: Tensor) -> Tensor:
+        """The same, as no window knows of another: the whole block for some windows, then for the next."""
+        windows, size = split_windows(x, self.window)
+        side, size = self._after_pooling(self.window, size)
+        out = x.new_empty(len(windows), side, side, self.attn.proj.out_features)
+        at_once = max(1, TOKENS_AT_ONCE // self.window**2)
+        for some, results in zip(windows.split(at_once), out.split(at_once), strict=True):
+            results.copy_(self._whole(some, window=0))
+        return join_windows(out, side, size, size)
+
+    def _after_pooling(self, window: int, size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+        """Side of a window, and height and width of a map, as the block gives them."""
+        return (window // 2, (size[0] // 2, size[1] // 2)) if self.pool_queries else (window, size)
 
 
 class PatchEmbed(nn.Module):
