@@ -7,6 +7,7 @@ These are `sam2==1.1.0`, for SAM 2.1 also transformers' `Sam2VideoModel` and ult
     python benchmarks/sam2_speed.py                                               # SAM 2.1 tiny at 512 pixels
     python benchmarks/sam2_speed.py --config sam2.1_hiera_l --image-size 1024 --num-objects 1 4 16 --num-frames 12
     python benchmarks/sam2_speed.py --config edgetam --image-size 1024 --num-objects 1 8 --threads 1
+    python benchmarks/sam2_speed.py --image-size 1024 --num-objects 1 --num-frames 11 --warm-up 8 --peers sam2
     python benchmarks/sam2_speed.py --device cuda --image-size 1024 --num-objects 1 4 16 64 --num-frames 40
 
 All read the same random weights and the same clip and track the same boxes from frame 0, in processes of their own that
@@ -47,8 +48,7 @@ from reference.clip import write_clip  # noqa: E402  (the harness lives beside t
 from reference.run import EDGETAM, OFFICIAL_CONFIGS, build, random_checkpoint  # noqa: E402
 
 FRAME_SIZE = (640, 360)  # width, height in pixels
-WARM_UP_FRAMES = 2  # the prompted frame and the first tracked one
-GPU_WARM_UP_FRAMES = 12  # until every shape has been met, and compiled
+WARM_UP_FRAMES = {"cpu": 2, "cuda": 12}  # the prompted frame and the first tracked; until all shapes are compiled
 TINY = "sam2.1_hiera_t"
 # who takes part: name → folder of packages, None for this repository, and the model
 CONTESTANTS: dict[str, tuple[str | None, str]] = {
@@ -68,15 +68,14 @@ def grid_of_boxes(num_boxes: int) -> np.ndarray:
     return np.array([(x + 8, y + 6, x + width / 4 - 8, y + height / 4 - 6) for x, y in corners], dtype=np.float32)
 
 
-def track(name: str, image_size: int, num_objects: int, work: Path, device: str) -> dict[str, Any]:
-    """Track as a contestant does: seconds of every frame by both clocks, peak memory in MB."""
+def track(name: str, image_size: int, num_objects: int, work: Path, device: str, warm_up: int) -> dict[str, Any]:
+    """Track as a contestant does: seconds by both clocks of every frame but the first ones, peak memory in MB."""
     with torch.autocast("cuda", torch.bfloat16) if is_of_others(name) and device == "cuda" else nullcontext():
         ticks = []
         for _ in frames_of(name, image_size, num_objects, work, device):
             if device == "cuda":
                 torch.cuda.synchronize()
             ticks.append((time.perf_counter(), time.process_time()))
-    warm_up = GPU_WARM_UP_FRAMES if device == "cuda" else WARM_UP_FRAMES
     wall, cpu = np.diff(np.array(ticks), axis=0)[warm_up - 1 :].T
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_resident_mb()
     return {"wall": wall.tolist(), "cpu": cpu.tolist(), "peak_mb": peak}
@@ -114,7 +113,7 @@ def track_apart(name: str, arguments: argparse.Namespace, num_objects: int, work
     """`track` in a process of its own that imports a contestant's packages."""
     command = ["-W", "ignore", __file__, "--worker", str(work), "--contestant", name]
     command += ["--image-size", str(arguments.image_size), "--num-objects", str(num_objects)]
-    command += ["--device", arguments.device]
+    command += ["--device", arguments.device, "--warm-up", str(arguments.warm_up)]
     printed = run_apart(command, CONTESTANTS[name][0], arguments.threads, work)
     return json.loads(printed.splitlines()[-1])
 
@@ -158,21 +157,34 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often the contestants take turns")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--warm-up", type=int, help="first frames that are not timed; default 2, on a GPU 12")
+    parser.add_argument("--peers", nargs="+", metavar="PACKAGE", help="compare with these only, such as sam2")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.warm_up is None:
+        arguments.warm_up = WARM_UP_FRAMES[arguments.device]
     if arguments.worker is not None:
         warnings.filterwarnings("ignore")
         figures = track(
-            arguments.contestant, arguments.image_size, arguments.num_objects[0], arguments.worker, arguments.device
+            arguments.contestant,
+            arguments.image_size,
+            arguments.num_objects[0],
+            arguments.worker,
+            arguments.device,
+            arguments.warm_up,
         )
         print(json.dumps(figures))
         return
+    if not 1 <= arguments.warm_up < arguments.num_frames:
+        parser.error(f"of {arguments.num_frames} frames 1 to {arguments.num_frames - 1} can be left out")
     ours = f"ours {arguments.config}"
     names = [name for name, (_, config) in CONTESTANTS.items() if config == arguments.config and name != ours]
     if arguments.device == "cuda":  # these two are made to run on a CPU here
         names = [name for name in names if not name.startswith(("transformers", "ultralytics"))]
     names += [f"ours {TINY}"] if arguments.config == EDGETAM else []
+    if arguments.peers:
+        names = [name for name in names if name.split()[0] in arguments.peers]
     if not all((REPOSITORY / ".references" / (CONTESTANTS[name][0] or "")).is_dir() for name in names):
         parser.error("the packages to compare with are not installed; run: make peers")
 

@@ -11,6 +11,7 @@ from tiny_sam2 import TINY, make_tiny_model
 from torch import Tensor
 
 from sam2.config import apply_overrides
+from sam2.modeling import hiera
 from sam2.modeling.hiera import Hiera
 from sam2.modeling.image_encoder import build_trunk
 from sam2.modeling.layers import LayerNorm2d
@@ -110,9 +111,21 @@ def test_inference_on_a_cpu_gives_what_training_gives(changes: dict[str, object]
         torch.testing.assert_close(features_and_masks(), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_the_position_embedding_is_resized_bicubically() -> None:
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (72, 104)], ids=["square", "wide", "windows that do not fit"])
+def test_windows_pass_a_block_in_groups(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiera, "TOKENS_AT_ONCE", 100)
+    trunk = build_trunk(TINY)
+    images = torch.randn(2, 3, *size)
+    expected = [level.detach() for level in trunk(images)]
+    with torch.inference_mode():
+        torch.testing.assert_close(trunk(images), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(14, 11), (16, 8)])
+def test_the_position_embedding_is_resized_bicubically(size: tuple[int, int]) -> None:
     trunk = build_trunk(TINY)
     assert isinstance(trunk, Hiera)
-    tiled = trunk.pos_embed_window.tile(1, 1, 4, 3)[:, :, :14, :11]
-    expected = F.interpolate(trunk.pos_embed, size=(14, 11), mode="bicubic") + tiled
-    torch.testing.assert_close(trunk.position_embedding(14, 11), expected.permute(0, 2, 3, 1))
+    trunk.pos_embed_window.data.normal_()
+    tiled = trunk.pos_embed_window.tile(1, 1, 4, 4)[:, :, : size[0], : size[1]]
+    expected = F.interpolate(trunk.pos_embed, size=size, mode="bicubic") + tiled
+    torch.testing.assert_close(trunk.position_embedding(*size), expected.permute(0, 2, 3, 1))

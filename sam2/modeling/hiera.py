@@ -133,6 +133,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, embed_dim, kernel_size=7, stride=4, padding=3)
 
     def forward(self, images: Tensor) -> Tensor:
+        if is_plain_inference(images):
+            images = images.contiguous(memory_format=torch.channels_last)
         return self.proj(images).permute(0, 2, 3, 1)
 
 
@@ -176,15 +178,21 @@ class Hiera(nn.Module):
         """Absolute position embedding (1, H, W, C): one for the whole map plus one repeated in every window."""
         rows = bicubic_weights(self.pos_embed.shape[2], height, self.pos_embed.device).to(self.pos_embed.dtype)
         columns = bicubic_weights(self.pos_embed.shape[3], width, self.pos_embed.device).to(self.pos_embed.dtype)
-        whole = rows @ self.pos_embed @ columns.T
+        whole = torch.einsum("hi,cij->hjc", rows, self.pos_embed[0])
+        whole = columns @ whole  # (H, W, C): the channels of a cell lie together, as in the map it is added to
         side = self.pos_embed_window.shape[-1]
-        repeats = (1, 1, -(-height // side), -(-width // side))
-        return (whole + self.pos_embed_window.tile(repeats)[:, :, :height, :width]).permute(0, 2, 3, 1)
+        window = self.pos_embed_window[0].permute(1, 2, 0)
+        if height % side == 0 and width % side == 0:
+            windows = whole.view(height // side, side, width // side, side, -1)
+            return (windows + window[:, None]).view(1, height, width, -1)
+        repeats = (-(-height // side), -(-width // side), 1)
+        return (whole + window.tile(repeats)[:height, :width])[None]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) normalised → four (B, C, H, W) maps, finest first."""
         x = self.patch_embed(images)
-        x = x + self.position_embedding(x.shape[1], x.shape[2])
+        position = self.position_embedding(x.shape[1], x.shape[2])
+        x = x.add_(position) if is_plain_inference(x) else x + position
         levels = []
         for i, block in enumerate(self.blocks):
             x = block(x)

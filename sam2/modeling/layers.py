@@ -54,7 +54,8 @@ class MLP(nn.Module):
         self.sigmoid_output = sigmoid_output
 
     def forward(self, x: Tensor) -> Tensor:
+        in_place = isinstance(self.act, nn.GELU) and is_plain_inference(x)
         for layer in self.layers[:-1]:
-            x = self.act(layer(x))
+            x = torch.ops.aten.gelu_(layer(x)) if in_place else self.act(layer(x))
         x = self.layers[-1](x)
         return x.sigmoid() if self.sigmoid_output else x
