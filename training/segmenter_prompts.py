@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.transforms import PIXEL_MEAN, PIXEL_STD
 from training.segmenter_losses import grown, mask_iou, mask_loss
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as the predictors normalise
 LOSS_SIDE = 160  # masks are compared at this many cells a side, twice the decoder's resolution of 80
 
 
 def normalise(images: list[np.ndarray]) -> Tensor:
     """RGB uint8 images → (B, 3, H, W) float32 as the image encoder expects."""
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    return (stacked - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    return (stacked - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
 
 
 def jitter_boxes(boxes_xyxy: Tensor, size: int, strength: float = 0.06) -> Tensor:

@@ -104,7 +104,9 @@ class MultiScaleBlock(nn.Module):
                 shortcut = max_pool_2x2(shortcut)
         if window:
             windows, padded = split_windows(x, window)
-            x = join_windows(self.attn(windows), *self._after_pooling(window, padded), shortcut.shape[1:3])
+            x = join_windows(
+                self.attn(windows), *self._after_pooling(window, padded), (shortcut.shape[1], shortcut.shape[2])
+            )
         else:
             x = self.attn(x)
         x = shortcut + x
