@@ -224,8 +224,17 @@ def test_bad_settings_and_frames_are_refused(predictor: SAM2VideoPredictor, clip
     detector = TruthDetector()
     tracker = ContinuousTracker(detector, predictor, "dog")
     run(tracker, detector, clip[:1])
-    with pytest.raises(ValueError, match="the new frame is 64x64 pixels"):
-        tracker.step(np.zeros((64, 64, 3), np.uint8))
+    height, width = clip[0].image.shape[:2]
+    for image, message in (
+        (np.zeros((64, 64, 3), np.uint8), "the new frame is 64x64 pixels"),
+        (np.zeros((height, width), np.uint8), "uint8"),
+        (np.zeros((height, width, 3)), "uint8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tracker.step(image)
+    tracker.take_events()
+    run(tracker, detector, clip[1:2])  # what was refused is no other scene
+    assert "another scene" not in {event.reason for event in tracker.take_events()}
 
 
 # ---- any follower will do ----
@@ -399,6 +408,30 @@ def test_a_person_adds_and_ends_objects_between_two_frames() -> None:
         tracker.remove(1)
 
 
+def test_who_waits_to_be_confirmed_is_shown_once_a_person_shows_it() -> None:
+    class Unsure(ColourDetector):
+        def detect(self, *args, **options):  # type: ignore[no-untyped-def]
+            return [found[found.confidence > 1] if self.looks else found for found in self._unsure(*args, **options)]
+
+        looks = 0
+
+        def _unsure(self, *args, **options):  # type: ignore[no-untyped-def]
+            found = super().detect(*args, **options)
+            for each in found:
+                each.confidence[:] = 0.4
+            return found
+
+    detector = Unsure()
+    tracker = ContinuousTracker(detector, FakeFollower(), "red", detect_every=2)
+    assert len(tracker.step(picture(TWO))) == 0  # found once, with little confidence
+    assert tracker.add(shown(points=[[5, 5]], name="pet")) == 1
+    assert tracker.objects.data["class_name"].tolist() == ["pet"]
+    detector.looks = 1  # never found again
+    for _ in range(6):
+        objects = tracker.step(picture(TWO))
+        assert objects.tracker_id.tolist() == [1] and objects.data["class_name"].tolist() == ["pet"]
+
+
 def test_where_nothing_is_seen_no_object_is_made() -> None:
     tracker = ContinuousTracker(ColourDetector(), FakeFollower(), "red", rules=IdentityRules(max_objects=1))
     tracker.step(picture({7: (2, 2, 18, 18)}))
@@ -423,6 +456,7 @@ def test_what_a_person_showed_goes_on_from_plain_values() -> None:
     first.set_prompt("blue")
     second.restore(first.save())
     assert second.phrases == ["pet", "blue"]
+    assert second.objects.xyxy.tolist() == first.objects.xyxy.tolist() == [[2, 2, 18, 18]]
     for boxes in (TWO, *({200: TWO[200]},) * 12, TWO):
         objects = second.step(picture(boxes))
     assert objects.data["class_name"].tolist() == ["pet", "blue"] and objects.tracker_id.tolist() == [1, 2]

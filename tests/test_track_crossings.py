@@ -1,5 +1,6 @@
 """Objects of one phrase that cross: each goes on as it came, whatever SAM 2 made of them meanwhile."""
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from fake_follower import FakeFollower, picture
 from grounded_sam2.detectors.base import make_detections
 from grounded_sam2.track.continuous import ContinuousTracker
 from grounded_sam2.track.keeper import IdentityKeeper
+from grounded_sam2.track.object_track import TrackState
 from grounded_sam2.track.rules import IdentityRules
 
 SIZE = (40, 120)  # height, width in pixels
@@ -265,3 +267,70 @@ def test_who_appears_beside_another_has_no_way_yet() -> None:
         keeper.sort_out(frame)
         assert detected(keeper, frame, ways, tops=(10, 10)) == [1, 2]
     assert (1, 2) in keeper.crossings.meetings
+
+
+def detected_in_a_row(keeper: IdentityKeeper, frame: int, lefts: list[float]) -> list[int]:
+    masks = np.stack([square(left) for left in lefts])
+    names = ["dog"] * len(lefts)
+    found = make_detections(
+        sv.mask_to_xyxy(masks), np.full(len(lefts), 0.9), np.zeros(len(lefts), int), names, SIZE[::-1], masks=masks
+    )
+    return keeper.match(frame, found).obj_ids.tolist()
+
+
+def test_of_three_abreast_the_outer_two_get_their_own_detections() -> None:
+    """They come together until they touch; then SAM 2 takes the outer ones for each other."""
+    keeper = IdentityKeeper()
+    for frame in range(15):
+        lefts = [40.0 - max(0, 12 - frame), 51.0, 62.0 + max(0, 12 - frame)]
+        if frame == 0:
+            assert detected_in_a_row(keeper, 0, lefts) == [1, 2, 3]
+        seen = lefts[::-1] if frame == 14 else lefts
+        keeper.see(frame, [1, 2, 3], np.stack([square(left) for left in seen]), np.full(3, 5.0))
+        if frame < 14:
+            assert keeper.sort_out(frame) == []
+    assert detected_in_a_row(keeper, 14, lefts) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("order", [[2, 1, 0], [0, 1, 2]], ids=["changed over", "as they came"])
+def test_two_that_cross_where_a_third_stands(order: list[int]) -> None:
+    ways: list[Way] = [lambda frame: 55 - 2.5 * (20 - frame), lambda frame: 55, lambda frame: 55 + 2.5 * (20 - frame)]
+    keeper, following = IdentityKeeper(), {1: 0, 2: 1, 3: 2}
+    for frame in range(32):
+        if frame == 0:
+            assert detected_in_a_row(keeper, 0, [way(0) for way in ways]) == [1, 2, 3]
+        if frame == 20:
+            following = dict(zip((1, 2, 3), order, strict=True))
+        masks = np.stack([square(ways[following[obj_id]](frame)) for obj_id in (1, 2, 3)])
+        keeper.see(frame, [1, 2, 3], masks, np.full(3, 5.0))
+        for one, other in keeper.sort_out(frame):
+            following[one], following[other] = following[other], following[one]
+    assert following == {1: 0, 2: 1, 3: 2}
+
+
+@pytest.mark.parametrize("gap", [20, 25, 30, 35])
+def test_ways_of_long_ago_decide_nothing(gap: int) -> None:
+    """Two pairs stand together for long; then one pair walks past the other, and SAM 2 is right all along."""
+    keeper = IdentityKeeper()
+
+    def place(obj_id: int, frame: int) -> tuple[float, int]:
+        left = 20.0 + gap * (obj_id in (2, 4)) + 3 * min(max(frame - 1000, 0), 20) * (obj_id in (1, 3))
+        return left, 4 if obj_id in (1, 2) else 28 if frame < 8 else 15
+
+    for frame in (*range(60), *range(990, 1030)):
+        masks = np.stack([square(*place(obj_id, frame)) for obj_id in (1, 2, 3, 4)])
+        if frame == 0:
+            boxes, names = sv.mask_to_xyxy(masks), ["dog"] * 4
+            keeper.match(0, make_detections(boxes, np.full(4, 0.9), np.zeros(4, int), names, SIZE[::-1], masks=masks))
+        keeper.see(frame, [1, 2, 3, 4], masks, np.full(4, 5.0))
+        assert keeper.sort_out(frame) == []
+
+
+def test_who_it_is_does_not_change_with_where_it_is() -> None:
+    """One that is known for long and one that was found once, unsurely, come out changed over."""
+    keeper, _ = follow([RIGHTWARDS, LEFTWARDS], changed_over)
+    assert all(track.state is TrackState.ACTIVE for track in keeper.tracks.values())
+    one, other = keeper.tracks[1], keeper.tracks[2]
+    one.state, one.rounds = TrackState.TENTATIVE, deque([True])
+    one.exchange_sight(other)
+    assert one.state is TrackState.TENTATIVE and list(one.rounds) == [True] and other.state is TrackState.ACTIVE

@@ -342,6 +342,24 @@ def test_an_object_gone_astray_is_let_go_and_found_again() -> None:
     assert answer.obj_ids.tolist() == [2, 1] and answer.prompt == [1]
 
 
+def test_only_rounds_in_a_row_make_an_object_astray() -> None:
+    keeper = IdentityKeeper()
+    keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
+    for frame_idx, place in enumerate((RIGHT, LEFT, RIGHT), start=1):  # only the other one is detected
+        see(keeper, frame_idx, {1: place, 2: RIGHT})
+        assert keeper.match(frame_idx, detections((RIGHT, 1, 0.9)), LOOKS[[1]]).removed == []
+    assert keeper.tracks[1].state is TrackState.ACTIVE
+
+
+def test_who_goes_astray_before_it_is_confirmed_is_ended() -> None:
+    keeper = IdentityKeeper(IdentityRules(confirm_window=5))
+    keeper.match(0, detections((RIGHT, 1, 0.9), (LEFT, 0, 0.36)), LOOKS[[1, 0]])
+    for frame_idx in (1, 2):
+        see(keeper, frame_idx, {1: RIGHT, 2: RIGHT})
+        answer = keeper.match(frame_idx, detections((RIGHT, 1, 0.9)), LOOKS[[1]])
+    assert answer.removed == [2] and 2 not in keeper.tracks and kinds(keeper, 2) == ["born", "ended"]
+
+
 def test_an_object_astray_that_is_detected_elsewhere_starts_anew_there() -> None:
     keeper = IdentityKeeper()
     keeper.match(0, detections((LEFT, 0, 0.9), (RIGHT, 1, 0.9)), LOOKS[[0, 1]])
@@ -392,6 +410,21 @@ def test_max_objects_keeps_the_most_confident() -> None:
     answer = keeper.match(0, detections((LEFT, 0, 0.6), (RIGHT, 0, 0.9), (LOW, 0, 0.7)))
     assert (answer.obj_ids > 0).tolist() == [False, True, True] and answer.prompt == [1, 2]
     assert keeper.match(0, detections((LEFT, 0, 0.6))).obj_ids.tolist() == [0]
+
+
+def test_who_comes_back_needs_room_too() -> None:
+    keeper = IdentityKeeper(IdentityRules(max_objects=1, lost_after=3))
+    keeper.match(0, detections((LEFT, 0, 0.9)), LOOKS[[0]])
+    for frame_idx in range(1, 5):
+        sight = see(keeper, frame_idx, {1: None})
+        if sight.removed:
+            break
+    keeper.match(5, detections((LOW, 0, 0.9)), LOOKS[[1]])
+    see(keeper, 6, {2: LOW})
+    both = detections((LOW, 0, 0.9), (RIGHT, 0, 0.9))
+    assert keeper.match(6, both, LOOKS[[1, 0]]).obj_ids.tolist() == [2, 0]
+    keeper.remove(6, 2)
+    assert keeper.match(7, both, LOOKS[[1, 0]]).obj_ids.tolist() == [0, 1]
 
 
 def test_the_prompt_may_change_and_ids_live_on() -> None:
@@ -479,6 +512,47 @@ def test_what_a_person_shows_side_by_side_is_never_merged() -> None:
     see(keeper, 1, {1: LEFT, 2: LEFT})
     keeper.match(1, detections())
     assert keeper.tracks.keys() == {1, 2}
+
+
+def test_of_two_in_one_place_the_one_that_a_person_shows_stays() -> None:
+    keeper = IdentityKeeper(IdentityRules(merge_rounds=1))
+    keeper.match(0, detections(((15.0, 15.0, 6.0), 7, 0.9)))  # half of it
+    see(keeper, 0, {1: (15.0, 15.0, 6.0)})
+    given(keeper, LEFT)
+    see(keeper, 1, {1: LEFT, 2: LEFT})
+    keeper.match(1, detections())
+    assert keeper.tracks.keys() == {2} and keeper.events[-1].reason.startswith("into object 2")
+    assert keeper.tracks[2].is_given
+
+
+def test_two_that_a_person_shows_are_two() -> None:
+    keeper = IdentityKeeper(IdentityRules(merge_rounds=1))
+    given(keeper, (15.0, 15.0, 6.0))
+    given(keeper, LEFT)
+    see(keeper, 1, {1: LEFT, 2: LEFT})
+    keeper.match(1, detections())
+    assert keeper.tracks.keys() == {1, 2}
+
+
+def test_no_detection_carries_off_what_a_person_shows_and_sam_sees() -> None:
+    keeper = IdentityKeeper()
+    given(keeper, LEFT)
+    see(keeper, 1, {1: None})
+    assert see(keeper, 2, {1: LEFT}).shown == [1]
+    answer = keeper.match(2, detections((LOW, 7, 0.9)), LOOKS[[0]])
+    assert answer.obj_ids.tolist() == [2] and answer.removed == []
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_place_in_another_scene_is_no_place(is_given: bool) -> None:
+    keeper = IdentityKeeper()
+    if is_given:
+        given(keeper, LEFT)
+    else:
+        keeper.match(0, detections((LEFT, 7, 0.9)), LOOKS[[0]])
+    see(keeper, 1, {1: LEFT})
+    keeper.see(2, [1], disc(None)[None], np.array([-5.0]), is_cut=True)
+    assert keeper.match(2, detections((LEFT, 7, 0.9)), LOOKS[[3]]).obj_ids.tolist() == [2]
 
 
 def test_a_person_ends_an_object() -> None:

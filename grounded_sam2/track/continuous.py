@@ -138,7 +138,8 @@ class ContinuousTracker:
         It is confirmed at once and keeps the name that the person gives it; see `Track.is_given`.
 
         Returns:
-            Its id; where nearly the same mask is of an object in sight already, that one's, and nothing changes.
+            Its id; where nearly the same mask is of an object in sight already, that one's, and nothing changes, but
+            that one which is not shown yet is from now on, as the person names it.
 
         Raises:
             RuntimeError: there is no frame yet.
@@ -158,6 +159,8 @@ class ContinuousTracker:
         if not mask.any():
             raise ValueError(f"nothing is seen of {prompt} on frame {self.frame_idx}")
         if known is not None:
+            if self.keeper.tracks[known].state is TrackState.TENTATIVE:
+                self.keeper.accept(self.frame_idx, known, self._class_of(prompt.name))
             return known
         looks = None if self._image is None or self.descriptor is None else self.descriptor.describe(self._image, seen)
         look = None if looks is None else looks[0]
@@ -195,6 +198,7 @@ class ContinuousTracker:
             "detect_every": self.detect_every,
             "frame_idx": self.frame_idx,
             "detection_idx": self._detection_idx,
+            "scores": dict(self._scores),
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -207,6 +211,7 @@ class ContinuousTracker:
         self.detect_every = saved["detect_every"]
         self.frame_idx = saved["frame_idx"]
         self._detection_idx = saved["detection_idx"]
+        self._scores = dict(saved.get("scores", {}))  # which earlier versions did not save
 
     def step(self, image: Image) -> sv.Detections:
         """Take in the next frame.
@@ -222,8 +227,8 @@ class ContinuousTracker:
         Raises:
             ValueError: not an RGB uint8 image, or of another size; or, on the first frame, as `add` of a given object.
         """
-        is_cut = self._take_thumbnail(image)
         self.frame_idx = self._stream.append(image)
+        is_cut = self._take_thumbnail(image)
         self._image = image
         seen = self._stream.step()
         self._scores = seen.scores()

@@ -9,7 +9,7 @@ ways go on from there, so that a turn is seen.
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ _MARGIN = 0.1  # of a box, by which it is larger at each side: what lies before 
 _MOST_OFF = 0.8  # of the way that is expected, the most by which one may differ from it to be taken for it
 _SURENESS = 0.5  # of that difference, the most that what is taken for true may have of what is not
 _APART = 0.3  # of the size of an object, the least way at which a detector's boxes tell which is where
+_MOST_TOGETHER = 5  # objects that are changed over among each other; for more, all orders are too many
 
 Pair = tuple[int, int]  # object ids, the lower one first
 
@@ -45,7 +46,8 @@ class Crossings:
     meetings: dict[Pair, int] = field(default_factory=dict)
 
     def see(self, frame_idx: int, followed: Sequence[Track], rules: IdentityRules) -> list[Pair]:
-        """Take in the objects on a frame, in any state; returns pairs that have parted changed over."""
+        """Take in the objects on a frame, in any state; returns pairs to exchange, one after the other, of those that
+        have parted changed over."""
         boxes = {
             track.obj_id: np.array(corners_of(track.mask), dtype=np.float64)
             for track in followed
@@ -56,66 +58,94 @@ class Crossings:
         self.trails = {obj_id: trail for obj_id, trail in self.trails.items() if obj_id in followed_ids}
         for pair in touching:
             self.meetings.setdefault(pair, frame_idx)
-        changed = []
+        parted: dict[Pair, int] = {}
         for pair, since in list(self.meetings.items()):
             if pair in touching or (followed_ids.issuperset(pair) and not boxes.keys() >= set(pair)):
                 continue
             del self.meetings[pair]
             if followed_ids.issuperset(pair) and frame_idx - since <= rules.crossing_frames:
-                offset = _centre(boxes[pair[0]]) - _centre(boxes[pair[1]])
-                if _is_like(self._expected(pair, frame_idx), -offset):
-                    changed.append(pair)
+                parted[pair] = since
+        centres = {obj_id: _centre(box) for obj_id, box in boxes.items()}
+        changed = [
+            pair
+            for pair, since in parted.items()
+            if _is_like(self._expected(pair, frame_idx, since - rules.stay_for), centres[pair[1]] - centres[pair[0]])
+        ]
+        first = min((parted[pair] for pair in changed), default=frame_idx) - rules.stay_for
+        takes = self._right_order(changed, list(parted), centres, frame_idx, first)
         is_met = {obj_id for pair in self.meetings for obj_id in pair}
         for obj_id in boxes.keys() - is_met:
-            trail = self._trail(obj_id)
-            x, y = _centre(boxes[obj_id])
-            trail.append((frame_idx, float(x), float(y)))
-        return changed
+            x, y = centres[takes.get(obj_id, obj_id)]
+            self._trail(obj_id).append((frame_idx, float(x), float(y)))
+        return _exchanges(takes)
 
     def sort_found(
         self, frame_idx: int, found: Mapping[int, npt.NDArray[np.float64]], rules: IdentityRules
-    ) -> list[Pair]:
-        """Take in where a detector found objects, each under the id of the mask it fits; returns pairs that are in each
-        other's way and were found changed over.
+    ) -> dict[int, int]:
+        """Take in where a detector found objects, each under the id of the mask it fits; returns whose box is which's,
+        by object id, for those that are in each other's way and were found changed over.
 
         Args:
             frame_idx: 0-based, the frame after the last that `see` was told about.
             found: boxes, xyxy in pixels, by object id.
             rules: `crossing_frames`, and `stay_for`: a way is known for so many frames.
         """
-        changed = []
-        for pair in self.meetings:
-            if not found.keys() >= set(pair) or not rules.crossing_frames:
-                continue
+        centres = {obj_id: _centre(box) for obj_id, box in found.items()}
+        changed: list[Pair] = []
+        told: set[int] = set()
+        met = [pair for pair in self.meetings if found.keys() >= set(pair) and rules.crossing_frames]
+        for pair in met:
             boxes = [found[obj_id] for obj_id in pair]
-            centres = [_centre(box) for box in boxes]
-            offset = centres[0] - centres[1]
+            offset = centres[pair[0]] - centres[pair[1]]
             least = _APART * np.sqrt(np.mean([np.prod(box[2:] - box[:2]) for box in boxes]))
             if np.linalg.norm(offset) < least:
                 continue
-            trails = [self._trail(obj_id) for obj_id in pair]
-            is_fresh = all(trail and frame_idx - trail[-1][0] <= rules.stay_for for trail in trails)
-            expected = self._expected(pair, frame_idx) if is_fresh else None
+            expected = self._expected(pair, frame_idx, frame_idx - rules.stay_for)
             if _is_like(expected, -offset):
                 changed.append(pair)
-                centres.reverse()
-            elif _overlap(*boxes) and not _is_like(expected, offset):
-                continue  # one may hide the other, and either be taken for it
-            for trail, (x, y) in zip(trails, centres, strict=True):
-                if not trail or trail[-1][0] < frame_idx:
-                    trail.append((frame_idx, float(x), float(y)))
-        return changed
+            elif not _overlap(*boxes) or _is_like(expected, offset):  # else one may hide the other and be taken for it
+                told.update(pair)
+        takes = self._right_order(changed, met, centres, frame_idx, frame_idx - rules.stay_for)
+        told -= {obj_id for pair in changed for obj_id in pair}
+        for obj_id in sorted(told | takes.keys()):
+            trail, (x, y) = self._trail(obj_id), centres[takes.get(obj_id, obj_id)]
+            if not trail or trail[-1][0] < frame_idx:
+                trail.append((frame_idx, float(x), float(y)))
+        return takes
+
+    def _right_order(
+        self,
+        changed: Sequence[Pair],
+        met: Sequence[Pair],
+        centres: Mapping[int, npt.NDArray[np.float64]],
+        frame_idx: int,
+        not_before: int,
+    ) -> dict[int, int]:
+        """In whose place each object is to be that is not in its own, so that all go on as they came.
+
+        Where pairs that are changed over have met others, that order of them all is taken which fits their ways best,
+        if it fits them much better than the one that they are in.
+        """
+        takes: dict[int, int] = {}
+        for group in _connected(met):
+            of_group = [pair for pair in changed if pair[0] in group]
+            if not of_group or len(group) > _MOST_TOGETHER:
+                continue
+            expected = {pair: self._expected(pair, frame_idx, not_before) for pair in combinations(group, 2)}
+            order = group[::-1] if len(group) == 2 else _best_order(group, centres, expected)
+            takes |= {obj_id: other for obj_id, other in zip(group, order, strict=True) if obj_id != other}
+        return takes
 
     def _trail(self, obj_id: int) -> deque[tuple[int, float, float]]:
         """The trail of an object, begun where it has none."""
         return self.trails.setdefault(obj_id, deque(maxlen=2 * _LONGEST_TRAIL))
 
-    def _expected(self, pair: Pair, frame_idx: int) -> npt.NDArray[np.float64] | None:
+    def _expected(self, pair: Pair, frame_idx: int, not_before: int) -> npt.NDArray[np.float64] | None:
         """(2,) from the second object's centre to the first's on a frame, if both went on as they came; None: it is not
-        known how they came."""
+        known how they came, or only how they did before the frame `not_before`."""
         one, other = ({frame: np.array((x, y)) for frame, x, y in self.trails.get(obj_id, ())} for obj_id in pair)
         frames = sorted(one.keys() & other.keys())[-_LONGEST_TRAIL:]
-        if len(frames) < _SHORTEST_TRAIL:
+        if len(frames) < _SHORTEST_TRAIL or frames[-1] < not_before:
             return None
         slope, start = np.polyfit(frames, np.stack([one[frame] - other[frame] for frame in frames]), 1)
         return np.asarray(start + slope * frame_idx)
@@ -141,6 +171,47 @@ def _is_like(expected: npt.NDArray[np.float64] | None, way: npt.NDArray[np.float
         return False
     error, opposite = np.linalg.norm(expected - way), np.linalg.norm(expected + way)
     return bool(error <= _MOST_OFF * np.linalg.norm(expected) and error <= _SURENESS * opposite)
+
+
+def _connected(pairs: Sequence[Pair]) -> list[list[int]]:
+    """The groups of ids that pairs hold together, each in ascending order."""
+    groups: list[set[int]] = []
+    for pair in pairs:
+        joined = [group for group in groups if group & {*pair}]
+        groups = [group for group in groups if not group & {*pair}] + [{*pair}.union(*joined)]
+    return [sorted(group) for group in groups]
+
+
+def _best_order(
+    group: Sequence[int],
+    centres: Mapping[int, npt.NDArray[np.float64]],
+    expected: Mapping[Pair, npt.NDArray[np.float64] | None],
+) -> Sequence[int]:
+    """Whose place each of a group is to take, so that the ways between them are those expected; as they are, where no
+    order is surely better."""
+
+    def error(order: Sequence[int]) -> float:
+        place = dict(zip(group, order, strict=True))
+        return sum(
+            float(np.linalg.norm(way - (centres[place[one]] - centres[place[other]])))
+            for (one, other), way in expected.items()
+            if way is not None
+        )
+
+    best = min(permutations(group), key=error)
+    return best if error(best) <= _SURENESS * error(group) else group
+
+
+def _exchanges(takes: Mapping[int, int]) -> list[Pair]:
+    """Pairs that, exchanged one after another, bring each object to the place of which `takes` says it is its own."""
+    holds = {obj_id: obj_id for obj_id in takes}
+    pairs = []
+    for obj_id, place in takes.items():
+        holder = next(other for other, held in holds.items() if held == place)
+        if holder != obj_id:
+            holds[obj_id], holds[holder] = holds[holder], holds[obj_id]
+            pairs.append((min(obj_id, holder), max(obj_id, holder)))
+    return pairs
 
 
 def _touching(seen: Sequence[Track], boxes: dict[int, npt.NDArray[np.float64]]) -> set[Pair]:

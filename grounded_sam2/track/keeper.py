@@ -149,8 +149,6 @@ class IdentityKeeper:
                 raise ValueError(f"object {obj_id} is not followed; followed: {[t.obj_id for t in self.followed()]}")
         if is_cut:
             self.crossings = Crossings()
-            for track in self.tracks.values():
-                track.place = None
         remembered, removed = [], []
         areas = [int(mask.sum()) for mask in masks]
         visible = [row for row, area in enumerate(areas) if area and object_scores[row] > self.rules.min_object_score]
@@ -164,7 +162,7 @@ class IdentityKeeper:
                 if track.state is TrackState.OCCLUDED:
                     hidden = frame_idx - track.last_seen_frame_idx
                     self._enter(track, TrackState.ACTIVE, frame_idx, "found again", f"after {hidden} frames by SAM 2")
-                    track.is_guess = True
+                    track.is_guess = not track.is_given
                 track.mask, track.place, track.last_seen_frame_idx = masks[row], None, frame_idx
                 if track.learn_area(area, self.rules):
                     remembered.append(obj_id)
@@ -172,6 +170,9 @@ class IdentityKeeper:
                 removed.append(obj_id)
             elif is_visible:
                 track.mask = masks[row]
+        if is_cut:  # wherever they were, it was in another scene
+            for track in self.tracks.values():
+                track.place = None
         self._forget(frame_idx)
         shown = [
             obj_id for obj_id in obj_ids if obj_id in self.tracks and self.tracks[obj_id].state is TrackState.ACTIVE
@@ -271,8 +272,17 @@ class IdentityKeeper:
 
     def check_room(self) -> None:
         """ValueError where `max_objects` are followed already."""
-        if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
+        if not self._has_room():
             raise ValueError(f"{self.rules.max_objects} objects are followed already, the most that may be")
+
+    def _has_room(self) -> bool:
+        return self.rules.max_objects is None or len(self.followed()) < self.rules.max_objects
+
+    def accept(self, frame_idx: int, obj_id: int, class_id: int) -> None:
+        """Confirm an object because a person has shown it too, and named it; see `Track.is_given`."""
+        track = self.tracks[obj_id]
+        track.class_votes, track.confidence, track.is_given = {class_id: 1.0}, 1.0, True
+        self._enter(track, TrackState.ACTIVE, frame_idx, "confirmed", "shown by a person")
 
     def find_same(self, mask: Masks) -> int | None:
         """The object in sight that a mask (H, W) is of, by an IoU of at least `merge_iou`; None: of no known one."""
@@ -298,12 +308,9 @@ class IdentityKeeper:
             association.seen[column].obj_id: np.array(corners_of(association.masks[index]), dtype=np.float64)
             for index, column in pairs
         }
-        exchanged = {
-            columns[obj_id]: columns[other]
-            for one, two in self.crossings.sort_found(association.frame_idx, found, self.rules)
-            for obj_id, other in ((one, two), (two, one))
-        }
-        for index, column in ((index, exchanged.get(column, column)) for index, column in pairs):
+        takes = self.crossings.sort_found(association.frame_idx, found, self.rules)
+        owners = {columns[other]: columns[obj_id] for obj_id, other in takes.items()}
+        for index, column in ((index, owners.get(column, column)) for index, column in pairs):
             track, mask = association.seen[column], association.masks[index]
             track.vote(int(association.class_ids[index]), float(association.confidences[index]))
             track.astray_rounds, track.is_guess = 0, False
@@ -357,7 +364,7 @@ class IdentityKeeper:
             free = association.free(is_part, self.rules)
             astray = find_astray(association, self.rules)
             astray_ids = {track.obj_id for track in astray}
-            tracks = self.tracks.values()
+            tracks = list(self.tracks.values()) if self._has_room() else self.followed()
             unsure = [track for track in tracks if not track.in_sight or track.is_guess or track.obj_id in astray_ids]
             pairs = match_by_place(association, free, unsure, self.rules)
             pairs = pairs or match_by_looks(association, free, unsure, self.rules)
@@ -365,13 +372,15 @@ class IdentityKeeper:
                 break
             for index, column in pairs:
                 track = unsure[column]
+                if track.state not in FOLLOWED and not self._has_room():
+                    continue
                 association.settle(index, track, needs_prompt=True)
                 track.vote(int(association.class_ids[index]), float(association.confidences[index]))
                 if track.in_sight:
                     removed.append(track.obj_id)
                 self._return(track, association.masks[index], association.frame_idx, "the detector")
-        for track in astray:
-            track.astray_rounds += 1
+        for track in self.followed():
+            track.astray_rounds = track.astray_rounds + 1 if track.obj_id in astray_ids else 0
         return removed
 
     def _bear_new(self, association: Association, is_part: npt.NDArray[np.bool_]) -> None:
@@ -380,7 +389,7 @@ class IdentityKeeper:
         for index in sorted(free, key=lambda index: -association.confidences[index]):
             if association.is_double(index, self.rules):
                 continue
-            if self.rules.max_objects is not None and len(self.followed()) >= self.rules.max_objects:
+            if not self._has_room():
                 break
             confidence = float(association.confidences[index])
             reason = f"detected with confidence {confidence:.2f}"
@@ -492,7 +501,8 @@ class IdentityKeeper:
     def _merge(self, frame_idx: int) -> list[int]:
         """End objects that have been on an older one of their phrase for some rounds; returns them.
 
-        Objects that were once found side by side are two, wherever SAM 2 sees them now.
+        Objects that were once found side by side are two, wherever SAM 2 sees them now, and so are two that a person
+        has shown. One that a person has shown is the one that stays.
         """
         seen = sorted((track for track in self.followed() if track.in_sight), key=lambda track: track.obj_id)
         masks = [track.mask for track in seen if track.mask is not None]
@@ -501,9 +511,10 @@ class IdentityKeeper:
         former, self._overlapping_rounds = self._overlapping_rounds, {}
         merged: list[int] = []
         for older, newer in zip(*np.nonzero(np.triu(overlapping, 1)), strict=True):
-            pair = seen[older].obj_id, seen[newer].obj_id
-            if pair[1] in seen[older].apart:
+            if seen[newer].obj_id in seen[older].apart or (seen[older].is_given and seen[newer].is_given):
                 continue
+            stays, goes = (newer, older) if seen[newer].is_given else (older, newer)
+            pair = seen[stays].obj_id, seen[goes].obj_id
             rounds = former.get(pair, 0) + 1
             if rounds < self.rules.merge_rounds:
                 self._overlapping_rounds[pair] = rounds
@@ -514,9 +525,14 @@ class IdentityKeeper:
         return merged
 
     def _let_go(self, frame_idx: int) -> list[int]:
-        """Lose objects that have been astray for some rounds; returns them."""
-        lost = [track for track in self.followed() if track.astray_rounds >= self.rules.merge_rounds]
-        for track in lost:
+        """Lose objects that have been astray for some rounds, and end those that were never confirmed; returns them."""
+        astray = [track for track in self.followed() if track.astray_rounds >= self.rules.merge_rounds]
+        for track in astray:
             track.mask, track.astray_rounds = None, 0
-            self._enter(track, TrackState.LOST, frame_idx, "lost", "its mask is on another object")
-        return [track.obj_id for track in lost]
+            if track.state is TrackState.TENTATIVE:
+                self._enter(
+                    track, TrackState.ENDED, frame_idx, "ended", "unconfirmed, and its mask is on another object"
+                )
+            else:
+                self._enter(track, TrackState.LOST, frame_idx, "lost", "its mask is on another object")
+        return [track.obj_id for track in astray]

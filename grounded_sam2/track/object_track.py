@@ -18,8 +18,7 @@ Descriptors: TypeAlias = npt.NDArray[np.floating]
 
 # of a track, what is about the thing that is followed at the moment, not about who it is
 _OF_SIGHT = (
-    *("state", "confidence", "last_seen_frame_idx", "rounds", "usual_area", "jumped_frames", "astray_rounds"),
-    *("in_doubt", "is_guess", "place", "mask"),
+    *("last_seen_frame_idx", "usual_area", "jumped_frames", "astray_rounds", "in_doubt", "is_guess", "place", "mask"),
 )
 _SAME_LOOK = 0.98  # cosine of two sightings of which the older one says nothing more
 
