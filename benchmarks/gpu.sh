@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go and in under ten minutes on a bare machine with PyTorch for CUDA and nvcc:
+# Everything that needs a GPU, in one go, meant for ten minutes of a bare machine with PyTorch for CUDA and nvcc:
 # builds the deformable attention, runs the tests marked `gpu`, and prints what tracking and detection take.
 #
 #     make peers && benchmarks/gpu.sh | tee gpu.txt

@@ -6,7 +6,8 @@
 
 Runs `grounded_sam2_tracking_demo_with_continuous_id.py` on the demo clip, all outputs written, in processes of their
 own: this checkout and a worktree of the other commit take turns, with the same environment. Both use the nano weights
-that lie beside their code; `--same-weights` gives both those of this checkout.
+that lie beside their code; `--same-weights` gives both those of this checkout, which commits before 08a1a53 cannot
+build.
 
 A run's processor time is that of the process and all its threads. Time until the first mask is that of a run of one
 frame, from the start of Python to its end, so with what is imported, the models' weights and all outputs of the frame;

@@ -1,8 +1,8 @@
 """Train the bundled nano detector: a small Grounding DINO, on procedural scenes and on real photographs.
 
     python -m training.detector --real ../shared/real --start-from gdino_checkpoints/nano \\
-        --work-folder runs/detector_real_work --output-folder runs/detector_real    # what ships; resumes, exports
-    python -m training.detector                                  # drawn scenes only, from random weights
+        --work-folder runs/detector_real_work --output-folder runs/detector_real    # goes on from what ships
+    python -m training.detector                                  # drawn scenes only, begun anew
     python -m training.detector --export-only [...]              # write the folder from the latest checkpoint
     python -m training.photos --pack runs/real.pack              # for another machine: all photographs in one file
     python -m training.detector --real runs/real.pack --start-from gdino_checkpoints/nano --photo-minutes 8    # a GPU
@@ -17,6 +17,7 @@ after each decoder layer, the dense loss kept. The photo stage mixes steps of bo
 photographs with cut-outs pasted over them, and on drawn scenes so that nothing is forgotten. A phrase is only asked of
 a photograph where the labels tell whether it is there.
 
+What starts anew, or from another trunk, needs the published weights of the trunk (`training/imagenet.py`).
 `--take-over` begins with a nano detector that has another trunk: all its other weights, with new projections between.
 How the shipped weights came about is told in `training/README.md`.
 """
@@ -473,7 +474,7 @@ def main() -> None:
     )
     parser.add_argument("--output-folder", type=Path, default=Path("gdino_checkpoints/nano"), help="the exported model")
     parser.add_argument(
-        "--start-from", type=Path, help="exported folder to improve in the full stage instead of random weights"
+        "--start-from", type=Path, help="exported folder to improve in the full stage, instead of nothing but the trunk"
     )
     parser.add_argument(
         "--take-over", type=Path, help="exported folder of a nano with another trunk, of which to keep the rest"

@@ -1,4 +1,5 @@
-"""The nano detector's network: a Grounding DINO of a few million parameters that learns from random weights.
+"""The nano detector's network: a Grounding DINO of a few million parameters whose trunk alone begins
+with published weights.
 
 The network is transformers' `GroundingDinoForObjectDetection` on an EfficientNet-Lite0 that knows ImageNet.
 

@@ -17,8 +17,9 @@ Four stages, each of so many minutes:
 
 Minutes count what the process gets of a CPU, or the clock on a GPU.
 
-`--real` is the folder of real photographs and clips, or a pack of it (`training/photos.py`); without it the model
-learns from drawn scenes alone. A GPU is used, with bfloat16 autocast, when there is one; there `--workers` compose the
+`--real` is the folder of real photographs and clips, or a pack of it (`training/photos.py`); with `--drawn-only` the
+model learns from drawn scenes alone. What starts anew, or from another trunk, needs the published weights of the trunk
+(`training/imagenet.py`). A GPU is used, with bfloat16 autocast, when there is one; there `--workers` compose the
 scenes. How the shipped weights came about is told in `training/README.md`.
 """
 
@@ -442,7 +443,7 @@ def main() -> None:
     )
     parser.add_argument("--clips", type=int, default=160, help="cached by the memory stage, 8 MB each")
     parser.add_argument("--export", type=Path, default=EXPORT_PATH)
-    parser.add_argument("--start-from", type=Path, help="exported weights to improve instead of random ones")
+    parser.add_argument("--start-from", type=Path, help="exported weights to improve, instead of none but the trunk's")
     parser.add_argument(
         "--take-over",
         type=Path,

@@ -1,4 +1,5 @@
-"""A small ResNet (He et al., 2016) of basic blocks with frozen batch norm, the backbone of the bundled nano model."""
+"""A small ResNet (He et al., 2016) of basic blocks with frozen batch norm, that of the nano model
+before EfficientNet-Lite0."""
 
 from __future__ import annotations
 
