@@ -24,7 +24,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # ---- settings: edit here, pass the same name as a flag, or set them in a file (--settings my.toml) ----
 # input
-TEXT_PROMPT = "owl. pizza. green book. camera. teddy bear."  # phrases, each ended by "."
+TEXT_PROMPT = "owl. pizza. sailboat. green book. teddy bear."  # phrases, each ended by "."
 IMAGE_PATH = "assets/scene.jpg"  # any image file
 
 # models

@@ -237,7 +237,7 @@ def test_continuous_id_scripts(load_script: Load, tmp_path: Path, clip: Path, na
 
 @pytest.mark.parametrize("name", [CONTINUOUS_SCRIPT, pytest.param(REVERSE_SCRIPT, marks=pytest.mark.slow)])
 def test_ids_go_on_in_the_next_video(load_script: Load, tmp_path: Path, clip: Path, name: str) -> None:
-    """The same objects, the second time from the other end, have their ids again, and their names."""
+    """Objects that are found again, the second time from the other end, have their ids and names again."""
     backwards = tmp_path / "backwards"
     backwards.mkdir()
     for frame_idx, image in enumerate(list(open_frames(clip))[::-1]):
@@ -250,7 +250,9 @@ def test_ids_go_on_in_the_next_video(load_script: Load, tmp_path: Path, clip: Pa
         script.main()
         last = list(read_frame_annotations(tmp_path / "out" / f"{video.stem}.jsonl"))[-1].detections
         found.append(dict(zip(last.tracker_id.tolist(), last.data["class_name"].tolist(), strict=True)))
-    assert len(found[0]) >= 2 and found[0] == found[1]
+    again = found[0].keys() & found[1].keys()
+    assert len(again) >= 4 and {found[0][obj_id] for obj_id in again} >= {"owl", "motorcycle"}
+    assert all(found[0][obj_id] == found[1][obj_id] for obj_id in again)
     script.LOOKS = "pointers"
     with pytest.raises(ValueError, match=r"holds looks by 'colours .*', this run describes them by 'pointers"):
         script.main()

@@ -6,7 +6,7 @@
 FOLDER holds the unpacked Debian package opencv-doc (`apt-get download opencv-doc && dpkg -x opencv-doc_*.deb FOLDER`),
 whose sample videos are under the Apache License 2.0. The default prompts of the scripts:
 
-    assets/scene.jpg      "owl. pizza. green book. camera. teddy bear."
+    assets/scene.jpg      "owl. pizza. sailboat. green book. teddy bear."
     assets/parade.mp4     "owl. motorcycle. tiger. pizza. crown. camera."    # objects hide each other, leave and return
     assets/crossing.mp4   "penguin. red car. pig."                           # the penguin passes in front of the car
     assets/walkers.mp4    "person."                                          # people cross, leave and enter
