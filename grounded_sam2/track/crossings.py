@@ -128,11 +128,10 @@ class Crossings:
         """
         takes: dict[int, int] = {}
         for group in _connected(met):
-            of_group = [pair for pair in changed if pair[0] in group]
-            if not of_group or len(group) > _MOST_TOGETHER:
+            if len(group) > _MOST_TOGETHER or not any(pair[0] in group for pair in changed):
                 continue
             expected = {pair: self._expected(pair, frame_idx, not_before) for pair in combinations(group, 2)}
-            order = group[::-1] if len(group) == 2 else _best_order(group, centres, expected)
+            order = _best_order(group, centres, expected)
             takes |= {obj_id: other for obj_id, other in zip(group, order, strict=True) if obj_id != other}
         return takes
 
