@@ -69,6 +69,7 @@ class SAM2Config:
     use_mlp_for_obj_ptr_proj: bool = True
     proj_tpos_enc_in_obj_ptrs: bool = True
     no_obj_embed_spatial: bool = True
+    prompt_map: bool = False  # the decoder sees points and boxes drawn as maps; see `PromptMap`
 
     # behaviour
     sigmoid_scale_for_mem_enc: float = 20.0

@@ -247,10 +247,11 @@ class Trainer:
 
 
 def let_encoder_learn(model: SAM2Base, learns: bool) -> None:
-    """Train the image encoder or not; the trunk's stem and finest level, a third of its work, stay as they are."""
+    """Train the image encoder or not; the trunk's stem and two finest levels, half of its work, stay as they are."""
+    trunk = model.image_encoder.trunk
     model.image_encoder.requires_grad_(learns)
-    model.image_encoder.trunk.stem.requires_grad_(False)
-    model.image_encoder.trunk.levels[0].requires_grad_(False)
+    for finest in (trunk.stem, *trunk.levels[:2]):
+        finest.requires_grad_(False)
 
 
 def set_image_size(model: SAM2Base, side: int) -> None:

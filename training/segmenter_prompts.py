@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,11 +33,16 @@ def jitter_boxes(boxes_xyxy: Tensor, size: int, strength: float = 0.06) -> Tenso
 
 
 def points_inside(masks: Tensor) -> Tensor:
-    """One random pixel (P, 1, 2) xy of each mask (P, H, W); where a mask is empty, of the whole image."""
-    width = masks.shape[-1]
-    chance = masks.flatten(1) + 1e-6
-    pixel = torch.multinomial(chance, 1)[:, 0]
-    return torch.stack((pixel % width, pixel // width), -1).float().unsqueeze(1)
+    """One pixel (P, 1, 2) xy of each mask (P, H, W), rather deep inside than at its edge, as people click; where a mask
+    is empty, any pixel."""
+    points = []
+    for mask in (masks > 0.5).to(torch.uint8).numpy():
+        depth = cv2.distanceTransform(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 3)
+        pixels = np.flatnonzero(depth[1:-1, 1:-1] >= max(float(torch.rand(())) * depth.max(), 0.5)) if mask.any() else ()
+        number = int(torch.randint(len(pixels) or mask.size, ()))
+        pixel = int(pixels[number]) if len(pixels) else number
+        points.append([[pixel % mask.shape[1], pixel // mask.shape[1]]])
+    return torch.tensor(points, dtype=torch.float32)
 
 
 def points_around(masks: Tensor) -> Tensor:

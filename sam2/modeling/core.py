@@ -123,7 +123,7 @@ class SAM2Core(nn.Module):
         self.memory_attention: Any = given.get("memory_attention") or build_memory_attention(config)
         self.memory_encoder: Any = given.get("memory_encoder") or build_memory_encoder(dim, mem_dim)
         self.spatial_perceiver = build_memory_compressor(config)
-        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, self.embedding_size)
+        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size, self.embedding_size, config.prompt_map)
         self.sam_mask_decoder = MaskDecoder(config)
 
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(config.num_maskmem, 1, 1, mem_dim))

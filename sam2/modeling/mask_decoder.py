@@ -97,6 +97,10 @@ class MaskDecoder(nn.Module):
         if config.use_high_res_features_in_sam:
             self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
             self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
+        if config.prompt_map:
+            self.prompt_skip = nn.Conv2d(dim, 16 * (dim // 8), kernel_size=1)  # of each cell's 2×2 times 2×2 pixels
+            nn.init.zeros_(self.prompt_skip.weight)
+            nn.init.zeros_(self.prompt_skip.bias)
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8, 3) for _ in range(self.num_mask_tokens))
         self.iou_prediction_head = MLP(
             dim, 256, self.num_mask_tokens, 3, sigmoid_output=config.iou_prediction_use_sigmoid
@@ -148,10 +152,11 @@ class MaskDecoder(nn.Module):
         mask_tokens = tokens[:, first + 1 : first + 1 + self.num_mask_tokens]
 
         filters = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        skipped = self.prompt_skip(dense) if self.config.prompt_map else None
         if is_plain_inference(image):
-            masks = self._masks_in_blocks(image.unflatten(1, (height, width)), filters, high_res)
+            masks = self._masks_in_blocks(image.unflatten(1, (height, width)), filters, high_res, skipped)
         else:
-            upscaled = self._upscale(image.transpose(1, 2).unflatten(2, (height, width)), high_res)
+            upscaled = self._upscale(image.transpose(1, 2).unflatten(2, (height, width)), high_res, skipped)
             masks = (filters @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
         if self.config.pred_obj_scores:
             object_score_logits = self.pred_obj_score_head(tokens[:, 0])
@@ -159,16 +164,24 @@ class MaskDecoder(nn.Module):
             object_score_logits = masks.new_full((batch, 1), 10.0)
         return masks, self.iou_prediction_head(iou_token), mask_tokens, object_score_logits
 
-    def _upscale(self, image: Tensor, high_res: Sequence[Tensor] | None) -> Tensor:
-        """(B, C, h, w) → (B, C/8, 4h, 4w)."""
+    def _upscale(self, image: Tensor, high_res: Sequence[Tensor] | None, skipped: Tensor | None) -> Tensor:
+        """(B, C, h, w) → (B, C/8, 4h, 4w); what `prompt_skip` makes of the prompts is added at the end."""
         deconv1, norm, act1, deconv2, act2 = self.output_upscaling
         upscaled = deconv1(image)
-        if not high_res:
-            return act2(deconv2(act1(norm(upscaled))))
-        return act2(deconv2(act1(norm(upscaled + high_res[1]))) + high_res[0])
+        if high_res:
+            upscaled = upscaled + high_res[1]
+        upscaled = deconv2(act1(norm(upscaled)))
+        if high_res:
+            upscaled = upscaled + high_res[0]
+        if skipped is not None:
+            pixels = skipped.unflatten(1, (2, 2, 2, 2, -1)).permute(0, 5, 6, 1, 3, 7, 2, 4)
+            upscaled = upscaled + pixels.reshape(upscaled.shape)
+        return act2(upscaled)
 
-    def _masks_in_blocks(self, image: Tensor, filters: Tensor, high_res: Sequence[Tensor] | None) -> Tensor:
-        """The products of `filters` (B, M, C/8) and the upscaled `image` (B, h, w, C): (B, M, 4h, 4w).
+    def _masks_in_blocks(
+        self, image: Tensor, filters: Tensor, high_res: Sequence[Tensor] | None, skipped: Tensor | None
+    ) -> Tensor:
+        """The products of `filters` (B, M, C/8) and the upscaled `image` (B, h, w, C): (B, M, 4h, 4w); see `_upscale`.
 
         A cell's 2×2 and then 4×4 pixels stay together, channels last, until they are pixels of a mask: so the strided
         convolutions are matrix products, and nothing is copied from one layout to another.
@@ -184,6 +197,8 @@ class MaskDecoder(nn.Module):
         if high_res:
             fine = high_res[0].unflatten(3, (width, 2, 2)).unflatten(2, (height, 2, 2))
             x += fine.permute(0, 2, 5, 3, 6, 4, 7, 1).contiguous()  # (1 or B, h, w, 2, 2, 2, 2, C/8)
+        if skipped is not None:
+            x += skipped.permute(0, 2, 3, 1).reshape(x.shape)
         masks = filters @ act2(x).flatten(1, 6).transpose(1, 2)  # (B, M, 16·h·w)
         masks = masks.view(batch, -1, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
         return masks.reshape(batch, -1, 4 * height, 4 * width)

@@ -9,10 +9,54 @@ from sam2.modeling.layers import LayerNorm2d
 from sam2.modeling.position_encoding import PositionEmbeddingRandom
 
 
-class PromptEncoder(nn.Module):
-    """Embeds prompts given in pixels of the model's square input image."""
+CLICK_REACH = 8.0  # px, standard deviation of a click's mark on a prompt map
 
-    def __init__(self, embed_dim: int, image_size: int, embedding_size: int) -> None:
+
+class PromptMap(nn.Module):
+    """Points and boxes drawn as maps, embedded densely: each cell is told where it lies in the box or near a click.
+
+    SAM 2 has none: its decoder learns from a thousand times the data to find a box's edges from its corners' encodings.
+    """
+
+    CHANNELS = 5  # in the box, twice that by how near its upright and its level edges, near a click for, against
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(self.CHANNELS, embed_dim, kernel_size=4, stride=4, bias=False)
+
+    def draw(self, coords: Tensor, labels: Tensor, image_size: int, side: int) -> Tensor:
+        """(B, P, 2) px and (B, P) labels, see `PromptEncoder.embed_points` → (B, CHANNELS, side, side), 0..1."""
+        cell = image_size / side
+        edges = torch.arange(side, device=coords.device, dtype=coords.dtype) * cell
+        corners = [(coords * (labels == kind).unsqueeze(-1)).sum(1).unsqueeze(-1) for kind in (2, 3)]  # (B, 2, 1) each
+        inside = (torch.minimum(corners[1], edges + cell) - torch.maximum(corners[0], edges)).clamp(min=0) / cell
+        half = ((corners[1] - corners[0]) / 2).clamp(min=cell / 2)
+        off_centre = ((edges + cell / 2 - (corners[0] + corners[1]) / 2) / half).square().clamp(max=1)  # (B, 2, side)
+        covered = inside[:, 1, :, None] * inside[:, 0, None, :]
+        box = [covered, covered * off_centre[:, 0, None, :], covered * off_centre[:, 1, :, None]]
+        distance = (edges + (cell - 1) / 2 - coords.unsqueeze(-1)) / CLICK_REACH  # (B, P, 2, side)
+        near = (-0.5 * distance.square()).exp()
+        marks = near[:, :, 1, :, None] * near[:, :, 0, None, :]
+        clicks = [(marks * (labels == kind)[:, :, None, None]).amax(1) for kind in (1, 0)]
+        return torch.stack(box + clicks, 1)
+
+    def forward(self, coords: Tensor, labels: Tensor, image_size: int, embedding_size: int) -> Tensor:
+        """Prompts as in `draw` → (B, embed_dim, embedding_size, embedding_size); zeros for no prompt."""
+        maps = self.draw(coords.float(), labels, image_size, 4 * embedding_size)
+        return self.embed(maps.to(self.embed.weight.dtype))
+
+
+class PromptEncoder(nn.Module):
+    """Embeds prompts given in pixels of the model's square input image.
+
+    Args:
+        embed_dim: channels of the embeddings.
+        image_size: side of the model's input in pixels.
+        embedding_size: side of the image embedding in cells.
+        prompt_map: dense embeddings show points and boxes too, see `PromptMap`.
+    """
+
+    def __init__(self, embed_dim: int, image_size: int, embedding_size: int, prompt_map: bool = False) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.image_size = image_size
@@ -31,6 +75,7 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(16, embed_dim, kernel_size=1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
+        self.prompt_map = PromptMap(embed_dim) if prompt_map else None
 
     @property
     def mask_input_size(self) -> tuple[int, int]:
@@ -67,9 +112,13 @@ class PromptEncoder(nn.Module):
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
         """Boxes (B, 4) xyxy px, or their corners (B, 2, 2) → (B, 2, embed_dim)."""
+        return self.embed_points(*self._as_points(boxes), pad=False)
+
+    @staticmethod
+    def _as_points(boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, 4) xyxy or (B, 2, 2) → their corners (B, 2, 2) and these' labels (B, 2)."""
         corners = boxes.reshape(-1, 2, 2)
-        labels = torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(len(corners), -1)
-        return self.embed_points(corners, labels, pad=False)
+        return corners, torch.tensor([[2, 3]], dtype=torch.int32, device=corners.device).expand(len(corners), -1)
 
     def forward(
         self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
@@ -94,6 +143,15 @@ class PromptEncoder(nn.Module):
         empty = self.no_mask_embed.weight.new_zeros(batch, 0, self.embed_dim)
         sparse = torch.cat(embedded, dim=1) if embedded else empty
         if masks is not None:
-            return sparse, self.mask_downscaling(masks.to(empty.dtype))
-        dense = self.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        return sparse, dense.expand(batch, -1, self.embedding_size, self.embedding_size)
+            dense = self.mask_downscaling(masks.to(empty.dtype))
+        else:
+            dense = self.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            dense = dense.expand(batch, -1, self.embedding_size, self.embedding_size)
+        if self.prompt_map is not None:
+            prompts = [] if points is None else [points]
+            if boxes is not None:
+                prompts.append(self._as_points(boxes))
+            if prompts:
+                coords, labels = (torch.cat(parts, dim=1) for parts in zip(*prompts, strict=True))
+                dense = dense + self.prompt_map(coords, labels, self.image_size, self.embedding_size)
+        return sparse, dense
