@@ -8,14 +8,16 @@ These are `sam2==1.1.0`, for SAM 2.1 also transformers' `Sam2VideoModel` and ult
     python benchmarks/sam2_speed.py --config sam2.1_hiera_l --image-size 1024 --num-objects 1 4 16 --num-frames 12
     python benchmarks/sam2_speed.py --config edgetam --image-size 1024 --num-objects 1 8 --threads 1
     python benchmarks/sam2_speed.py --image-size 1024 --num-objects 1 --num-frames 11 --warm-up 8 --peers sam2
+    python benchmarks/sam2_speed.py --image-size 1024 --num-objects 8 --peers sam2 --dtypes float32 bfloat16
     python benchmarks/sam2_speed.py --device cuda --image-size 1024 --num-objects 1 4 16 64 --num-frames 40
 
 All read the same random weights and the same clip and track the same boxes from frame 0, in processes of their own that
 take turns, so that whatever else the machine does hits all. Figures are the median over the tracked frames of all
 rounds: seconds on the clock, and seconds of processor time, which other programs disturb less. Hole filling is off for
 SAM 2, whose package does it only with its CUDA extension. Peak memory is the resident set, Python and weights included,
-or what PyTorch holds on a GPU. There both run in bfloat16, `sam2` and `edgetam-dimos` under autocast, and `sam2` as its
-`vos_optimized` predictor, whose compilation is not timed.
+or what PyTorch holds on a GPU. In bfloat16, which a GPU uses and a CPU where `--dtypes` says so, the others run under
+autocast; ratios are over the fastest of ours. On a GPU `sam2` is its `vos_optimized` predictor, whose compilation is not
+timed.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from reference.run import EDGETAM, OFFICIAL_CONFIGS, build, random_checkpoint  #
 
 FRAME_SIZE = (640, 360)  # width, height in pixels
 WARM_UP_FRAMES = {"cpu": 2, "cuda": 12}  # the prompted frame and the first tracked; until all shapes are compiled
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TINY = "sam2.1_hiera_t"
 # who takes part: name → folder of packages, None for this repository, and the model
 CONTESTANTS: dict[str, tuple[str | None, str]] = {
@@ -68,11 +71,14 @@ def grid_of_boxes(num_boxes: int) -> np.ndarray:
     return np.array([(x + 8, y + 6, x + width / 4 - 8, y + height / 4 - 6) for x, y in corners], dtype=np.float32)
 
 
-def track(name: str, image_size: int, num_objects: int, work: Path, device: str, warm_up: int) -> dict[str, Any]:
+def track(
+    name: str, image_size: int, num_objects: int, work: Path, device: str, dtype: torch.dtype, warm_up: int
+) -> dict[str, Any]:
     """Track as a contestant does: seconds by both clocks of every frame but the first ones, peak memory in MB."""
-    with torch.autocast("cuda", torch.bfloat16) if is_of_others(name) and device == "cuda" else nullcontext():
+    is_lower = is_of_others(name) and dtype != torch.float32
+    with torch.autocast(device, dtype) if is_lower else nullcontext():
         ticks = []
-        for _ in frames_of(name, image_size, num_objects, work, device):
+        for _ in frames_of(name, image_size, num_objects, work, device, dtype):
             if device == "cuda":
                 torch.cuda.synchronize()
             ticks.append((time.perf_counter(), time.process_time()))
@@ -85,7 +91,9 @@ def is_of_others(name: str) -> bool:
     return not name.startswith("ours")
 
 
-def frames_of(name: str, image_size: int, num_objects: int, work: Path, device: str) -> Iterator[Any]:
+def frames_of(
+    name: str, image_size: int, num_objects: int, work: Path, device: str, dtype: torch.dtype
+) -> Iterator[Any]:
     """The clip as a contestant tracks it, frame by frame."""
     config, boxes = CONTESTANTS[name][1], grid_of_boxes(num_objects)
     if name.startswith("ultralytics"):
@@ -96,10 +104,9 @@ def frames_of(name: str, image_size: int, num_objects: int, work: Path, device: 
         from reference.edgetam_hugging_face import masks_of_clip
 
         return masks_of_clip(work, image_size, FRAME_SIZE, boxes)
-    of_package: dict[str, Any] = {}
-    if device == "cuda":
-        of_package = {"vos_optimized": True} if name.startswith("sam2 ") else {}
-        of_package |= {} if is_of_others(name) else {"dtype": torch.bfloat16}
+    of_package: dict[str, Any] = {} if is_of_others(name) else {"dtype": dtype}
+    if name.startswith("sam2 ") and device == "cuda":
+        of_package["vos_optimized"] = True
     predictor = build(
         config, image_size, work / f"{config}.pt", video=True, postprocessing=True, device=device, **of_package
     )
@@ -109,11 +116,11 @@ def frames_of(name: str, image_size: int, num_objects: int, work: Path, device: 
     return predictor.propagate_in_video(state)
 
 
-def track_apart(name: str, arguments: argparse.Namespace, num_objects: int, work: Path) -> dict[str, Any]:
+def track_apart(name: str, dtype: str, arguments: argparse.Namespace, num_objects: int, work: Path) -> dict[str, Any]:
     """`track` in a process of its own that imports a contestant's packages."""
     command = ["-W", "ignore", __file__, "--worker", str(work), "--contestant", name]
     command += ["--image-size", str(arguments.image_size), "--num-objects", str(num_objects)]
-    command += ["--device", arguments.device, "--warm-up", str(arguments.warm_up)]
+    command += ["--device", arguments.device, "--dtypes", dtype, "--warm-up", str(arguments.warm_up)]
     printed = run_apart(command, CONTESTANTS[name][0], arguments.threads, work)
     return json.loads(printed.splitlines()[-1])
 
@@ -157,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often the contestants take turns")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default float32, on a GPU bfloat16")
     parser.add_argument("--warm-up", type=int, help="first frames that are not timed; default 2, on a GPU 12")
     parser.add_argument("--peers", nargs="+", metavar="PACKAGE", help="compare with these only, such as sam2")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -164,6 +172,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.warm_up is None:
         arguments.warm_up = WARM_UP_FRAMES[arguments.device]
+    if arguments.dtypes is None:
+        arguments.dtypes = ["bfloat16" if arguments.device == "cuda" else "float32"]
     if arguments.worker is not None:
         warnings.filterwarnings("ignore")
         figures = track(
@@ -172,6 +182,7 @@ def main() -> None:
             arguments.num_objects[0],
             arguments.worker,
             arguments.device,
+            DTYPES[arguments.dtypes[0]],
             arguments.warm_up,
         )
         print(json.dumps(figures))
@@ -191,7 +202,9 @@ def main() -> None:
     print(
         f"{arguments.config} at {arguments.image_size} px, {arguments.num_frames} frames, {arguments.threads} threads"
     )
-    print("objects  contestant                   s/frame  CPU s/frame  peak MB  over ours: s/frame, CPU s/frame, MB")
+    print(
+        "objects  contestant                             s/frame  CPU s/frame  peak MB  over ours: s/frame, CPU s/frame, MB"
+    )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_clip(work / "clip", arguments.num_frames, FRAME_SIZE)
@@ -201,15 +214,18 @@ def main() -> None:
         if arguments.config == EDGETAM:
             (work / "names.json").write_text(json.dumps(names_of_transformers(arguments.image_size, work)))
         for num_objects in tqdm(arguments.num_objects, desc="numbers of objects"):
-            runs: dict[str, list[dict[str, Any]]] = {name: [] for name in (ours, *names)}
+            runs: dict[tuple[str, str], list[dict[str, Any]]] = {
+                (name, dtype): [] for name in (ours, *names) for dtype in arguments.dtypes
+            }
             for _ in range(arguments.rounds):
-                for name in runs:
-                    runs[name].append(track_apart(name, arguments, num_objects, work))
-            figures = {name: np.array(summarise(runs[name])) for name in runs}
-            for name, row in figures.items():
-                ratios = row / figures[ours]
+                for name, dtype in runs:
+                    runs[name, dtype].append(track_apart(name, dtype, arguments, num_objects, work))
+            figures = {of: np.array(summarise(runs[of])) for of in runs}
+            fastest = min((figures[ours, dtype] for dtype in arguments.dtypes), key=lambda row: row[1])
+            for (name, dtype), row in figures.items():
+                ratios = row / fastest
                 tqdm.write(
-                    f"{num_objects:7}  {name:27} {row[0]:8.3f} {row[1]:12.3f} {row[2]:8.0f}"
+                    f"{num_objects:7}  {name:27} {dtype:9} {row[0]:8.3f} {row[1]:12.3f} {row[2]:8.0f}"
                     f"  {ratios[0]:8.2f} {ratios[1]:8.2f} {ratios[2]:8.2f}"
                 )
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from sam2.modeling.layers import is_plain_inference
 from sam2.modeling.position_encoding import rope_rotations, rotate
 
-QUERIES_AT_ONCE, KEYS_AT_ONCE = 512, 1024  # scores that stay in a CPU's caches until they have been used
+# scores that stay in a CPU's caches until they have been used; in bfloat16 units for matrices want longer products
+QUERIES_AT_ONCE = {torch.float32: 512, torch.bfloat16: 4096}
+KEYS_AT_ONCE = 1024
 SMALLEST_TOTAL, LARGEST_TOTAL = 1e-20, 1e30  # of a query's exponentials, far from where float32 loses digits
 
 
@@ -31,7 +33,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, L, head_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if is_plain_inference(q):
+        if q.dtype == torch.float32 and is_plain_inference(q):
             # Projecting many cells to be compared with few tokens is the same as projecting the tokens back.
             num_probes, inner_dim = self.num_heads * min(q.shape[1], k.shape[1]), self.q_proj.out_features
             if num_probes <= inner_dim and q.shape[1] < k.shape[1]:
@@ -119,7 +121,10 @@ class RoPEAttention(Attention):
         num_turned = k.shape[-2] - num_without_position
         grids = k[..., :num_turned, :].unflatten(-2, (-1, rotations.shape[-2]))  # (..., grids, T, C)
         if is_plain_inference(k):
-            torch.view_as_complex(grids.unflatten(-1, (-1, 2))).mul_(rotations.unsqueeze(-3))
+            turned = grids.float()  # of float32 no copy
+            torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(rotations.unsqueeze(-3))
+            if turned.dtype != k.dtype:
+                grids.copy_(turned)
             return k
         turned = rotate(grids, rotations.unsqueeze(-3)).flatten(-3, -2)
         return turned if num_without_position == 0 else torch.cat((turned, k[..., num_turned:, :]), dim=-2)
@@ -141,26 +146,30 @@ def attend_to_narrow(q: Tensor, k: Tensor, v: Tensor, received: Tensor | None = 
         totals = exponential_totals(q, k, v)
         total = totals[:, -1:]
         if total.min() > SMALLEST_TOTAL and total.max() < LARGEST_TOTAL:
-            return totals[:, :-1] / total
+            return (totals[:, :-1] / total).to(q.dtype)
     return attend_in_blocks(q, k, v, received=received)
 
 
 def exponential_totals(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(Q, C_v + 1): for each query the sum of the values times the exponentials of their scores, and that of the
-    exponentials; their ratio is attention.
+    """(Q, C_v + 1) float32: for each query the sum of the values times the exponentials of their scores, and that of
+    the exponentials; their ratio is attention.
 
     A softmax takes the largest score from the others first, so that no exponential overflows, which is two more passes
     over all scores. Scores are rarely so large; where they are, a total says so.
     """
     q = q * q.shape[1] ** -0.5
     values_and_one = F.pad(v, (0, 1), value=1.0)
-    totals = q.new_zeros(len(q), v.shape[1] + 1)
-    scores = q.new_empty(QUERIES_AT_ONCE * KEYS_AT_ONCE)
-    for queries, sums in zip(q.split(QUERIES_AT_ONCE), totals.split(QUERIES_AT_ONCE), strict=True):
+    totals = q.new_zeros(len(q), v.shape[1] + 1, dtype=torch.float32)
+    num_queries = QUERIES_AT_ONCE.get(q.dtype, len(q))
+    scores = q.new_empty(num_queries * KEYS_AT_ONCE)
+    for queries, sums in zip(q.split(num_queries), totals.split(num_queries), strict=True):
         for keys, values in zip(k.split(KEYS_AT_ONCE), values_and_one.split(KEYS_AT_ONCE), strict=True):
             tile = scores[: len(queries) * len(keys)].view(len(queries), len(keys))
             torch.mm(queries, keys.T, out=tile)
-            sums.addmm_(tile.exp_(), values)
+            if q.dtype == sums.dtype:
+                sums.addmm_(tile.exp_(), values)
+            else:
+                sums += tile.exp_() @ values
     return totals
 
 

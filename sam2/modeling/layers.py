@@ -12,9 +12,9 @@ FEW_CHANNELS = 16  # up to so many are normalised plane by plane, which PyTorch'
 
 
 def is_plain_inference(x: Tensor) -> bool:
-    """Whether work on `x` may be arranged as suits a CPU: float32, no gradient, nothing compiled."""
+    """Whether work on `x` may be arranged as suits a CPU: float32 or bfloat16, no gradient, nothing compiled."""
     is_plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-    return is_plain and x.dtype == torch.float32 and x.device.type == "cpu"
+    return is_plain and x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu"
 
 
 class LayerNorm2d(nn.Module):
@@ -27,7 +27,8 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] <= FEW_CHANNELS and x.is_contiguous() and is_plain_inference(x):
+        is_exact = x.dtype == torch.float32
+        if x.shape[1] <= FEW_CHANNELS and x.is_contiguous() and is_exact and is_plain_inference(x):
             centred = x - x.mean(dim=1, keepdim=True)
             scale = centred.square().mean(dim=1, keepdim=True).add_(self.eps).rsqrt_()
             return centred.mul_(scale).mul_(self.weight[:, None, None]).add_(self.bias[:, None, None])
