@@ -102,8 +102,9 @@ class RealScenes:
 
 
 def random_crop(rng: np.random.Generator, size: tuple[int, int], smallest: float = 0.35) -> tuple[slice, slice]:
-    """Rows and columns of a random part of (height, width), at least `smallest` of the area, of about its shape."""
-    if rng.random() < 0.3:
+    """Rows and columns of a random part of (height, width), at least `smallest` of the area, of about its shape; of
+    all of it with the chance of one half, so that what is small is seen small."""
+    if rng.random() < 0.5:
         return slice(0, size[0]), slice(0, size[1])
     area, shape = rng.uniform(smallest, 1.0), np.exp(rng.uniform(-0.35, 0.35))
     height, width = (min(1.0, np.sqrt(area * ratio)) for ratio in (shape, 1 / shape))
