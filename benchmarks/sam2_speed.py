@@ -16,8 +16,8 @@ take turns, so that whatever else the machine does hits all. Figures are the med
 rounds: seconds on the clock, and seconds of processor time, which other programs disturb less. Hole filling is off for
 SAM 2, whose package does it only with its CUDA extension. Peak memory is the resident set, Python and weights included,
 or what PyTorch holds on a GPU. In bfloat16, which a GPU uses and a CPU where `--dtypes` says so, the others run under
-autocast; ratios are over the fastest of ours. On a GPU `sam2` is its `vos_optimized` predictor, whose compilation is not
-timed.
+autocast; ratios are over the fastest of ours. On a GPU `sam2` is its `vos_optimized` predictor, whose compilation is
+not timed. With `--tracked` only the first frames of the clip are tracked, so that what the others cost in memory shows.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,20 @@ def grid_of_boxes(num_boxes: int) -> np.ndarray:
 
 
 def track(
-    name: str, image_size: int, num_objects: int, work: Path, device: str, dtype: torch.dtype, warm_up: int
+    name: str,
+    image_size: int,
+    num_objects: int,
+    work: Path,
+    device: str,
+    dtype: torch.dtype,
+    warm_up: int,
+    num_tracked: int,
 ) -> dict[str, Any]:
     """Track as a contestant does: seconds by both clocks of every frame but the first ones, peak memory in MB."""
     is_lower = is_of_others(name) and dtype != torch.float32
     with torch.autocast(device, dtype) if is_lower else nullcontext():
         ticks = []
-        for _ in frames_of(name, image_size, num_objects, work, device, dtype):
+        for _ in islice(frames_of(name, image_size, num_objects, work, device, dtype), num_tracked):
             if device == "cuda":
                 torch.cuda.synchronize()
             ticks.append((time.perf_counter(), time.process_time()))
@@ -121,6 +129,7 @@ def track_apart(name: str, dtype: str, arguments: argparse.Namespace, num_object
     command = ["-W", "ignore", __file__, "--worker", str(work), "--contestant", name]
     command += ["--image-size", str(arguments.image_size), "--num-objects", str(num_objects)]
     command += ["--device", arguments.device, "--dtypes", dtype, "--warm-up", str(arguments.warm_up)]
+    command += ["--tracked", str(arguments.tracked)]
     printed = run_apart(command, CONTESTANTS[name][0], arguments.threads, work)
     return json.loads(printed.splitlines()[-1])
 
@@ -166,12 +175,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default float32, on a GPU bfloat16")
     parser.add_argument("--warm-up", type=int, help="first frames that are not timed; default 2, on a GPU 12")
+    parser.add_argument("--tracked", type=int, help="first frames that are tracked; default all")
     parser.add_argument("--peers", nargs="+", metavar="PACKAGE", help="compare with these only, such as sam2")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.warm_up is None:
         arguments.warm_up = WARM_UP_FRAMES[arguments.device]
+    if arguments.tracked is None:
+        arguments.tracked = arguments.num_frames
     if arguments.dtypes is None:
         arguments.dtypes = ["bfloat16" if arguments.device == "cuda" else "float32"]
     if arguments.worker is not None:
@@ -184,11 +196,12 @@ def main() -> None:
             arguments.device,
             DTYPES[arguments.dtypes[0]],
             arguments.warm_up,
+            arguments.tracked,
         )
         print(json.dumps(figures))
         return
-    if not 1 <= arguments.warm_up < arguments.num_frames:
-        parser.error(f"of {arguments.num_frames} frames 1 to {arguments.num_frames - 1} can be left out")
+    if not 1 <= arguments.warm_up < arguments.tracked <= arguments.num_frames:
+        parser.error(f"of {arguments.tracked} tracked frames 1 to {arguments.tracked - 1} can be left out")
     ours = f"ours {arguments.config}"
     names = [name for name, (_, config) in CONTESTANTS.items() if config == arguments.config and name != ours]
     if arguments.device == "cuda":  # these two are made to run on a CPU here
@@ -203,7 +216,7 @@ def main() -> None:
         f"{arguments.config} at {arguments.image_size} px, {arguments.num_frames} frames, {arguments.threads} threads"
     )
     print(
-        "objects  contestant                             s/frame  CPU s/frame  peak MB  over ours: s/frame, CPU s/frame, MB"
+        "objects  contestant                             s/frame  CPU s/frame  peak MB  over ours: clock, CPU, memory"
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -37,12 +37,13 @@ def points_inside(masks: Tensor) -> Tensor:
     is empty, any pixel."""
     points = []
     for mask in (masks > 0.5).to(torch.uint8).numpy():
-        depth = cv2.distanceTransform(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 3)
-        pixels = np.flatnonzero(depth[1:-1, 1:-1] >= max(float(torch.rand(())) * depth.max(), 0.5)) if mask.any() else ()
-        number = int(torch.randint(len(pixels) or mask.size, ()))
-        pixel = int(pixels[number]) if len(pixels) else number
-        points.append([[pixel % mask.shape[1], pixel // mask.shape[1]]])
-    return torch.tensor(points, dtype=torch.float32)
+        framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+        depth = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        least = float(torch.rand(())) * depth.max()
+        rows, columns = np.nonzero((depth >= least) & (depth > 0)) if mask.any() else np.nonzero(mask == 0)
+        number = int(torch.randint(len(rows), ()))
+        points.append([[columns[number], rows[number]]])
+    return torch.from_numpy(np.array(points, np.float32))
 
 
 def points_around(masks: Tensor) -> Tensor:

@@ -99,8 +99,8 @@ class MaskDecoder(nn.Module):
             self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
         if config.prompt_map:
             self.prompt_skip = nn.Conv2d(dim, 16 * (dim // 8), kernel_size=1)  # of each cell's 2×2 times 2×2 pixels
-            nn.init.zeros_(self.prompt_skip.weight)
-            nn.init.zeros_(self.prompt_skip.bias)
+            for parameter in self.prompt_skip.parameters():
+                nn.init.zeros_(parameter)  # what was trained without it begins as it was
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8, 3) for _ in range(self.num_mask_tokens))
         self.iou_prediction_head = MLP(
             dim, 256, self.num_mask_tokens, 3, sigmoid_output=config.iou_prediction_use_sigmoid

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from sam2.modeling.layers import LayerNorm2d
 from sam2.modeling.position_encoding import PositionEmbeddingRandom
 
-
 CLICK_REACH = 8.0  # px, standard deviation of a click's mark on a prompt map
 
 
