@@ -157,7 +157,9 @@ def exponential_totals(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     A softmax takes the largest score from the others first, so that no exponential overflows, which is two more passes
     over all scores. Scores are rarely so large; where they are, a total says so.
     """
-    q = q * q.shape[1] ** -0.5
+    is_exact = q.dtype == torch.float32
+    # in bfloat16 powers of two are computed faster, and what AMX multiplies is summed up in float32 here
+    q = q * (q.shape[1] ** -0.5 if is_exact else q.shape[1] ** -0.5 * math.log2(math.e))
     values_and_one = F.pad(v, (0, 1), value=1.0)
     totals = q.new_zeros(len(q), v.shape[1] + 1, dtype=torch.float32)
     num_queries = QUERIES_AT_ONCE.get(q.dtype, len(q))
@@ -166,10 +168,10 @@ def exponential_totals(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         for keys, values in zip(k.split(KEYS_AT_ONCE), values_and_one.split(KEYS_AT_ONCE), strict=True):
             tile = scores[: len(queries) * len(keys)].view(len(queries), len(keys))
             torch.mm(queries, keys.T, out=tile)
-            if q.dtype == sums.dtype:
+            if is_exact:
                 sums.addmm_(tile.exp_(), values)
             else:
-                sums += tile.exp_() @ values
+                sums += tile.exp2_() @ values
     return totals
 
 
