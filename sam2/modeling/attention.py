@@ -14,6 +14,7 @@ from sam2.modeling.position_encoding import rope_rotations, rotate
 # scores that stay in a CPU's caches until they have been used; in bfloat16 units for matrices want longer products
 QUERIES_AT_ONCE = {torch.float32: 512, torch.bfloat16: 4096}
 KEYS_AT_ONCE = 1024
+ROWS_AT_ONCE = 128  # of each grid of keys that are turned together, for the same reason
 SMALLEST_TOTAL, LARGEST_TOTAL = 1e-20, 1e30  # of a query's exponentials, far from where float32 loses digits
 
 
@@ -121,10 +122,12 @@ class RoPEAttention(Attention):
         num_turned = k.shape[-2] - num_without_position
         grids = k[..., :num_turned, :].unflatten(-2, (-1, rotations.shape[-2]))  # (..., grids, T, C)
         if is_plain_inference(k):
-            turned = grids.float()  # of float32 no copy
-            torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(rotations.unsqueeze(-3))
-            if turned.dtype != k.dtype:
-                grids.copy_(turned)
+            parts = zip(grids.split(ROWS_AT_ONCE, -2), rotations.unsqueeze(-3).split(ROWS_AT_ONCE, -2), strict=True)
+            for part, turns in parts:
+                turned = part.float()  # of float32 no copy
+                torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(turns)
+                if turned.dtype != k.dtype:
+                    part.copy_(turned)
             return k
         turned = rotate(grids, rotations.unsqueeze(-3)).flatten(-3, -2)
         return turned if num_without_position == 0 else torch.cat((turned, k[..., num_turned:, :]), dim=-2)
