@@ -200,7 +200,9 @@ def main() -> None:
         )
         print(json.dumps(figures))
         return
-    if not 1 <= arguments.warm_up < arguments.tracked <= arguments.num_frames:
+    if arguments.tracked > arguments.num_frames:
+        parser.error(f"the clip has {arguments.num_frames} frames, {arguments.tracked} cannot be tracked")
+    if not 1 <= arguments.warm_up < arguments.tracked:
         parser.error(f"of {arguments.tracked} tracked frames 1 to {arguments.tracked - 1} can be left out")
     ours = f"ours {arguments.config}"
     names = [name for name, (_, config) in CONTESTANTS.items() if config == arguments.config and name != ours]
@@ -234,7 +236,8 @@ def main() -> None:
                 for name, dtype in runs:
                     runs[name, dtype].append(track_apart(name, dtype, arguments, num_objects, work))
             figures = {of: np.array(summarise(runs[of])) for of in runs}
-            fastest = min((figures[ours, dtype] for dtype in arguments.dtypes), key=lambda row: row[1])
+            clock = 0 if arguments.device == "cuda" else 1
+            fastest = min((figures[ours, dtype] for dtype in arguments.dtypes), key=lambda row: float(row[clock]))
             for (name, dtype), row in figures.items():
                 ratios = row / fastest
                 tqdm.write(

@@ -20,6 +20,7 @@ from sam2 import edgetam_weights
 from sam2.config import CONFIG_FILES, CONFIG_ROOT, SAM2Config, load_config
 
 _NANO_ANCHOR = "image_encoder.trunk.stem.weight"
+_PROMPT_MAP = "sam_prompt_encoder.prompt_map.embed.weight"
 # a tensor that every model of a family has, in the official layout and that of Hugging Face
 _ANCHORS = (
     "image_encoder.trunk.patch_embed.proj.weight",
@@ -191,7 +192,7 @@ def config_of(state_dict: Mapping[str, Tensor], source: str = "the state dict") 
         if (CONFIG_ROOT / file).is_file():
             config = load_config(file)
             if all(getattr(config, field) == value for field, value in shapes.items()):
-                return config
+                return replace(config, prompt_map=_PROMPT_MAP in state_dict)  # the first nano models have none
     found = ", ".join(f"{field}={value}" for field, value in shapes.items())
     raise ValueError(f"{source} holds a SAM 2 that no known config describes ({found}); give its config file")
 

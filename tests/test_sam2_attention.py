@@ -30,7 +30,13 @@ def test_blocks_equal_the_fused_kernel(num_queries: int, num_keys: int, max_scor
 
 @pytest.mark.parametrize(
     ("num_queries", "num_keys"),
-    [(1, 1), (16, 37), (QUERIES_AT_ONCE[torch.float32] + 3, KEYS_AT_ONCE), (40, 2 * KEYS_AT_ONCE + 5)],
+    [
+        (1, 1),
+        (16, 37),
+        (QUERIES_AT_ONCE[torch.float32] + 3, KEYS_AT_ONCE),
+        (QUERIES_AT_ONCE[torch.bfloat16] + 3, 2),
+        (40, 2 * KEYS_AT_ONCE + 5),
+    ],
 )
 @pytest.mark.parametrize("scale", [1.0, 40.0], ids=["usual scores", "scores that overflow"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -55,7 +61,27 @@ def test_narrow_values_equal_the_fused_kernel(
         expected = F.scaled_dot_product_attention(q.float()[None], k.float()[None], v.float()[None])[0]
         is_exact = dtype == torch.float32
         torch.testing.assert_close(narrow, expected.to(dtype), **({} if is_exact else {"atol": 0.03, "rtol": 0.03}))
-    assert bool(by_softmax) == (scale > 1)
+    assert bool(by_softmax) == (scale > 1 and is_exact)
+
+
+def test_scores_that_are_too_coarse_in_bfloat16_are_left_to_the_fused_kernel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(length, width, generator=generator).bfloat16() for length, width in ((64, 32), (96, 32), (96, 8))
+    )
+    q *= 20
+    exact = F.scaled_dot_product_attention(q.double()[None], k.double()[None], v.double()[None])[0]
+    fused = F.scaled_dot_product_attention(q[None], k[None], F.pad(v, (0, 24))[None])[0, :, :8]
+    with torch.inference_mode():
+        narrow = attend_to_narrow(q, k, v)
+    assert (narrow - exact).square().mean() < 1.5 * (fused - exact).square().mean()
+
+
+def test_values_of_another_precision_are_read_under_autocast() -> None:
+    attention = RoPEAttention(dim=32, theta=10000.0, kv_dim=8)
+    q, memory = 40 * torch.randn(1, 16, 32), torch.randn(1, 48, 8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert attention(q, 40 * memory, memory).isfinite().all()
 
 
 def test_scores_that_all_vanish_are_not_lost() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from tiny_sam2 import make_tiny_model
+from tiny_sam2 import make_image, make_tiny_model
 from torch import Tensor
 
 from sam2.modeling.prompt_encoder import PromptEncoder, PromptMap
+from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 SIZE, SIDE = 64, 16  # px, cells of 4 px
 
@@ -43,9 +45,40 @@ def test_clicks_mark_what_is_near_them_each_on_the_map_of_its_kind() -> None:
     assert not maps["box"].any()
 
 
+@pytest.mark.parametrize(
+    ("coords", "labels"),
+    [
+        ([[22.0, 29.0], [8.0, 20.0]], [2, 3]),
+        ([[22.0, 20.0], [8.0, 29.0]], [2, 3]),
+        ([[0.0, 0.0], [64.0, 64.0], [8.0, 20.0], [22.0, 29.0]], [2, 3, 2, 3]),
+    ],
+    ids=["other way round", "mirrored", "the last of two"],
+)
+def test_a_box_is_drawn_whatever_corner_comes_first(coords: list[list[float]], labels: list[int]) -> None:
+    torch.testing.assert_close(draw(coords, labels), draw([[8.0, 20.0], [22.0, 29.0]], [2, 3]))
+
+
+@pytest.mark.parametrize("label", [2, 3])
+def test_a_single_corner_is_no_box(label: int) -> None:
+    assert not any(plane.any() for plane in draw([[30.0, 40.0]], [label]).values())
+
+
+def test_no_prompts_are_no_error() -> None:
+    model = make_tiny_model(prompt_map=True)
+    without = model.sam_prompt_encoder(None, None, None)[1]
+    no_points = (torch.zeros(1, 0, 2), torch.zeros(1, 0))
+    assert torch.equal(model.sam_prompt_encoder(no_points, None, None)[1], without)
+    predictor = SAM2ImagePredictor(model.to(torch.bfloat16))
+    predictor.set_image(make_image(40, 60))
+    masks, scores, _ = predictor.predict(np.zeros((0, 2)), np.zeros(0))
+    assert masks.shape == (3, 40, 60) and scores.shape == (3,)
+
+
 def test_padding_embeds_to_nothing_and_boxes_to_the_same_however_they_are_given() -> None:
     torch.manual_seed(0)
     encoder = PromptEncoder(8, SIZE, SIDE // 4, prompt_map=True)
+    assert encoder.prompt_map is not None
+    encoder.prompt_map.embed.weight.data.normal_()
     without = encoder(None, None, None)[1]
     padding = (torch.zeros(1, 1, 2), torch.full((1, 1), -1))
     assert torch.equal(encoder(padding, None, None)[1], without)

@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sam2.config import load_config
 from sam2.modeling.sam2_base import SAM2Base
-from sam2.weights import load_into
+from sam2.weights import load_into, load_state_dict
 from training.imagenet import load_trunk
 from training.photos import DEFAULT_FOLDER, load_clips, load_photos
 from training.real_scenes import RealScenes
@@ -76,8 +76,10 @@ TAKE_OVER_BATCHES = 60
 IMAGE_STEP_EVERY = 3  # steps of the memory stage
 WARM_RATE = 0.4  # of the peak learning rates of the memory stage, for exported weights
 IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
-TRUNK_SCALE = 0.2  # of the trunk's rates; it starts from published weights, and its finest level keeps them
+TRUNK_SCALE = 0.2  # of the trunk's rates; it starts from published weights, and its two finest levels keep them
 
+# parameters that weights to start from may lack, as those of 9ad7472 and before do
+MAP_PARTS = ("sam_prompt_encoder.prompt_map", "sam_mask_decoder.prompt_skip")
 # parameters that no image needs
 MEMORY_PARTS = (
     "memory_attention",
@@ -123,7 +125,9 @@ class Trainer:
         self.model = SAM2Base(load_config("sam2.1-nano"))
         is_new = not self.checkpoint_path.is_file()
         if start_from is not None:
-            load_into(self.model, start_from)
+            given = load_state_dict(start_from)
+            fresh = {name: value for name, value in self.model.state_dict().items() if name.startswith(MAP_PARTS)}
+            load_into(self.model, start_from, fresh | given)
             self.first_fractions = WARM_START
         elif is_new:
             load_trunk(self.model.image_encoder.trunk)
@@ -247,7 +251,7 @@ class Trainer:
 
 
 def let_encoder_learn(model: SAM2Base, learns: bool) -> None:
-    """Train the image encoder or not; the trunk's stem and two finest levels, half of its work, stay as they are."""
+    """Train the image encoder or not; the trunk's stem and two finest levels, a third of its work, stay as they are."""
     trunk = model.image_encoder.trunk
     model.image_encoder.requires_grad_(learns)
     for finest in (trunk.stem, *trunk.levels[:2]):
@@ -413,7 +417,7 @@ def train_memory(
 
 
 def train_all(trainer: Trainer, real: RealScenes | None, num_workers: int) -> None:
-    """The final stage: everything but the trunk's finest level, slowly, on images of several sizes."""
+    """The final stage: everything but the trunk's two finest levels, slowly, on images of several sizes."""
     model = trainer.model
 
     def of_some_size(step: int) -> Any:

@@ -16,7 +16,15 @@ from training.real_scenes import RealScenes
 from training.scenes import Scene, make_clip
 from training.segmenter_images import DRAWN_SHARE, Batch, image_step, make_image_batch, scale_penalty
 from training.segmenter_losses import mask_iou, mask_loss
-from training.segmenter_prompts import LOSS_SIDE, Prompts, candidates_loss, decode, jitter_boxes, normalise
+from training.segmenter_prompts import (
+    LOSS_SIDE,
+    Prompts,
+    candidates_loss,
+    decode,
+    jitter_boxes,
+    normalise,
+    points_inside,
+)
 
 CLIP_FRAMES = 20  # frames of a clip that are kept
 MIN_SHARE = 2.0  # cells of the loss grid that a visible object covers at least
@@ -205,8 +213,7 @@ def prompt_first_frame(
     if kind == "box":
         coords, labels = jitter_boxes(tracks.boxes_xyxy, size), [2, 3]
     elif kind == "point":
-        cell = torch.multinomial((tracks.targets[:, 0] > 0.9).flatten(1).float() + 1e-6, 1)
-        coords = torch.stack((cell % LOSS_SIDE, cell // LOSS_SIDE), -1).float() * (size / LOSS_SIDE) + 0.5
+        coords = points_inside(tracks.targets[:, 0] > 0.9) * (size / LOSS_SIDE) + 0.5
         labels = [1]
     else:
         coords, labels = torch.zeros(count, 1, 2), [-1]

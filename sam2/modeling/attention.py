@@ -15,7 +15,9 @@ from sam2.modeling.position_encoding import rope_rotations, rotate
 QUERIES_AT_ONCE = {torch.float32: 512, torch.bfloat16: 4096}
 KEYS_AT_ONCE = 1024
 ROWS_AT_ONCE = 128  # of each grid of keys that are turned together, for the same reason
-SMALLEST_TOTAL, LARGEST_TOTAL = 1e-20, 1e30  # of a query's exponentials, far from where float32 loses digits
+# of a query's exponentials: far from where float32 loses digits; in bfloat16 scores stay below 17, rounded by 0.03
+SMALLEST_TOTAL = 1e-20
+LARGEST_TOTAL = {torch.float32: 1e30, torch.bfloat16: 2.0**24}
 
 
 class Attention(nn.Module):
@@ -145,11 +147,15 @@ def attend_to_narrow(q: Tensor, k: Tensor, v: Tensor, received: Tensor | None = 
     Returns:
         (Q, C_v).
     """
+    v = v.to(q.dtype)  # under autocast it may have another
     if received is None:
         totals = exponential_totals(q, k, v)
         total = totals[:, -1:]
-        if total.min() > SMALLEST_TOTAL and total.max() < LARGEST_TOTAL:
+        if total.min() > SMALLEST_TOTAL and total.max() < LARGEST_TOTAL[q.dtype]:
             return (totals[:, :-1] / total).to(q.dtype)
+        if q.dtype != torch.float32:
+            wide = F.pad(v, (0, k.shape[1] - v.shape[1]))
+            return F.scaled_dot_product_attention(q[None, None], k[None, None], wide[None, None])[0, 0, :, : v.shape[1]]
     return attend_in_blocks(q, k, v, received=received)
 
 
@@ -160,21 +166,21 @@ def exponential_totals(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     A softmax takes the largest score from the others first, so that no exponential overflows, which is two more passes
     over all scores. Scores are rarely so large; where they are, a total says so.
     """
-    is_exact = q.dtype == torch.float32
-    # in bfloat16 powers of two are computed faster, and what AMX multiplies is summed up in float32 here
-    q = q * (q.shape[1] ** -0.5 if is_exact else q.shape[1] ** -0.5 * math.log2(math.e))
+    is_half = q.dtype == torch.bfloat16
+    # In bfloat16 powers of two are computed faster. A tile's scores and products are rounded, the tiles' sum is not.
+    q = q * (q.shape[1] ** -0.5 * math.log2(math.e) if is_half else q.shape[1] ** -0.5)
     values_and_one = F.pad(v, (0, 1), value=1.0)
     totals = q.new_zeros(len(q), v.shape[1] + 1, dtype=torch.float32)
-    num_queries = QUERIES_AT_ONCE.get(q.dtype, len(q))
+    num_queries = QUERIES_AT_ONCE[q.dtype]
     scores = q.new_empty(num_queries * KEYS_AT_ONCE)
     for queries, sums in zip(q.split(num_queries), totals.split(num_queries), strict=True):
         for keys, values in zip(k.split(KEYS_AT_ONCE), values_and_one.split(KEYS_AT_ONCE), strict=True):
             tile = scores[: len(queries) * len(keys)].view(len(queries), len(keys))
             torch.mm(queries, keys.T, out=tile)
-            if is_exact:
-                sums.addmm_(tile.exp_(), values)
-            else:
+            if is_half:
                 sums += tile.exp2_() @ values
+            else:
+                sums.addmm_(tile.exp_(), values)
     return totals
 
 

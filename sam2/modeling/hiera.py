@@ -194,7 +194,8 @@ class Hiera(nn.Module):
         """(B, 3, S, S) normalised → four (B, C, H, W) maps, finest first."""
         x = self.patch_embed(images)
         position = self.position_embedding(x.shape[1], x.shape[2])
-        x = x.add_(position) if is_plain_inference(x) else x + position
+        in_place = x.dtype == position.dtype and is_plain_inference(x)  # under autocast the sum is wider than `x`
+        x = x.add_(position) if in_place else x + position
         levels = []
         for i, block in enumerate(self.blocks):
             x = block(x)

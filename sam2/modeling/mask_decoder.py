@@ -100,7 +100,7 @@ class MaskDecoder(nn.Module):
         if config.prompt_map:
             self.prompt_skip = nn.Conv2d(dim, 16 * (dim // 8), kernel_size=1)  # of each cell's 2×2 times 2×2 pixels
             for parameter in self.prompt_skip.parameters():
-                nn.init.zeros_(parameter)  # what was trained without it begins as it was
+                nn.init.zeros_(parameter)  # see `PromptMap`
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8, 3) for _ in range(self.num_mask_tokens))
         self.iou_prediction_head = MLP(
             dim, 256, self.num_mask_tokens, 3, sigmoid_output=config.iou_prediction_use_sigmoid
@@ -122,7 +122,7 @@ class MaskDecoder(nn.Module):
             image_embeddings: (1 or B, C, h, w).
             image_pe: (1, C, h, w) position encoding of an image embedding.
             sparse_prompt_embeddings: (B, T, C) of points and boxes.
-            dense_prompt_embeddings: (B, C, h, w) of masks.
+            dense_prompt_embeddings: (B, C, h, w) of masks, and of prompts drawn as maps.
             multimask_output: the three candidates of an ambiguous prompt instead of the single mask.
             repeat_image: accepted for compatibility; one image serves all prompts whatever it says.
             high_res_features: at strides 4 and 8, (1 or B, C/8, 4h, 4w) and (1 or B, C/4, 2h, 2w); none if unused.
@@ -165,7 +165,7 @@ class MaskDecoder(nn.Module):
         return masks, self.iou_prediction_head(iou_token), mask_tokens, object_score_logits
 
     def _upscale(self, image: Tensor, high_res: Sequence[Tensor] | None, skipped: Tensor | None) -> Tensor:
-        """(B, C, h, w) → (B, C/8, 4h, 4w); what `prompt_skip` makes of the prompts is added at the end."""
+        """(B, C, h, w) → (B, C/8, 4h, 4w); what `prompt_skip` makes of the dense embedding is added at the end."""
         deconv1, norm, act1, deconv2, act2 = self.output_upscaling
         upscaled = deconv1(image)
         if high_res:
@@ -188,20 +188,21 @@ class MaskDecoder(nn.Module):
         """
         deconv1, norm, act1, deconv2, act2 = cast(Any, self.output_upscaling)
         batch, height, width, _ = image.shape
-        x = _deconv_in_blocks(deconv1, image.flatten(0, 2)).view(batch, height, width, 2, 2, -1)
+        x = _deconv_in_blocks(deconv1, image.flatten(0, 2)).view(batch, height, width, 2, 2, deconv1.out_channels)
         if high_res:
             fine = high_res[1].unflatten(3, (width, 2)).unflatten(2, (height, 2))
             x += fine.permute(0, 2, 4, 3, 5, 1).contiguous()  # (1 or B, h, w, 2, 2, C/4)
         x = act1(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
-        x = _deconv_in_blocks(deconv2, x.flatten(0, 4)).view(batch, height, width, 2, 2, 2, 2, -1)
+        x = _deconv_in_blocks(deconv2, x.flatten(0, 4))
+        x = x.view(batch, height, width, 2, 2, 2, 2, deconv2.out_channels)
         if high_res:
             fine = high_res[0].unflatten(3, (width, 2, 2)).unflatten(2, (height, 2, 2))
             x += fine.permute(0, 2, 5, 3, 6, 4, 7, 1).contiguous()  # (1 or B, h, w, 2, 2, 2, 2, C/8)
         if skipped is not None:
             x += skipped.permute(0, 2, 3, 1).reshape(x.shape)
         masks = filters @ act2(x).flatten(1, 6).transpose(1, 2)  # (B, M, 16·h·w)
-        masks = masks.view(batch, -1, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return masks.reshape(batch, -1, 4 * height, 4 * width)
+        masks = masks.view(batch, filters.shape[1], height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return masks.reshape(batch, filters.shape[1], 4 * height, 4 * width)
 
     def predict_masks(
         self,

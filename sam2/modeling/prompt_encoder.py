@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sam2.modeling.layers import LayerNorm2d
 from sam2.modeling.position_encoding import PositionEmbeddingRandom
 
-CLICK_REACH = 8.0  # px, standard deviation of a click's mark on a prompt map
+CLICK_REACH = 8.0  # px of the model's input, standard deviation of a click's mark on a prompt map
 
 
 class PromptMap(nn.Module):
@@ -17,21 +17,34 @@ class PromptMap(nn.Module):
     SAM 2 has none: its decoder learns from a thousand times the data to find a box's edges from its corners' encodings.
     """
 
-    CHANNELS = 5  # in the box, twice that by how near its upright and its level edges, near a click for, against
+    # share of a cell in the box; that times the squared distance from the box's centre, 0..1, across and down; how near
+    # a positive click; how near a negative one
+    CHANNELS = 5
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
         self.embed = nn.Conv2d(self.CHANNELS, embed_dim, kernel_size=4, stride=4, bias=False)
+        nn.init.zeros_(self.embed.weight)  # what was trained without maps begins as it was
 
     def draw(self, coords: Tensor, labels: Tensor, image_size: int, side: int) -> Tensor:
-        """(B, P, 2) px and (B, P) labels, see `PromptEncoder.embed_points` → (B, CHANNELS, side, side), 0..1."""
+        """(B, P, 2) px and (B, P) labels, see `PromptEncoder.embed_points` → (B, CHANNELS, side, side), 0..1.
+
+        Of several boxes of a prompt the last one is drawn, of a single corner none.
+        """
         cell = image_size / side
         edges = torch.arange(side, device=coords.device, dtype=coords.dtype) * cell
-        corners = [(coords * (labels == kind).unsqueeze(-1)).sum(1).unsqueeze(-1) for kind in (2, 3)]  # (B, 2, 1) each
-        inside = (torch.minimum(corners[1], edges + cell) - torch.maximum(corners[0], edges)).clamp(min=0) / cell
-        half = ((corners[1] - corners[0]) / 2).clamp(min=cell / 2)
-        off_centre = ((edges + cell / 2 - (corners[0] + corners[1]) / 2) / half).square().clamp(max=1)  # (B, 2, side)
-        covered = inside[:, 1, :, None] * inside[:, 0, None, :]
+        order = torch.arange(labels.shape[1], device=labels.device)
+        corners, is_box = [], torch.ones(len(labels), 1, 1, dtype=torch.bool, device=labels.device)
+        for kind in (2, 3):
+            is_corner = labels == kind
+            is_last = is_corner & (torch.where(is_corner, order, -1).amax(1, keepdim=True) == order)
+            corners.append((coords * is_last.unsqueeze(-1)).sum(1).unsqueeze(-1))  # (B, 2, 1)
+            is_box = is_box & is_corner.any(1)[:, None, None]
+        first, second = torch.minimum(*corners), torch.maximum(*corners)
+        inside = (torch.minimum(second, edges + cell) - torch.maximum(first, edges)).clamp(min=0) / cell
+        half = ((second - first) / 2).clamp(min=cell / 2)
+        off_centre = ((edges + cell / 2 - (first + second) / 2) / half).square().clamp(max=1)  # (B, 2, side)
+        covered = inside[:, 1, :, None] * inside[:, 0, None, :] * is_box
         box = [covered, covered * off_centre[:, 0, None, :], covered * off_centre[:, 1, :, None]]
         distance = (edges + (cell - 1) / 2 - coords.unsqueeze(-1)) / CLICK_REACH  # (B, P, 2, side)
         near = (-0.5 * distance.square()).exp()
@@ -152,5 +165,6 @@ class PromptEncoder(nn.Module):
                 prompts.append(self._as_points(boxes))
             if prompts:
                 coords, labels = (torch.cat(parts, dim=1) for parts in zip(*prompts, strict=True))
-                dense = dense + self.prompt_map(coords, labels, self.image_size, self.embedding_size)
+                if coords.shape[1]:
+                    dense = dense + self.prompt_map(coords, labels, self.image_size, self.embedding_size)
         return sparse, dense
