@@ -75,7 +75,7 @@ TAKEN_OVER_START = (0.15, 0.35, 0.1, 0.0)  # … and those of which only the tru
 TAKE_OVER_BATCHES = 60
 IMAGE_STEP_EVERY = 3  # steps of the memory stage
 WARM_RATE = 0.4  # of the peak learning rates of the memory stage, for exported weights
-IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 2e-4  # peak learning rates
+IMAGE_RATE, DECODER_RATE, MEMORY_RATE, FINAL_RATE = 1.5e-3, 7e-4, 2e-3, 3e-4  # peak learning rates
 TRUNK_SCALE = 0.2  # of the trunk's rates; it starts from published weights, and its two finest levels keep them
 
 # parameters that weights to start from may lack, as those of 9ad7472 and before do
@@ -425,7 +425,7 @@ def train_all(trainer: Trainer, real: RealScenes | None, num_workers: int) -> No
         return make_final_batch(step, int(rng.choice(FINAL_SIDES, p=FINAL_SIDE_CHANCES)), real)
 
     def final_step_of_size(batch: Any, step: int, _fraction: float) -> tuple[Tensor, dict[str, float]]:
-        set_image_size(model, batch[1].images.shape[-1])
+        set_image_size(model, batch[1][0].images.shape[-1])
         return final_step(model, batch, step)
 
     parts = Parts.of(model)

@@ -34,6 +34,7 @@ FRAMES_PER_STEP = 64  # object-frames
 # frames of a rollout until this fraction of the stage
 ROLLOUT_FRAMES = ((0.08, 3), (0.2, 4), (0.4, 6), (0.65, 8), (0.85, 12), (math.inf, 16))
 FINAL_FRAMES = 6
+FINAL_IMAGE_BATCHES = 3  # of a final step
 KIND_CHANCES = {"crossing": 0.25, "twins": 0.25, "occlusion": 0.18, "reentry": 0.12, "mixed": 0.15, "drift": 0.05}
 FOOTAGE_SHARE = 0.5  # of the clips that are not drawn
 ABSENT_WEIGHT = 2.0  # of the presence loss where the object is absent; unweighted, the score always says "present"
@@ -312,8 +313,8 @@ def memory_step(bank: ClipBank, step: int, fraction: float) -> tuple[Tensor, dic
     return rollout(bank.model, tracks, rng, teacher=max(0.0, 1 - fraction / 0.4), device=bank.model.device)
 
 
-def make_final_batch(step: int, size: int, real: RealScenes | None = None) -> tuple[list[list[Scene]], Batch]:
-    """Two short clips that begin with an object, and the images of an image step."""
+def make_final_batch(step: int, size: int, real: RealScenes | None = None) -> tuple[list[list[Scene]], list[Batch]]:
+    """Two short clips that begin with an object, and the images of some image steps."""
     rng = np.random.default_rng([37, step])
     clips: list[list[Scene]] = []
     while len(clips) < 2:
@@ -322,10 +323,13 @@ def make_final_batch(step: int, size: int, real: RealScenes | None = None) -> tu
         scenes = scenes[start : start + FINAL_FRAMES]
         if (scenes[0].masks.sum((1, 2)) > 40).any():
             clips.append(scenes)
-    return clips, make_image_batch(10_000_000 + step, size, real)
+    first = 10_000_000 + FINAL_IMAGE_BATCHES * step
+    return clips, [make_image_batch(first + i, size, real) for i in range(FINAL_IMAGE_BATCHES)]
 
 
-def final_step(model: SAM2Base, batch: tuple[list[list[Scene]], Batch], step: int) -> tuple[Tensor, dict[str, float]]:
+def final_step(
+    model: SAM2Base, batch: tuple[list[list[Scene]], list[Batch]], step: int
+) -> tuple[Tensor, dict[str, float]]:
     """One step of the final stage, all of it with gradients; see `make_final_batch`.
 
     Returns:
@@ -337,8 +341,11 @@ def final_step(model: SAM2Base, batch: tuple[list[list[Scene]], Batch], step: in
     tracks = draw_tracks(clips, rng, 6, FINAL_FRAMES)
     loss, figures = rollout(model, tracks, rng, teacher=0.0, device=model.device)
     loss = loss + 0.05 * scale_penalty(torch.cat([clip.features.vision for clip in clips]))
-    image_loss, image_figures = image_step(model, batch[1], step, fraction=1.0)
-    return loss + image_loss, figures | {"box": image_figures["box"]}
+    of_images = [
+        image_step(model, images, FINAL_IMAGE_BATCHES * step + i, fraction=1.0) for i, images in enumerate(batch[1])
+    ]
+    loss = loss + torch.stack([image_loss for image_loss, _ in of_images]).sum()
+    return loss, figures | {name: float(np.nanmean([seen[name] for _, seen in of_images])) for name in ("box", "other")}
 
 
 @torch.no_grad()
