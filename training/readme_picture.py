@@ -16,7 +16,7 @@ from grounded_sam2.video import open_frames
 
 ANNOTATED_VIDEO = Path("outputs/grounded_sam2_tracking_demo_with_continuous_id/parade.mp4")
 PICTURE = Path("assets/readme.jpg")
-FRAME_INDICES = ((24, 48), (120, 150))  # the picture's rows, each from left to right
+FRAME_INDICES = ((24, 48), (72, 120))  # the picture's rows, each from left to right
 GAP = 8  # white pixels between two frames
 
 
