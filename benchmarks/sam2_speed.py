@@ -229,21 +229,26 @@ def main() -> None:
         if arguments.config == EDGETAM:
             (work / "names.json").write_text(json.dumps(names_of_transformers(arguments.image_size, work)))
         for num_objects in tqdm(arguments.num_objects, desc="numbers of objects"):
-            runs: dict[tuple[str, str], list[dict[str, Any]]] = {
-                (name, dtype): [] for name in (ours, *names) for dtype in arguments.dtypes
-            }
-            for _ in range(arguments.rounds):
-                for name, dtype in runs:
-                    runs[name, dtype].append(track_apart(name, dtype, arguments, num_objects, work))
-            figures = {of: np.array(summarise(runs[of])) for of in runs}
-            clock = 0 if arguments.device == "cuda" else 1
-            fastest = min((figures[ours, dtype] for dtype in arguments.dtypes), key=lambda row: float(row[clock]))
-            for (name, dtype), row in figures.items():
-                ratios = row / fastest
-                tqdm.write(
-                    f"{num_objects:7}  {name:27} {dtype:9} {row[0]:8.3f} {row[1]:12.3f} {row[2]:8.0f}"
-                    f"  {ratios[0]:8.2f} {ratios[1]:8.2f} {ratios[2]:8.2f}"
-                )
+            compare([ours, *names], arguments, num_objects, work)
+
+
+def compare(names: list[str], arguments: argparse.Namespace, num_objects: int, work: Path) -> None:
+    """Have contestants, ours first, take turns in each precision, and print a row for each."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {
+        (name, dtype): [] for name in names for dtype in arguments.dtypes
+    }
+    for _ in range(arguments.rounds):
+        for name, dtype in runs:
+            runs[name, dtype].append(track_apart(name, dtype, arguments, num_objects, work))
+    figures = {of: np.array(summarise(runs[of])) for of in runs}
+    clock = 0 if arguments.device == "cuda" else 1
+    fastest = min((figures[names[0], dtype] for dtype in arguments.dtypes), key=lambda row: float(row[clock]))
+    for (name, dtype), row in figures.items():
+        ratios = row / fastest
+        tqdm.write(
+            f"{num_objects:7}  {name:27} {dtype:9} {row[0]:8.3f} {row[1]:12.3f} {row[2]:8.0f}"
+            f"  {ratios[0]:8.2f} {ratios[1]:8.2f} {ratios[2]:8.2f}"
+        )
 
 
 def summarise(runs: list[dict[str, Any]]) -> list[float]:
